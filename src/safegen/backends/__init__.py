@@ -1,0 +1,1 @@
+"""Generator families. Each is found through the entry-point group `safegen.backends`."""

@@ -1,0 +1,90 @@
+"""Calling SDV without its side effects: random states, threads, warnings, prints and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import NoReturn
+
+from safegen.errors import BackendError, MissingExtra, SafegenError, hidden, upstream
+
+__all__ = ["LICENSE", "PACKAGES", "failing", "require_sdv", "undisturbed"]
+
+LICENSE = "BUSL-1.1"
+PACKAGES = ("sdv", "copulas", "rdt")
+
+
+def require_sdv() -> None:
+    """Import SDV (3 s, once). Raises: MissingExtra with the remedy."""
+    try:
+        with undisturbed():
+            import sdv.single_table  # noqa: F401
+    except ImportError:
+        raise MissingExtra(
+            "this backend needs SDV (BUSL-1.1, no commercial synthetic-data service): "
+            "pip install 'safegen[sdv]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, upstream may do as it likes; outside nothing shows.
+
+    Restores Python's, numpy's and (when loaded) torch's random state; one BLAS thread and no
+    process pool, so that the same seed gives the same bytes on any number of cores.
+    """
+    import numpy as np
+
+    python, legacy = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    tensor = torch.get_rng_state() if torch is not None else None
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            with contextlib.suppress(ImportError):
+                from threadpoolctl import threadpool_limits
+
+                stack.enter_context(threadpool_limits(1))
+            with contextlib.suppress(ImportError):
+                import joblib  # type: ignore[import-untyped]
+
+                stack.enter_context(joblib.parallel_config(backend="sequential"))
+            yield
+    finally:
+        logging.disable(disabled)
+        random.setstate(python)
+        np.random.set_state(legacy)
+        if torch is not None and tensor is not None:
+            torch.set_rng_state(tensor)
+
+
+@contextlib.contextmanager
+def failing(doing: str) -> Iterator[None]:
+    """Turns any upstream exception into a BackendError with its type and place, not its text.
+
+    SDV rewrites what fails while sampling to "Sampling terminated…"; the error named here is the
+    one at the bottom of the chain.
+    """
+    try:
+        yield
+    except SafegenError:
+        raise
+    except Exception as error:
+        _raise(doing, error)
+
+
+def _raise(doing: str, error: BaseException) -> NoReturn:
+    root = error
+    while (below := root.__cause__ or root.__context__) is not None:
+        root = below
+    raise BackendError(f"SDV failed while {doing} ({upstream(root)})") from hidden(error)

@@ -1,0 +1,249 @@
+"""A dataset on disk: verify it, open it, hand out its rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safegen.errors import LedgerError, UsageError, VerificationError
+from safegen.ledger import Ledger
+from safegen.lineage.evidence import ledger_problems
+from safegen.manifest import Manifest, PublicKey, check_folder
+from safegen.manifest.model import html_table
+from safegen.manifest.sign import read_keys
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
+from safegen.tables.cells import RowsDigest, combine
+from safegen.tables.sources import TABLE, read_source
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+__all__ = ["Dataset", "Verified", "inspect_folder", "verify"]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A verified dataset: its manifest, who signed it, and what the ledger knows."""
+
+    manifest: Manifest
+    signed_by: tuple[PublicKey, ...]
+    in_ledger: str | None
+    deep: bool
+
+    @property
+    def standing(self) -> str:
+        """One line on what the verification is worth."""
+        if self.signed_by:
+            keys = ", ".join(k.id[:16] for k in self.signed_by)
+            return f"SIGNED by {keys}"
+        if self.in_ledger:
+            return f"UNSIGNED; the ledger {self.in_ledger} recorded exactly this manifest"
+        return (
+            "UNSIGNED, and no ledger at hand knows it: files and manifest agree, but a rewrite of "
+            "all of them together could not be noticed"
+        )
+
+
+def inspect_folder(
+    path: str | os.PathLike[str],
+    trusted_keys: Sequence[str | Path | PublicKey] | None = None,
+    *,
+    deep: bool = False,
+    ledger: Ledger | None = None,
+) -> Verified:
+    """Verify a dataset folder and say what the verification is worth.
+
+    Raises: VerificationError with every problem; UsageError for a key that cannot be read.
+    """
+    folder = Path(path)
+    keys = read_keys(trusted_keys or [])
+    known = list(keys)
+    record = None
+    problems: list[str] = []
+    ledger_url = None
+    first = check_folder(folder, known, deep=deep)
+    if ledger is not None and first.manifest is not None:
+        try:
+            record = ledger.get(first.manifest.dataset_id)
+            problems += ledger_problems(first.manifest, ledger, signed=first.signed)
+            ledger_url = ledger.url
+        except LedgerError as error:
+            problems.append(f"the ledger cannot be searched: {error}")
+    if record is not None and record.public_key and trusted_keys is None and first.signed:
+        # The ledger remembers who signed; a caller who names keys trusts those only.
+        first = check_folder(folder, [PublicKey(record.public_key.encode())], deep=deep)
+    problems = [*first.problems, *problems]
+    if first.signed and not first.signers and not problems:
+        ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"
+        problems.append(
+            f"signed by a key that is not known here ({ids}); name it with --trusted-key KEY.pub"
+        )
+    if trusted_keys and not first.signed:
+        problems.append("not signed, and a signature by a trusted key was asked for")
+    if deep and first.manifest is not None and not problems:
+        problems += _content_problems(folder, first.manifest)
+    if problems or first.manifest is None:
+        raise VerificationError([f"{folder}: {p}" if str(folder) not in p else p for p in problems])
+    return Verified(
+        first.manifest,
+        tuple(first.signers),
+        ledger_url if record is not None else None,
+        deep,
+    )
+
+
+def verify(
+    path: str | os.PathLike[str],
+    trusted_keys: Sequence[str | Path | PublicKey] | None = None,
+    deep: bool = False,
+    *,
+    ledger: Any = None,
+) -> Manifest:
+    """The manifest of a dataset, after every file was checked against it.
+
+    Checks each file's SHA-256, that nothing is extra or missing, the manifest's schema and
+    self-digest, the signature when there is one, and the ledger's record of the dataset when there
+    is a ledger. `deep` adds Merkle proofs, the logical digest and row counts. With `trusted_keys`
+    (paths of public keys) an unsigned dataset does not verify.
+
+    Raises: VerificationError listing all problems at once; UsageError for an unreadable key.
+    """
+    books = existing_ledger(ledger)
+    try:
+        return inspect_folder(path, trusted_keys, deep=deep, ledger=books).manifest
+    finally:
+        if books is not None and books is not ledger:
+            books.close()
+
+
+def existing_ledger(ledger: Any = None) -> Ledger | None:
+    """The ledger, if it is there. A default one that nobody has made yet is None, not made.
+
+    Raises: LedgerError when a ledger was named and cannot be opened.
+    """
+    from safegen.ledger import open_ledger
+
+    named = ledger is not None or bool(os.environ.get("SAFEGEN_LEDGER"))
+    try:
+        return open_ledger(ledger, create=False)
+    except LedgerError:
+        if named:
+            raise
+        return None
+
+
+def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """Parse the rows: logical digest and row counts against the manifest."""
+    problems = []
+    source = read_source(folder)
+    digests = {}
+    total = 0
+    for name, batches in source.tables.items():
+        digest = RowsDigest(batches.schema)
+        for batch in batches:
+            digest.update(batch)
+        digests[name] = digest.value()
+        total += digest.rows
+        listed = sum(f.rows or 0 for f in manifest.files if f.table == name)
+        if digest.rows != listed:
+            problems.append(f"table {name!r} has {digest.rows:,} rows, its files say {listed:,}")
+    if total != manifest.rows:
+        problems.append(f"{total:,} rows, the manifest says {manifest.rows:,}")
+    if combine(digests) != manifest.logical_digest:
+        problems.append("the rows differ from the manifest (logical digest)")
+    return problems
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A released dataset. `.path`, `.manifest`, and loaders that leave provenance columns out.
+
+    Loaders return the rows of a single table; for related tables give `table=`. `real()` and
+    `synthetic()` select rows by origin; `weights()` is the weight column (float32, mean near 1).
+    """
+
+    path: Path
+    manifest: Manifest
+    table: str = TABLE
+    _origin: str | None = field(default=None, repr=False)
+
+    def _columns(self, provenance: bool) -> pa.Table:
+        import pyarrow.compute as pc
+
+        source = read_source(self.path)
+        name = self.table
+        if name == TABLE and name not in source.tables and len(source.tables) == 1:
+            name = next(iter(source.tables))
+        if name not in source.tables:
+            raise UsageError(
+                f"the dataset has the tables {', '.join(source.tables)}; choose one: ds.of(NAME)"
+            )
+        table = source.tables[name].table()
+        if self._origin is not None:
+            origin = table.column(ORIGIN_COLUMN).cast("string")
+            table = table.filter(pc.equal(origin, self._origin))
+        if not provenance:
+            keep = [n for n in table.schema.names if not n.startswith("_safegen_")]
+            metadata = table.schema.metadata
+            table = table.select(keep).replace_schema_metadata(metadata)
+        return table
+
+    def of(self, table: str) -> Dataset:
+        """The same dataset, looking at another of its tables."""
+        return Dataset(self.path, self.manifest, table, self._origin)
+
+    def to_arrow(self, *, provenance: bool = False) -> pa.Table:
+        """The rows as an Arrow table; its schema metadata carries the stamp."""
+        return self._columns(provenance)
+
+    def to_pandas(self, *, provenance: bool = False) -> pd.DataFrame:
+        """The rows as a pandas frame; `attrs["safegen"]` carries the stamp through re-saves."""
+        table = self._columns(provenance)
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+        frame.attrs["safegen"] = {
+            "dataset_id": self.manifest.dataset_id,
+            "origin": self.manifest.origin,
+            "depth": self.manifest.effective_depth,
+        }
+        return frame
+
+    def to_polars(self, *, provenance: bool = False) -> pl.DataFrame:
+        """The rows as a polars frame. polars keeps no metadata: hold on to the manifest."""
+        import polars as pl
+
+        frame = pl.from_arrow(self._columns(provenance).replace_schema_metadata(None))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def real(self) -> Dataset:
+        """The rows whose origin is real."""
+        return Dataset(self.path, self.manifest, self.table, "real")
+
+    def synthetic(self) -> Dataset:
+        """The rows whose origin is synthetic."""
+        return Dataset(self.path, self.manifest, self.table, "synthetic")
+
+    def weights(self) -> np.ndarray[Any, Any]:
+        """The rows' weights, float32, in row order."""
+        import numpy as np
+
+        return np.asarray(self._columns(True).column(WEIGHT_COLUMN), dtype=np.float32)
+
+    def depths(self) -> np.ndarray[Any, Any]:
+        """The rows' effective depths, float32, in row order."""
+        import numpy as np
+
+        return np.asarray(self._columns(True).column(DEPTH_COLUMN), dtype=np.float32)
+
+    def __str__(self) -> str:
+        return f"{self.path}\n{self.manifest}"
+
+    def _repr_html_(self) -> str:
+        rows = [("path", str(self.path)), *self.manifest.facts()]
+        return html_table("safegen dataset", rows)

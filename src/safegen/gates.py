@@ -1,0 +1,180 @@
+"""The two gates: gather findings from every safeguard, decide, and write the decision down.
+
+A safeguard that raises is a finding against the run ("broken"), never a gap in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safegen import plugins
+from safegen.decision import Decision, Finding, Gate, decide
+from safegen.errors import LedgerError, SafegenError, upstream
+from safegen.ledger import Ledger, open_ledger
+from safegen.lineage.evidence import SourceFacts, resolve
+from safegen.manifest.identity import now
+from safegen.policy import Policy
+from safegen.tables.sources import Source, read_source
+
+if TYPE_CHECKING:
+    from safegen.contracts import Scalar
+    from safegen.measure.profile import TableProfile, TableTally
+    from safegen.tables.schema import TableSchema
+
+__all__ = ["Admission", "Books", "LedgerLike", "Release", "admit", "release"]
+
+LedgerLike = Any
+"""A ledger, its path or URL, or None for the default one."""
+
+
+@dataclass
+class Books:
+    """The ledger of a run: open, or known to be out of reach."""
+
+    ledger: Ledger | None
+    state: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, ledger: LedgerLike = None, *, create: bool = True) -> Books:
+        """Open the ledger. One that cannot be reached is a state that the gates judge."""
+        try:
+            opened = open_ledger(ledger, create=create)
+            return cls(opened, opened.state())
+        except LedgerError as error:
+            return cls(None, {"url": str(ledger or "the default ledger"), "datasets": 0}).lost(error)
+
+    def lost(self, error: LedgerError) -> Books:
+        """These books when the ledger failed under way."""
+        return Books(
+            None,
+            {
+                **self.state,
+                "status": "unreachable",
+                "problem": str(error),
+                "key_epochs": [],
+            },
+        )
+
+    def write(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Append to the log; nothing when there is no ledger (the decision says so)."""
+        if self.ledger is not None:
+            self.ledger.record(kind, payload)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What safeguards may look at before training."""
+
+    sources: Sequence[SourceFacts]
+    ledger: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What safeguards may look at before publishing."""
+
+    rows: int
+    conditions: Mapping[str, Scalar]
+    schemas: Mapping[str, TableSchema]
+    real: Mapping[str, TableProfile] | None
+    staged: Mapping[str, TableTally]
+    in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    signed: bool = False
+
+
+def load_policy(policy: str | Path | Policy) -> Policy:
+    return policy if isinstance(policy, Policy) else Policy.load(policy)
+
+
+def resolve_all(sources: Sequence[Any], books: Books) -> tuple[list[Source], list[SourceFacts], Books]:
+    """Open and resolve sources; a ledger that fails under way counts as unreachable."""
+    opened = [read_source(s) for s in sources]
+    try:
+        return opened, [resolve(s, books.ledger) for s in opened], books
+    except LedgerError as error:
+        lost = books.lost(error)
+        return opened, [resolve(s, None) for s in opened], lost
+
+
+def admit(policy: Policy, facts: Sequence[SourceFacts], books: Books) -> Decision:
+    """The decision at the admission gate; recorded, allowed or not."""
+    context = Admission(facts, books.state)
+    decision = _decide(
+        policy,
+        "admission",
+        books,
+        lambda guard, params: guard.admission(context, params),
+        [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
+        _detection_note(facts, books),
+    )
+    _record(books, decision, facts)
+    return decision
+
+
+def release(
+    policy: Policy, context: Release, books: Books, subject: Sequence[str], facts: Sequence[SourceFacts]
+) -> Decision:
+    """The decision at the release gate; recorded, allowed or not."""
+    decision = _decide(
+        policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
+    )
+    _record(books, decision, facts)
+    return decision
+
+
+def _detection_note(facts: Sequence[SourceFacts], books: Books) -> list[str]:
+    """What finding nothing is worth: this ring knows exact content, not edited copies."""
+    if any(s.synthetic_share for s in facts):
+        return ["attested? see the findings; detected? synthetic"]
+    known = int(books.state.get("datasets", 0))
+    searched = f"digests of {known:,} datasets" if books.ledger is not None and known else "nothing"
+    return [
+        f"attested? {'yes' if facts and all(s.attested for s in facts) else 'no'}; detected? "
+        f"underpowered: {searched} searched, and a digest finds whole tables, not edited parts"
+    ]
+
+
+def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:
+    books.write(
+        "decision",
+        {
+            **decision.to_json(),
+            "sources": [
+                {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
+                for s in facts
+            ],
+        },
+    )
+
+
+def _decide(
+    policy: Policy,
+    gate: Gate,
+    books: Books,
+    ask: Callable[[Any, Any], Sequence[Finding]],
+    subject: Sequence[str],
+    notes: Sequence[str],
+) -> Decision:
+    findings: list[Finding] = []
+    for rule, params in policy.at(gate).items():
+        try:
+            guard = plugins.load(plugins.SAFEGUARDS, rule)()
+            findings += [f for f in ask(guard, params) if f.rule == rule]
+        except Exception as error:
+            what = str(error) if isinstance(error, SafegenError) else upstream(error)
+            findings.append(
+                Finding(
+                    rule,
+                    "broken",
+                    "broken",
+                    f"the safeguard failed: {what}",
+                    "a finding",
+                    next_step="run again with --debug; a broken safeguard counts as unmet",
+                )
+            )
+    return decide(
+        policy, gate, findings, ledger=books.state, subject=subject, time=now(), notes=notes
+    )

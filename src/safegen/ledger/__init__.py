@@ -1,0 +1,28 @@
+"""The ledger: what was ever attested or released, as manifests, keyed digests and decisions.
+
+`open_ledger()` gives the one that the user's environment names. It stores no rows.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safegen.ledger.base import Ledger, LogEntry, Record
+from safegen.ledger.places import ledger_path
+from safegen.ledger.sqlite import SqliteLedger
+
+__all__ = ["Ledger", "LogEntry", "Record", "open_ledger"]
+
+
+def open_ledger(url: str | Path | Ledger | None = None, *, create: bool = True) -> Ledger:
+    """The ledger at `url`: a path, `sqlite:///abs/path.db`, or a Ledger, which is given back.
+
+    None means $SAFEGEN_LEDGER, else `ledger.db` in the user's data folder. With `create`, a
+    missing ledger is founded, with a new id and a new key.
+    Raises: LedgerError when it cannot be reached, is not a ledger, is newer than this safegen, is
+    missing and not to be created, or has a key file that is open to other users.
+    """
+    if url is not None and not isinstance(url, str | os.PathLike):
+        return url
+    return SqliteLedger(ledger_path(url), create=create)

@@ -1,0 +1,50 @@
+"""The tables of a SQLite ledger and the migrations that lead to them."""
+
+from __future__ import annotations
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS"]
+
+APPLICATION_ID = 0x53474C47  # "SGLG", in the file's header: tells a ledger from other databases
+
+
+def _append_only(table: str, taken: str) -> list[str]:
+    """Triggers against UPDATE, DELETE, and INSERT OR REPLACE of what is `taken`."""
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    return [
+        f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} {refuse}",
+        f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {refuse}",
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {taken}) {refuse}",
+    ]
+
+
+# (version, statements). Never edit one that was released: add the next.
+MIGRATIONS: list[tuple[int, list[str]]] = [
+    (
+        1,
+        [
+            "CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1),"
+            " ledger_id TEXT NOT NULL)",
+            "CREATE TABLE epochs (seq INTEGER PRIMARY KEY, key_id TEXT NOT NULL UNIQUE)",
+            "CREATE TABLE log (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL,"
+            " payload TEXT NOT NULL, prev TEXT NOT NULL, hash TEXT NOT NULL)",
+            "CREATE TABLE records (seq INTEGER PRIMARY KEY REFERENCES log, body TEXT NOT NULL,"
+            " dataset_id TEXT NOT NULL UNIQUE, logical_digest TEXT NOT NULL)",
+            "CREATE INDEX records_by_logical_digest ON records (logical_digest)",
+            "CREATE TABLE lookups (key_id TEXT NOT NULL, digest TEXT NOT NULL,"
+            " seq INTEGER NOT NULL REFERENCES log, PRIMARY KEY (key_id, digest, seq))"
+            " WITHOUT ROWID",
+            "CREATE INDEX lookups_by_seq ON lookups (seq)",
+            "CREATE TABLE models (seq INTEGER PRIMARY KEY REFERENCES log, digest TEXT NOT NULL)",
+            "CREATE INDEX models_by_digest ON models (digest)",
+            *_append_only("ledger", "one = NEW.one"),
+            *_append_only("epochs", "seq = NEW.seq OR key_id = NEW.key_id"),
+            *_append_only("log", "seq >= NEW.seq"),
+            *_append_only("records", "seq = NEW.seq OR dataset_id = NEW.dataset_id"),
+            *_append_only(
+                "lookups", "key_id = NEW.key_id AND digest = NEW.digest AND seq = NEW.seq"
+            ),
+            *_append_only("models", "seq = NEW.seq"),
+        ],
+    ),
+]

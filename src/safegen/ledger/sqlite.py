@@ -1,0 +1,387 @@
+"""The ledger in one SQLite file, safe under concurrent processes and threads.
+
+Every call opens its own connection and closes it, so nothing is shared between threads or carried
+over a fork, and no abandoned iterator holds a lock. A fork waits until no connection is open:
+SQLite's own note of the locks that a process holds would be wrong in the child. The journal is
+SQLite's default: WAL does not work on network file systems.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from safegen.errors import LedgerError, hidden
+from safegen.ledger import keys
+from safegen.ledger.base import (
+    MAX_BYTES,
+    OWN_KINDS,
+    LogEntry,
+    Record,
+    entry_from,
+    genesis,
+    lookups_digests,
+    next_entry,
+    record_body,
+    record_from,
+    sha256,
+)
+from safegen.ledger.failures import failure
+from safegen.ledger.places import create_empty, ledger_url, make_private
+from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
+from safegen.ledger.verification import ENTRY, epochs, problems
+
+__all__ = ["SqliteLedger"]
+
+BUSY_SECONDS = 30.0
+PAGE = 64  # entries read at a time by the iterators
+
+_CONNECTED = threading.RLock()  # held while this process has a connection, and during a fork
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_CONNECTED.acquire,
+        after_in_parent=_CONNECTED.release,
+        after_in_child=_CONNECTED.release,
+    )
+
+_KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+# An optional scheme and hex digits: a value taken from data does not pass for a digest.
+_DIGEST = re.compile(r"(?:[A-Za-z0-9._-]{1,40}:)?[0-9a-f]{16,128}")
+
+
+class SqliteLedger:
+    """A `Ledger` in the SQLite file `path`. Can be pickled, shared by threads, and forked."""
+
+    url: str
+    ledger_id: str
+
+    def __init__(self, path: Path, *, create: bool = True):
+        self.url = ledger_url(path)
+        self.ledger_id = ""
+        self._path = path
+        self._closed = False
+        self._open(create)
+        keys.read_keys(self.ledger_id)  # a key file that is open to others is said at once
+
+    def register(self, record: Record, lookups: Mapping[str, Sequence[str]]) -> LogEntry:
+        body = record_body(record)
+        pairs = sorted({(key, digest) for key, digests in lookups.items() for digest in digests})
+        if not all(_DIGEST.fullmatch(digest) for _, digest in pairs):
+            raise LedgerError(
+                "a lookup is not a digest in hex: a ledger keeps digests, never values"
+            )
+        if sum(len(digest) for _, digest in pairs) > MAX_BYTES:
+            raise LedgerError(f"the lookups of one dataset are larger than {MAX_BYTES:,} bytes")
+        payload = {
+            "dataset_id": record.dataset_id,
+            "statement": record.statement,
+            "origin": record.origin,
+            "ancestry": record.ancestry,
+            "depth": record.depth,
+            "logical_digest": record.logical_digest,
+            "manifest_digest": record.manifest_digest,
+            "record_digest": sha256(body),
+            "lookups": lookups_digests(pairs),
+        }
+        with self._transaction(write=True) as db:
+            _refuse_strange_keys(db, lookups)
+            query = f"SELECT {ENTRY} FROM log JOIN records USING (seq) WHERE dataset_id = ?"
+            for row in db.execute(query, (record.dataset_id,)):
+                if (known := entry_from(*row)).payload == payload:
+                    return known
+                raise LedgerError(
+                    f"dataset {record.dataset_id} is in the ledger {self._path} already, with "
+                    "another record or other lookups: draw a new dataset id"
+                )
+            entry = self._append(db, "register", payload)
+            db.execute(
+                "INSERT INTO records (seq, body, dataset_id, logical_digest) VALUES (?, ?, ?, ?)",
+                (entry.seq, body.decode(), record.dataset_id, record.logical_digest),
+            )
+            db.executemany(
+                "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
+                [(key, digest, entry.seq) for key, digest in pairs],
+            )
+            return entry
+
+    def record(self, kind: str, payload: Mapping[str, Any]) -> LogEntry:
+        if kind in OWN_KINDS or not _KIND.fullmatch(kind):
+            raise LedgerError(
+                "the kind of a log entry is a lower-case word of at most 64 letters, digits, "
+                f"dots, dashes and underscores, and none of {', '.join(OWN_KINDS)}"
+            )
+        with self._transaction(write=True) as db:
+            return self._append(db, kind, payload)
+
+    def record_model(self, digest: str, payload: Mapping[str, Any]) -> LogEntry:
+        with self._transaction(write=True) as db:
+            entry = self._append(db, "model", {"digest": digest, "model": dict(payload)})
+            db.execute("INSERT INTO models (seq, digest) VALUES (?, ?)", (entry.seq, digest))
+            return entry
+
+    def knows_model(self, digest: str) -> dict[str, Any] | None:
+        query = (
+            f"SELECT {ENTRY} FROM models LEFT JOIN log USING (seq)"
+            " WHERE digest = ? ORDER BY seq DESC LIMIT 1"
+        )
+        with self._transaction() as db:
+            row = db.execute(query, (digest,)).fetchone()
+        if row is None:
+            return None
+        payload = self._believed(row, "model")
+        if payload["digest"] != digest:
+            raise self._changed(row[0])
+        model: dict[str, Any] = payload["model"]
+        return model
+
+    def get(self, dataset_id: str) -> Record | None:
+        with self._transaction() as db:
+            found = self._records(db, "dataset_id = ?", (dataset_id,))
+        return found[0][1] if found else None
+
+    def find(
+        self, *, logical_digest: str | None = None, lookups: Mapping[str, str] | None = None
+    ) -> list[Record]:
+        found: dict[int, Record] = {}
+        with self._transaction() as db:
+            if logical_digest is not None:
+                found.update(self._records(db, "logical_digest = ?", (logical_digest,)))
+            _refuse_strange_keys(db, lookups or {})
+            for pair in (lookups or {}).items():
+                match = "seq IN (SELECT seq FROM lookups WHERE key_id = ? AND digest = ?)"
+                found.update(self._records(db, match, pair))
+        return [found[seq] for seq in sorted(found)]
+
+    def records(self) -> Iterator[Record]:
+        last = 0
+        while True:
+            with self._transaction() as db:
+                page = self._records(db, "seq > ?", (last,), PAGE)
+            for _, record in page:
+                yield record
+            if not page:
+                return
+            last = page[-1][0]
+
+    def log(self, *, after: int = 0) -> Iterator[LogEntry]:
+        query = f"SELECT {ENTRY} FROM log WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
+        while True:
+            with self._transaction() as db:
+                page = db.execute(query, (after,)).fetchall()
+            for row in page:
+                after = row[0]
+                try:
+                    yield entry_from(*row)
+                except ValueError:
+                    raise self._changed(after) from None
+            if not page:
+                return
+
+    def verify(self) -> list[str]:
+        with self._transaction() as db:
+            return list(problems(db, self.ledger_id))
+
+    def state(self) -> dict[str, Any]:
+        with self._transaction() as db:
+            (datasets,) = db.execute("SELECT count(*) FROM records").fetchone()
+            (entries,) = db.execute("SELECT count(*) FROM log").fetchone()
+            _, head = self._head(db)
+            key_ids = epochs(db)
+        held = keys.read_keys(self.ledger_id)
+        return {
+            "url": self.url,
+            "ledger_id": self.ledger_id,
+            "datasets": datasets,
+            "log_entries": entries,
+            "head": head,
+            "key_epochs": key_ids,
+            "key_epochs_missing": [key for key in key_ids if key not in held],
+        }
+
+    def key_epochs(self) -> list[tuple[str, bytes]]:
+        with self._transaction() as db:
+            key_ids = epochs(db)
+        held = keys.read_keys(self.ledger_id)
+        return [(key, held[key]) for key in key_ids if key in held]
+
+    def new_epoch(self) -> str:
+        with self._transaction(write=True) as db:
+            key = keys.add_key(self.ledger_id)
+            entry = self._append(db, "epoch", {"key_id": key})
+            db.execute("INSERT INTO epochs (seq, key_id) VALUES (?, ?)", (entry.seq, key))
+            return key
+
+    def close(self) -> None:
+        self._closed = True
+
+    # -- opening ---------------------------------------------------------------------------
+
+    def _open(self, create: bool) -> None:
+        path = self._path
+        if os.path.isdir(path):
+            raise LedgerError(f"the ledger {path} is a folder: name a file in it")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise LedgerError(f"the ledger {path} is not a regular file: name another path")
+        if not os.path.exists(path) and create:
+            make_private(path.parent)
+            create_empty(path)
+        latest = MIGRATIONS[-1][0]
+        with self._connection() as db:
+            version = self._version(db)
+        if version == 0 and not create:
+            raise LedgerError(f"the file {path} is empty: it holds no ledger; check the path")
+        if version < latest:
+            with self._connection(write=True) as db:
+                self._migrate(db)
+        with self._connection() as db:
+            self.ledger_id = self._identity(db)
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Bring the schema up to date under the write lock; found the ledger where it is new."""
+        version = self._version(db)  # again: another process may have been faster
+        for number, statements in MIGRATIONS:
+            if number > version:
+                for statement in statements:
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {number}")
+        if version == 0:
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            ledger_id = secrets.token_hex(16)
+            key = keys.add_key(ledger_id)
+            db.execute("INSERT INTO ledger (one, ledger_id) VALUES (1, ?)", (ledger_id,))
+            db.execute("INSERT INTO epochs (seq, key_id) VALUES (0, ?)", (key,))
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The schema version, 0 for an empty file. Raises: LedgerError if it is not for us."""
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if (application, version, tables) == (0, 0, 0):
+            return 0
+        if application != APPLICATION_ID or version < 1:
+            raise LedgerError(
+                f"the file {self._path} is a database of another program: name another path"
+            )
+        if version > MIGRATIONS[-1][0]:
+            raise LedgerError(
+                f"the ledger {self._path} has schema version {version} and this safegen knows up "
+                f"to {MIGRATIONS[-1][0]}: upgrade safegen"
+            )
+        return int(version)
+
+    def _identity(self, db: sqlite3.Connection) -> str:
+        row = db.execute("SELECT ledger_id FROM ledger").fetchone()
+        # The id becomes a file name, so nothing but hex digits is taken from a file.
+        if row is None or not re.fullmatch(r"[0-9a-f]{32}", str(row[0])):
+            raise LedgerError(f"the ledger {self._path} has lost its id: restore a backup")
+        return str(row[0])
+
+    # -- transactions ----------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction on this very ledger: committed at the end, rolled back on any error."""
+        if self._closed:
+            raise LedgerError(f"the ledger {self._path} was closed: open it again")
+        with self._connection(write=write) as db:
+            if self._version(db) == 0 or self._identity(db) != self.ledger_id:
+                raise LedgerError(
+                    f"the file {self._path} was replaced by another ledger: open it again"
+                )
+            yield db
+
+    @contextmanager
+    def _connection(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        # mode=rw never creates; where writing is not allowed, SQLite itself falls back to mode=ro.
+        uri = f"{self._path.as_uri()}?mode=rw"
+        try:
+            with (
+                _CONNECTED,
+                closing(
+                    sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+                ) as db,
+            ):
+                db.text_factory = _text
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute("PRAGMA trusted_schema = OFF")
+                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as error:
+            raise failure(error, self._path, write, BUSY_SECONDS) from hidden(error)
+        except UnicodeEncodeError as error:
+            raise LedgerError(
+                "a text with lone surrogates cannot be in a ledger: it must be valid Unicode"
+            ) from hidden(error)
+
+    # -- rows of tables --------------------------------------------------------------------
+
+    def _head(self, db: sqlite3.Connection) -> tuple[int, str]:
+        row = db.execute("SELECT seq, hash FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+        return (row[0], row[1]) if row else (0, genesis(self.ledger_id, (epochs(db) or [""])[-1]))
+
+    def _append(self, db: sqlite3.Connection, kind: str, payload: Mapping[str, Any]) -> LogEntry:
+        seq, prev = self._head(db)
+        entry, text = next_entry(seq + 1, prev, kind, payload)
+        db.execute(
+            f"INSERT INTO log ({ENTRY}) VALUES (?, ?, ?, ?, ?, ?)",
+            (entry.seq, entry.time, kind, text, prev, entry.hash),
+        )
+        return entry
+
+    def _records(
+        self, db: sqlite3.Connection, match: str, values: Sequence[object], limit: int = -1
+    ) -> list[tuple[int, Record]]:
+        """Records with their log numbers, each held against its log entry before it is believed."""
+        query = (
+            f"SELECT body, {ENTRY} FROM records LEFT JOIN log USING (seq)"
+            f" WHERE {match} ORDER BY seq LIMIT ?"
+        )
+        found = []
+        for body, *row in db.execute(query, (*values, limit)):
+            if self._believed(row, "register")["record_digest"] != sha256(str(body).encode()):
+                raise self._changed(row[0])
+            found.append((row[0], record_from(body)))
+        return found
+
+    def _believed(self, row: Sequence[Any], kind: str) -> dict[str, Any]:
+        """The payload of a log row that still has its hash. Raises: LedgerError otherwise."""
+        try:
+            entry = entry_from(*row)
+        except ValueError:
+            raise self._changed(row[0]) from None
+        if entry.kind != kind or not entry.sound():
+            raise self._changed(entry.seq)
+        return entry.payload
+
+    def _changed(self, seq: int) -> LedgerError:
+        return LedgerError(
+            f"entry {seq} of the ledger {self._path} is not what was written: "
+            "run `safegen ledger verify` and restore a backup"
+        )
+
+
+def _text(data: bytes) -> str:
+    """Bytes that are not UTF-8 any more come out changed, so that their hash tells."""
+    return data.decode(errors="replace")
+
+
+def _refuse_strange_keys(db: sqlite3.Connection, lookups: Mapping[str, object]) -> None:
+    """A digest under a key that is not an epoch would never be found: refuse it at once."""
+    if strange := set(lookups) - set(epochs(db)):
+        raise LedgerError(
+            f"{len(strange)} of the lookup key ids are not key epochs of this ledger: "
+            "use the key ids that its key_epochs() gives"
+        )

@@ -1,0 +1,1 @@
+"""What a source is: evidence from manifests, stamps, columns and digests."""

@@ -1,0 +1,424 @@
+"""What a source is, told by evidence and not by its position in a call.
+
+The first ring, cheapest first; every piece found is kept:
+
+1. a manifest in the folder, or an attestation beside the file   2. stamps in the file or frame
+3. provenance columns, row by row                                4. digests known to the ledger
+
+How pieces combine (law 2): evidence of synthetic rows always wins over a claim of real ones. Only
+an attestation whose digest matches makes data real. Nothing found means unknown, never real, and
+its depth of 0 is then a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safegen.errors import ManifestError
+from safegen.ledger import Ledger, Record
+from safegen.manifest import MANIFEST_NAME, Manifest, check_folder
+from safegen.manifest.model import Ancestry, Origin, SourceEntry
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN
+from safegen.tables.cells import combine, table_digests
+from safegen.tables.sources import Source
+
+__all__ = ["Evidence", "SourceFacts", "ledger_problems", "resolve", "sidecar_of"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One piece: where it was found, what it says, how much of the source it covers.
+
+    `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
+    content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column).
+    """
+
+    ring: str
+    text: str
+    origin: Origin
+    share: float = 0.0
+    depth: int = 0
+    effective_depth: float = 0.0
+    lower_bound: bool = False
+    ancestry: Ancestry = "unverified"
+    dataset_id: str | None = None
+    license: str | None = None
+    proof: bool = False
+
+    @property
+    def synthetic(self) -> bool:
+        return self.share > 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ring": self.ring,
+            "says": self.text,
+            "origin": self.origin,
+            "share": self.share,
+            "proof": self.proof,
+        }
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """Everything established about one source; what the lineage rule judges."""
+
+    uri: str
+    rows: int
+    logical_digest: str
+    lookups: Mapping[str, str]
+    origin: Origin
+    ancestry: Ancestry
+    depth: int
+    effective_depth: float
+    depth_is_lower_bound: bool
+    synthetic_share: float
+    evidence: tuple[Evidence, ...]
+    problems: tuple[str, ...] = ()
+    dataset_id: str | None = None
+    license: str | None = None
+
+    @property
+    def attested(self) -> bool:
+        """Whether the source's origin is known from a statement that binds to its content."""
+        return self.origin != "unknown" and self.ancestry == "attested"
+
+    def entry(self) -> SourceEntry:
+        """The source as a manifest lists it."""
+        return SourceEntry(
+            uri=self.uri,
+            logical_digest=self.logical_digest,
+            dataset_id=self.dataset_id,
+            origin=self.origin,
+            ancestry=self.ancestry,
+            depth=self.depth,
+            effective_depth=self.effective_depth,
+            rows=self.rows,
+            evidence=[e.to_json() for e in self.evidence],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as a saved model keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
+        """The facts that `to_json` wrote. Raises: TypeError, KeyError on anything else."""
+        fields = dict(document)
+        fields["evidence"] = tuple(Evidence(**e) for e in fields["evidence"])
+        fields["problems"] = tuple(fields["problems"])
+        return cls(**fields)
+
+    def untrusted(self, why: str) -> SourceFacts:
+        """These facts when their record cannot be trusted: what they say is a lower bound."""
+        origin: Origin = "unknown" if self.origin == "real" else self.origin
+        return replace(
+            self,
+            origin=origin,
+            ancestry="unverified",
+            depth_is_lower_bound=True,
+            evidence=(*self.evidence, Evidence("model", why, "unknown")),
+        )
+
+
+class _InBand:
+    """Tally of the provenance columns over a table's batches."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.present = ORIGIN_COLUMN in schema.names or DEPTH_COLUMN in schema.names
+        self.rows = self.synthetic = self.max_depth = 0
+        self.depth_sum = 0.0
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
+        self.rows += batch.num_rows
+        if not self.present:
+            return
+        depths = self._depths(batch)
+        synthetic = depths > 0
+        if ORIGIN_COLUMN in batch.schema.names:
+            column = batch.column(batch.schema.get_field_index(ORIGIN_COLUMN))
+            text = pc.utf8_lower(pc.cast(column, pa.string()))
+            # Any word but "real" is not a claim of real; only an absent value is no claim at all.
+            said = np.asarray(pc.fill_null(pc.not_equal(text, "real"), False))
+            synthetic |= said
+        depths = np.where(synthetic, np.maximum(depths, 1.0), 0.0)
+        self.synthetic += int(synthetic.sum())
+        self.depth_sum += float(depths.sum())
+        self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
+
+    def _depths(self, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if DEPTH_COLUMN not in batch.schema.names:
+            return np.zeros(batch.num_rows)
+        column = batch.column(batch.schema.get_field_index(DEPTH_COLUMN))
+        try:
+            numbers = pc.cast(column, pa.float64()).fill_null(0.0)
+        except pa.ArrowException:
+            return np.ones(batch.num_rows)  # damaged: still a mark of ours
+        values = np.nan_to_num(np.asarray(numbers, dtype=np.float64), nan=0.0, posinf=1e6)
+        return np.clip(values, 0.0, 1e6)
+
+    def evidence(self, table: str) -> Evidence | None:
+        if not self.synthetic:
+            return None
+        return Evidence(
+            "columns",
+            f"{self.synthetic:,} of {self.rows:,} rows of {table!r} are marked as not real by "
+            "their provenance columns",
+            "synthetic" if self.synthetic == self.rows else "mixed",
+            share=self.synthetic / self.rows,
+            depth=self.max_depth,
+            effective_depth=self.depth_sum / self.rows,
+            lower_bound=True,
+        )
+
+
+def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
+    """Read a source once and say what it is. `ledger` None means that none could be reached."""
+    problems: list[str] = []
+    pieces: list[Evidence] = []
+    # 1
+    pieces += _from_folder(source, ledger, problems)
+    # 2
+    for stamp in source.stamps:
+        if (piece := _from_stamp(stamp)) is not None:
+            pieces.append(piece)
+    # 3, with the digests in the same pass
+    keys = ledger.key_epochs() if ledger is not None else []
+    digests: dict[str, str] = {}
+    lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
+    rows = 0
+    for name, batches in source.tables.items():
+        tally = _InBand(batches.schema)
+        content, keyed = table_digests(batches, keys, tally)
+        digests[name] = content.value()
+        rows += content.rows
+        for key_id, lookup in keyed.items():
+            lookups[key_id][name] = lookup.value()
+        if (piece := tally.evidence(name)) is not None:
+            pieces.append(piece)
+    digest = combine(digests)
+    combined = {key_id: combine(values) for key_id, values in lookups.items()}
+    # 4
+    if ledger is not None:
+        # Every table of its own too: a released table may be one of several here.
+        seen: dict[str, Record] = {}
+        for value in {digest, *digests.values()}:
+            seen |= {r.dataset_id: r for r in ledger.find(logical_digest=value)}
+        for key_id, values in lookups.items():
+            for value in {combined[key_id], *values.values()}:
+                seen |= {r.dataset_id: r for r in ledger.find(lookups={key_id: value})}
+        pieces += [_from_record(r) for r in seen.values()]
+    pieces += _from_sidecar(source, digest)
+    return _combined(source.uri, rows, digest, combined, pieces, problems)
+
+
+def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
+    if source.folder is None:
+        return []
+    check = check_folder(source.folder)
+    found = [*check.problems]
+    if check.manifest is not None and ledger is not None:
+        found += ledger_problems(check.manifest, ledger, signed=check.signed)
+    problems += [f"{source.folder}: {p}" for p in found]
+    if check.manifest is None:
+        return [
+            Evidence(
+                "manifest",
+                f"{source.folder} carries a safegen manifest that cannot be read",
+                "synthetic",
+                share=1.0,
+                depth=1,
+                effective_depth=1.0,
+                lower_bound=True,
+            )
+        ]
+    return [_from_manifest(check.manifest, f"{source.folder}/{MANIFEST_NAME}", sound=not found)]
+
+
+def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
+    share = 0.0
+    if manifest.origin in ("synthetic", "mixed"):
+        share = manifest.composition.get("synthetic", manifest.rows) / max(manifest.rows, 1)
+        share = max(share, 1 / max(manifest.rows, 1))
+    origin: Origin = manifest.origin
+    if not sound and origin == "real":
+        origin = "unknown"
+    maker = f", made by {manifest.generator.backend}" if manifest.generator else ""
+    state = "" if sound else ", but the folder does not verify"
+    return Evidence(
+        "manifest",
+        f"{where} says {manifest.origin}: dataset {manifest.dataset_id}, depth {manifest.depth}"
+        f"{maker}{state}",
+        origin,
+        share=share,
+        depth=manifest.depth,
+        effective_depth=manifest.effective_depth,
+        lower_bound=manifest.depth_is_lower_bound or not sound,
+        ancestry=manifest.ancestry if sound else "unverified",
+        dataset_id=manifest.dataset_id,
+        license=manifest.license,
+        proof=sound,
+    )
+
+
+def _from_stamp(stamp: Mapping[str, Any]) -> Evidence | None:
+    if stamp.get("origin") == "real":
+        return None  # a stamp never proves real
+    depth = stamp.get("depth")
+    known = isinstance(depth, int | float) and not isinstance(depth, bool) and 0 < depth < 1e6
+    value = float(depth) if known and depth is not None else 1.0
+    dataset = stamp.get("dataset_id")
+    text = f" of dataset {dataset}" if isinstance(dataset, str) and len(dataset) <= 64 else ""
+    return Evidence(
+        "stamp",
+        f"a stamp in the {stamp['place']} says synthetic{text}",
+        "synthetic",
+        share=1.0,
+        depth=int(np.ceil(value)),
+        effective_depth=value,
+        lower_bound=True,
+        dataset_id=dataset if text and isinstance(dataset, str) else None,
+    )
+
+
+def _expired(expires: str | None) -> bool:
+    return expires is not None and expires < datetime.now(UTC).date().isoformat()
+
+
+def _from_record(record: Record) -> Evidence:
+    manifest = record.manifest
+    if record.origin == "real" and _expired(record.expires):
+        return Evidence(
+            "ledger",
+            f"its attestation {record.dataset_id} as real expired on {record.expires}",
+            "unknown",
+            proof=True,
+        )
+    by = manifest.get("attested_by")
+    what = {
+        "attestation": f"attested as {record.origin} by {by}" if by else "attested",
+        "release": "released as synthetic" if record.origin == "synthetic" else "released",
+        "derivation": f"derived, {record.origin}",
+    }.get(record.statement, record.statement)
+    share = 0.0
+    if record.origin in ("synthetic", "mixed"):
+        composition = manifest.get("composition") or {}
+        share = composition.get("synthetic", record.rows) / max(record.rows, 1)
+        share = max(share, 1 / max(record.rows, 1))
+    origin: Origin = record.origin  # type: ignore[assignment]
+    ancestry: Ancestry = record.ancestry  # type: ignore[assignment]
+    return Evidence(
+        "ledger",
+        f"the ledger knows this content: {what} on {record.created[:10]} as {record.dataset_id}"
+        + (f", depth {record.depth}" if share else ""),
+        origin,
+        share=share,
+        depth=record.depth,
+        effective_depth=record.effective_depth,
+        lower_bound=record.depth_is_lower_bound,
+        ancestry=ancestry,
+        dataset_id=record.dataset_id,
+        license=manifest.get("license"),
+        proof=True,
+    )
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the attestation of a file or folder lies: beside it."""
+    return path.with_name(path.name + ".safegen.json")
+
+
+def _from_sidecar(source: Source, digest: str) -> list[Evidence]:
+    place = source.file or (Path(source.uri) if Path(source.uri).is_dir() else None)
+    if place is None or source.folder is not None or not sidecar_of(place).exists():
+        return []
+    name = sidecar_of(place).name
+    try:
+        manifest = Manifest.read(sidecar_of(place))
+    except ManifestError:
+        return [Evidence("sidecar", f"{name} beside it cannot be read", "unknown")]
+    if manifest.logical_digest != digest:
+        return [Evidence("sidecar", f"{name} beside it is of other content", "unknown")]
+    if manifest.origin == "real" and _expired(manifest.expires):
+        return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
+    piece = _from_manifest(manifest, name, sound=True)
+    by = f", attested by {manifest.attested_by} (not signed)" if manifest.attested_by else ""
+    return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
+
+
+def _combined(
+    uri: str,
+    rows: int,
+    digest: str,
+    lookups: Mapping[str, str],
+    pieces: Sequence[Evidence],
+    problems: Sequence[str],
+) -> SourceFacts:
+    synthetic = [p for p in pieces if p.synthetic]
+    real = [p for p in pieces if p.origin == "real" and p.proof]
+    if synthetic:
+        # Provenance columns speak row by row, so where they are they say how much; a stamp on a
+        # mixture speaks for the whole. Depth takes the largest of what anything says.
+        by_row = [p for p in synthetic if p.ring == "columns"]
+        proven = [p for p in synthetic if p.proof]
+        measure = proven or by_row or synthetic
+        share = max(p.share for p in measure)
+        return SourceFacts(
+            uri,
+            rows,
+            digest,
+            lookups,
+            origin="synthetic" if share >= 1.0 else "mixed",
+            ancestry="attested"
+            if proven and all(p.ancestry == "attested" for p in proven) and not problems
+            else "unverified",
+            depth=max(p.depth for p in synthetic),
+            effective_depth=max(p.effective_depth for p in measure),
+            depth_is_lower_bound=not proven or any(p.lower_bound for p in proven),
+            synthetic_share=share,
+            evidence=tuple(pieces),
+            problems=tuple(problems),
+            dataset_id=next((p.dataset_id for p in [*proven, *synthetic] if p.dataset_id), None),
+            license=next((p.license for p in synthetic if p.license), None),
+        )
+    best = next(iter(real), None)
+    return SourceFacts(
+        uri,
+        rows,
+        digest,
+        lookups,
+        origin="real" if best else "unknown",
+        ancestry="attested" if best else "unverified",
+        depth=0,
+        effective_depth=0.0,
+        depth_is_lower_bound=best is None,
+        synthetic_share=0.0,
+        evidence=tuple(pieces),
+        problems=tuple(problems),
+        dataset_id=best.dataset_id if best else None,
+        license=best.license if best else None,
+    )
+
+
+def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:
+    """Where a manifest contradicts what the ledger recorded when the dataset was made."""
+    record = ledger.get(manifest.dataset_id)
+    if record is None:
+        return []
+    problems = []
+    if record.manifest_digest != manifest.digest:
+        problems.append(
+            "the manifest is not the one that the ledger recorded for this dataset "
+            "(a consistent rewrite of files and digests)"
+        )
+    if record.public_key is not None and not signed:
+        problems.append("the ledger recorded a signed dataset, but the signature is gone")
+    return problems

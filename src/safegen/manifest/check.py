@@ -1,0 +1,198 @@
+"""Whether a folder holds what its manifest says: every byte of it, and nothing else.
+
+1. The manifest is canonical JSON of a known schema and its self-digest matches.
+2. Every path in it stays inside the folder; no link is followed.
+3. Every listed file is there with its size and SHA-256; nothing else is there.
+4. With trees (deep): every row group lies where the manifest says and hashes to the root.
+5. The signature, when there is one, is of this manifest and by a key that we know.
+
+Nothing of the data is parsed here, only hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from safegen.errors import ManifestError
+from safegen.manifest import merkle
+from safegen.manifest.model import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
+from safegen.manifest.sign import PublicKey, key_ids, read_envelope, signed_by
+
+__all__ = ["FolderCheck", "check_folder"]
+
+_CHUNK = 1 << 20
+_MAX_FILES = 1_000_000
+
+
+@dataclass
+class FolderCheck:
+    """The outcome: the manifest when it could be read, all problems, and who signed."""
+
+    manifest: Manifest | None = None
+    problems: list[str] = field(default_factory=list)
+    signers: list[PublicKey] = field(default_factory=list)
+    signed: bool = False
+    unknown_keys: list[str] = field(default_factory=list)
+
+
+def check_folder(folder: Path, keys: Sequence[PublicKey] = (), *, deep: bool = False) -> FolderCheck:
+    """Check a dataset folder; every problem is listed, none is raised."""
+    result = FolderCheck()
+    if not folder.is_dir():
+        result.problems.append(f"{folder}: no such folder")
+        return result
+    # 1
+    try:
+        manifest = Manifest.read(folder)
+    except ManifestError as error:
+        result.problems += [str(p) for p in error.problems]
+        return result
+    result.manifest = manifest
+    # 2, 3, 4
+    result.problems += _files(folder, manifest, deep)
+    # 5
+    try:
+        envelope = read_envelope(folder / SIGNATURE_NAME)
+        if envelope is not None:
+            result.signed = True
+            result.signers = signed_by(manifest, envelope, keys)
+            known = {k.id for k in result.signers}
+            result.unknown_keys = [k for k in key_ids(envelope) if k not in known]
+    except ManifestError as error:
+        result.problems += [str(p) for p in error.problems]
+    except OSError as error:
+        result.problems.append(f"{SIGNATURE_NAME}: cannot be read ({error.strerror})")
+    return result
+
+
+def _inside(path: str) -> bool:
+    """Whether a path of the manifest is plain: relative, forward, without tricks."""
+    pure = PurePosixPath(path)
+    return (
+        not pure.is_absolute()
+        and str(pure) == path
+        and "\\" not in path
+        and "\x00" not in path
+        and all(part not in ("..", ".", "") for part in pure.parts)
+    )
+
+
+def _files(folder: Path, manifest: Manifest, deep: bool) -> list[str]:
+    problems: list[str] = []
+    listed: dict[str, FileEntry] = {}
+    for entry in manifest.files:
+        if not _inside(entry.path) or entry.path in (MANIFEST_NAME, SIGNATURE_NAME):
+            problems.append(f"{entry.path}: not a path that a manifest may name")
+        elif entry.path in listed:
+            problems.append(f"{entry.path}: named twice in the manifest")
+        else:
+            listed[entry.path] = entry
+
+    found, odd = _walk(folder)
+    problems += odd
+    missing = [p for p in listed if p not in found]
+    extra = sorted(found - set(listed))
+    by_digest: dict[str, str] = {}
+    if missing and extra:
+        by_digest = {_sha256(folder / p): p for p in extra[:1000]}
+    for path in missing:
+        moved = by_digest.get(listed[path].sha256)
+        problems.append(
+            f"{path}: missing; {moved} has its content (renamed)" if moved else f"{path}: missing"
+        )
+    problems += [f"{path}: not in the manifest" for path in extra]
+
+    for path, entry in listed.items():
+        if path not in found:
+            continue
+        try:
+            problems += _content(folder / path, entry, deep)
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+    return problems
+
+
+def _walk(folder: Path) -> tuple[set[str], list[str]]:
+    """The regular files under a folder, and whatever is neither file nor folder."""
+    found: set[str] = set()
+    odd: list[str] = []
+    for root, folders, files in os.walk(folder, followlinks=False):
+        base = Path(root)
+        for name in [*folders, *files]:
+            path = (base / name).relative_to(folder).as_posix()
+            mode = (base / name).lstat().st_mode
+            if stat.S_ISLNK(mode):
+                odd.append(f"{path}: a link; a dataset holds plain files only")
+            elif stat.S_ISREG(mode):
+                if path not in (MANIFEST_NAME, SIGNATURE_NAME):
+                    found.add(path)
+            elif not stat.S_ISDIR(mode):
+                odd.append(f"{path}: neither a file nor a folder")
+        if len(found) > _MAX_FILES:
+            odd.append(f"more than {_MAX_FILES:,} files; not one of ours")
+            break
+    return found, odd
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _content(path: Path, entry: FileEntry, deep: bool) -> list[str]:
+    size = path.stat().st_size
+    if size != entry.bytes:
+        return [f"{entry.path}: has {size:,} bytes, the manifest says {entry.bytes:,}"]
+    if _sha256(path) != entry.sha256:
+        return [f"{entry.path}: content differs from the manifest (SHA-256)"]
+    if deep and entry.merkle_root is not None:
+        return _tree(path, entry)
+    return []
+
+
+def _tree(path: Path, entry: FileEntry) -> list[str]:
+    """Check each row group's Merkle proof against the file's root."""
+    problems = []
+    spans = [(g.offset, g.bytes) for g in entry.row_groups]
+    leaves = file_leaves(path, spans)
+    root = merkle.root(leaves)
+    if root.hex() != entry.merkle_root:
+        problems.append(f"{entry.path}: the Merkle root differs from the manifest")
+    for i, group in enumerate(entry.row_groups):
+        proof = merkle.prove(leaves, i)
+        if leaves[i].hex() != group.leaf or not merkle.verify_proof(leaves[i], proof, root):
+            problems.append(f"{entry.path}: row group {i} differs from the manifest")
+    return problems
+
+
+def file_leaves(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Leaf hashes of a file: its row groups' byte ranges in order, then all that is left."""
+    leaves = []
+    end = 0
+    with path.open("rb") as stream:
+        for offset, length in spans:
+            # Bytes between row groups belong to the group that they precede.
+            stream.seek(end)
+            leaves.append(_span_hash(stream, offset + length - end))
+            end = offset + length
+        stream.seek(end)
+        leaves.append(_span_hash(stream, None))
+    return leaves
+
+
+def _span_hash(stream: object, length: int | None) -> bytes:
+    digest = hashlib.sha256(b"\x00")
+    left = length
+    while left is None or left > 0:
+        chunk: bytes = stream.read(_CHUNK if left is None else min(_CHUNK, left))  # type: ignore[attr-defined]
+        if not chunk:
+            break
+        digest.update(chunk)
+        if left is not None:
+            left -= len(chunk)
+    return digest.digest()

@@ -1,0 +1,272 @@
+"""The manifest: the statement beside the data, and the source of truth about it.
+
+Reading keeps unknown fields (writing a manifest back changes nothing that a newer version said)
+and refuses an unknown major version. 64-bit integers, seeds and digests are strings, because JSON
+readers round integers above 2^53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from safegen.errors import ManifestError
+from safegen.manifest.canonical import (
+    MAX_DOCUMENT_BYTES,
+    canonical_bytes,
+    digest_of,
+    parse_canonical,
+)
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA",
+    "SIGNATURE_NAME",
+    "Ancestry",
+    "ColumnEntry",
+    "FileEntry",
+    "GeneratorEntry",
+    "Manifest",
+    "Origin",
+    "RowGroup",
+    "SourceEntry",
+]
+
+SCHEMA = "safegen.manifest/v1"
+MANIFEST_NAME = "safegen.manifest.json"
+SIGNATURE_NAME = "safegen.manifest.dsse.json"
+_MAJOR = SCHEMA.rpartition("/")[2]
+
+Origin = Literal["real", "synthetic", "mixed", "unknown"]
+Ancestry = Literal["attested", "unverified"]
+Digest = str
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class RowGroup(_Part):
+    """Where a row group's bytes stand in its file, and its Merkle leaf."""
+
+    offset: int = Field(ge=0)
+    bytes: int = Field(gt=0)
+    rows: int = Field(ge=0)
+    leaf: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class FileEntry(_Part):
+    """One file of the dataset: its path inside the folder, size, digest and, for data, its tree."""
+
+    path: str = Field(min_length=1, max_length=1024)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    table: str | None = None
+    rows: int | None = None
+    merkle_root: str | None = None
+    row_groups: list[RowGroup] = []
+
+
+class SourceEntry(_Part):
+    """What a source was found to be, and by which evidence."""
+
+    uri: str
+    logical_digest: Digest | None = None
+    dataset_id: str | None = None
+    origin: Origin
+    ancestry: Ancestry = "unverified"
+    depth: int = Field(ge=0)
+    effective_depth: float = Field(ge=0)
+    rows: int = Field(ge=0)
+    evidence: list[dict[str, Any]] = []
+
+
+class ColumnEntry(_Part):
+    """A column: name, Arrow type, role. Never a value of it."""
+
+    name: str
+    type: str
+    role: str
+    table: str = "table"
+
+
+class GeneratorEntry(_Part):
+    """What made the rows; `null` in an attestation, where nobody made any."""
+
+    backend: str
+    license: str
+    versions: dict[str, str]
+    options: dict[str, Any]
+    seed: str
+    fit_seed: str
+    reproducible: bool
+
+
+class Manifest(_Part):
+    """What a dataset is, where it comes from, and what was measured (fields: `docs/manifest.md`).
+
+    `Manifest.read(path)` reads and checks a document; `.to_bytes()` writes it. `.digest` covers
+    every other field, known or not.
+    """
+
+    schema_: str = Field(SCHEMA, alias="schema")
+    dataset_id: str = Field(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
+    created: str
+    statement: Literal["release", "attestation", "derivation"] = "release"
+    kind: Literal["table", "tables", "sequences", "images"]
+    origin: Origin
+    ancestry: Ancestry
+    depth: int = Field(ge=0)
+    effective_depth: float = Field(ge=0)
+    depth_is_lower_bound: bool
+    rows: int = Field(ge=0)
+    composition: dict[str, int]
+    generator: GeneratorEntry | None = None
+    sources: list[SourceEntry] = []
+    columns: list[ColumnEntry] = []
+    policy: dict[str, Any] | None = None
+    decisions: list[dict[str, Any]] = []
+    safeguards: dict[str, Any] = {}
+    measurements: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
+    privacy: dict[str, Any] = {}
+    files: list[FileEntry] = []
+    logical_digest: Digest
+    license: str | None = None
+    attested_by: str | None = None
+    expires: str | None = None
+    warnings: list[str] = []
+    extra: dict[str, Any] = {}
+    digest: Digest = ""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+    def document(self) -> dict[str, Any]:
+        """The manifest as a JSON document, unknown fields included."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=False)
+
+    def sealed(self) -> Manifest:
+        """This manifest with its self-digest filled in."""
+        body = {k: v for k, v in self.document().items() if k != "digest"}
+        return self.model_copy(update={"digest": digest_of(body)})
+
+    def to_bytes(self) -> bytes:
+        """The canonical bytes of the sealed manifest."""
+        return canonical_bytes(self.sealed().document())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, what: str = MANIFEST_NAME) -> Manifest:
+        """The manifest in `data`.
+
+        Raises: ManifestError when the bytes are not canonical JSON, the schema's major version is
+        unknown, a field is missing or of the wrong type, or the self-digest does not match.
+        """
+        document = parse_canonical(data, what)
+        if not isinstance(document, dict):
+            raise ManifestError([f"{what} is not a JSON object"])
+        name, _, major = str(document.get("schema", "")).rpartition("/")
+        if name != SCHEMA.rpartition("/")[0] or major != _MAJOR:
+            raise ManifestError(
+                [f"{what} has a schema that this version cannot read; it reads {SCHEMA}"]
+            )
+        try:
+            manifest = cls.model_validate(document)
+        except ValidationError as error:
+            # The text of a pydantic error quotes the input; take place and kind of each only.
+            raise ManifestError(
+                [
+                    f"{what}: {'.'.join(map(str, e['loc']))}: {e['type'].replace('_', ' ')}"
+                    for e in error.errors(include_input=False, include_url=False)
+                ]
+            ) from None
+        # Over the document as it stands, so that no default of ours can fill a hole in it.
+        body = {k: v for k, v in document.items() if k != "digest"}
+        if digest_of(body) != manifest.digest:
+            raise ManifestError([f"{what} was edited: its self-digest does not match its content"])
+        return manifest
+
+    @classmethod
+    def read(cls, path: str | Path) -> Manifest:
+        """The manifest at `path`: a dataset folder, or the file itself.
+
+        Raises: ManifestError; it checks the document only, `safegen.verify` checks the data too.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / MANIFEST_NAME
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_DOCUMENT_BYTES + 1)
+        except OSError as error:
+            raise ManifestError(
+                [f"{file}: cannot be read ({error.strerror or type(error).__name__})"]
+            ) from None
+        return cls.from_bytes(data, str(file))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The main facts as (name, text) rows, for a terminal or a page."""
+        rows = [
+            ("dataset", self.dataset_id),
+            ("statement", self.statement),
+            ("created", self.created),
+            ("origin", f"{self.origin}, ancestry {self.ancestry}"),
+            (
+                "depth",
+                f"{self.depth}{' or more' if self.depth_is_lower_bound else ''}"
+                f" (effective {self.effective_depth:.3g})",
+            ),
+            ("rows", f"{self.rows:,}"),
+            ("columns", str(len(self.columns))),
+        ]
+        if self.generator is not None:
+            g = self.generator
+            versions = ", ".join(f"{k} {v}" for k, v in g.versions.items())
+            rows += [
+                ("generator", f"{g.backend} ({g.license}); {versions}"),
+                ("seeds", f"fit {g.fit_seed}, sample {g.seed}"),
+                ("reproducible", "yes" if g.reproducible else "no"),
+            ]
+        rows += [
+            (
+                "source" if len(self.sources) == 1 else f"source {i}",
+                f"{s.uri}: {s.origin}, {s.ancestry}, depth {s.effective_depth:.3g}, "
+                f"{s.rows:,} rows",
+            )
+            for i, s in enumerate(self.sources, 1)
+        ]
+        if self.policy:
+            rows.append(("policy", f"{self.policy.get('id')} {self.policy.get('version')}"))
+        if self.attested_by:
+            rows.append(("attested by", self.attested_by))
+        if self.expires:
+            rows.append(("expires", self.expires))
+        rows.append(("logical digest", self.logical_digest))
+        rows += [("warning", w) for w in self.warnings]
+        return rows
+
+    def __str__(self) -> str:
+        return _aligned(self.facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("safegen manifest", self.facts())
+
+
+def _aligned(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(k) for k, _ in rows)
+    return "\n".join(f"{k:<{width}}  {v}" for k, v in rows)
+
+
+def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A two-column table for a notebook; every cell is escaped."""
+    from html import escape
+
+    body = "".join(
+        f"<tr><th style='text-align:left'>{escape(k)}</th>"
+        f"<td style='text-align:left'>{escape(v)}</td></tr>"
+        for k, v in rows
+    )
+    return f"<table><caption>{escape(title)}</caption><tbody>{body}</tbody></table>"

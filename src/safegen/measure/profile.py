@@ -1,0 +1,236 @@
+"""What the real rows look like, and a running tally of staged rows against it.
+
+A profile holds real values (levels, bounds) and therefore lives in memory only: it is never
+written, and findings name strata by ids such as `native_country#3`, the third most frequent level
+of that column in the source. A tally is updated batch by batch and needs constant memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+from safegen.errors import SourceError
+from safegen.tables.schema import Column, TableSchema
+
+if TYPE_CHECKING:
+    from safegen.contracts import Scalar
+
+__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "matching"]
+
+MAX_LEVELS = 10_000
+"""Columns with more levels than this are not judged level by level: none could have 30 rows each
+in tables of the size that fits in memory."""
+
+
+def numbers(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any] | None:
+    """The values of a numeric or temporal column without missing ones; None for other types."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    kind = array.type
+    t = pa.types
+    if t.is_dictionary(kind):
+        return numbers(array.dictionary_decode())
+    if t.is_boolean(kind):
+        return None
+    if t.is_decimal(kind):
+        array = pc.cast(array, pa.float64(), safe=False)
+    elif t.is_temporal(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()
+        array = array.view(width)
+    elif not (t.is_integer(kind) or t.is_floating(kind)):
+        return None
+    values = np.asarray(array.drop_null())
+    if values.dtype.kind == "f":
+        values = values[~np.isnan(values)]
+    return values
+
+
+def missing(array: pa.Array | pa.ChunkedArray) -> int:
+    """How many values are missing: null, or NaN in a float column."""
+    nulls = int(array.null_count)
+    if pa.types.is_floating(array.type):
+        nulls += int(pc.sum(pc.is_nan(array)).as_py() or 0)
+    return nulls
+
+
+def _levels(array: pa.Array | pa.ChunkedArray) -> Counter[Any]:
+    counts: Counter[Any] = Counter()
+    for entry in pc.value_counts(array).to_pylist():
+        value = entry["values"]
+        if value is not None and value == value:
+            counts[value] += entry["counts"]
+    return counts
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """One column of the real rows: n, missing, and levels or bounds with their tails."""
+
+    column: Column
+    rows: int
+    missing: int
+    levels: dict[Any, int] | None = None
+    low: Any = None
+    high: Any = None
+    tails: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    top: int = 0
+    constant: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Ids and invented personal data have no support to keep."""
+        return self.column.kind not in ("id", "personal")
+
+    @classmethod
+    def of(cls, column: Column, array: pa.ChunkedArray, tail: float) -> ColumnProfile:
+        rows, absent = len(array), missing(array)
+        values = numbers(array)
+        common: dict[str, Any] = {"column": column, "rows": rows, "missing": absent}
+        if column.kind in ("id", "personal") or rows == absent:
+            return cls(**common)
+        if values is None:
+            counts = _levels(array)
+            top = max(counts.values())
+            if len(counts) > MAX_LEVELS:
+                return cls(**common, top=top, constant=False)
+            ordered = dict(counts.most_common())
+            return cls(**common, levels=ordered, top=top, constant=len(counts) == 1)
+        distinct, counted = np.unique(values, return_counts=True)
+        low_cut = np.quantile(values, tail, method="higher")
+        high_cut = np.quantile(values, 1 - tail, method="lower")
+        return cls(
+            **common,
+            low=distinct[0],
+            high=distinct[-1],
+            # The cut itself belongs to the tail only when it is not a point mass.
+            tails={
+                "low": (low_cut, int((values < low_cut).sum())),
+                "high": (high_cut, int((values > high_cut).sum())),
+            },
+            top=int(counted.max()),
+            constant=len(distinct) == 1,
+        )
+
+
+@dataclass(frozen=True)
+class TableProfile:
+    """The real rows of one table, within the conditions asked for."""
+
+    rows: int
+    schema: pa.Schema
+    columns: dict[str, ColumnProfile]
+
+    @classmethod
+    def of(
+        cls,
+        table: pa.Table,
+        schema: TableSchema,
+        conditions: Mapping[str, Scalar] | None = None,
+        tail: float = 0.01,
+    ) -> TableProfile:
+        """Profile the rows that meet the conditions. Raises: SourceError for an unknown column."""
+        kept = matching(table, conditions or {})
+        columns = {
+            c.name: ColumnProfile.of(c, kept.column(c.name), tail) for c in schema.columns
+        }
+        return cls(kept.num_rows, table.schema, columns)
+
+
+def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
+    """The rows of a table that meet every condition."""
+    for name, value in conditions.items():
+        if name not in table.schema.names:
+            raise SourceError(f"a condition names the column {name!r}, which is not in the data")
+        column = table.column(name)
+        if value is None:
+            table = table.filter(column.is_null())
+            continue
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        try:
+            wanted = pa.scalar(value).cast(column.type)
+        except (pa.ArrowException, TypeError, ValueError):
+            raise SourceError(
+                f"a condition on {name!r} is not of the column's type {column.type}"
+            ) from None
+        table = table.filter(pc.fill_null(pc.equal(column, wanted), False))
+    return table
+
+
+@dataclass
+class ColumnTally:
+    """What was seen of one staged column."""
+
+    profile: ColumnProfile
+    rows: int = 0
+    missing: int = 0
+    outside: int = 0
+    levels: Counter[Any] = field(default_factory=Counter)
+    tails: Counter[str] = field(default_factory=Counter)
+    low: Any = None
+    high: Any = None
+    several: bool = False
+
+    def update(self, array: pa.Array) -> None:
+        self.rows += len(array)
+        self.missing += missing(array)
+        profile = self.profile
+        if not profile.judged or profile.rows == profile.missing:
+            return
+        values = numbers(array)
+        if values is None:
+            counts = _levels(array)
+            self.several = self.several or len(counts) > 1 or bool(
+                self.low is not None and counts and next(iter(counts)) != self.low
+            )
+            if counts and self.low is None:
+                self.low = next(iter(counts))
+            if profile.levels is not None:
+                for level, count in counts.items():
+                    if level in profile.levels:
+                        self.levels[level] += count
+                    else:
+                        self.outside += count
+            return
+        if not len(values):
+            return
+        self.outside += int(((values < profile.low) | (values > profile.high)).sum())
+        for side, (cut, _) in profile.tails.items():
+            beyond = values < cut if side == "low" else values > cut
+            self.tails[side] += int(beyond.sum())
+        low, high = values.min(), values.max()
+        self.low = low if self.low is None else min(self.low, low)
+        self.high = high if self.high is None else max(self.high, high)
+        self.several = bool(self.low != self.high)
+
+
+@dataclass
+class TableTally:
+    """Running tally of the staged rows of one table against its profile."""
+
+    profile: TableProfile
+    rows: int = 0
+    schema: pa.Schema | None = None
+    columns: dict[str, ColumnTally] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
+
+    def update(self, table: pa.Table | pa.RecordBatch) -> None:
+        self.schema = table.schema
+        self.rows += table.num_rows
+        for name, tally in self.columns.items():
+            if name in table.schema.names:
+                column = table.column(table.schema.get_field_index(name))
+                if isinstance(column, pa.ChunkedArray):
+                    column = column.combine_chunks()
+                tally.update(column)

@@ -1,0 +1,58 @@
+"""Policy files: what a governance team writes, as frozen values that the decision reads.
+
+    policy = Policy.load("baseline")            # or a path; PolicyError lists every problem
+    policy.at("release")                        # the rules that decide there
+    policy.rule("support").min_expected         # every default materialised
+    policy.digest                               # of the effective policy, for manifests
+
+A policy only says what is asked. Safeguards find out, the decision judges.
+"""
+
+from safegen.policy.model import SCHEMA, Origin, Policy, Report
+from safegen.policy.review import Note, Row, explain, lint
+from safegen.policy.rules import (
+    ALWAYS_ON,
+    GATES,
+    RULES,
+    Change,
+    Gate,
+    LineageParams,
+    ManifestParams,
+    Order,
+    Param,
+    Parameter,
+    RuleParams,
+    SchemaParams,
+    Severity,
+    SupportParams,
+)
+from safegen.policy.schema import json_schema
+from safegen.policy.waiver import Waiver, WaiverStatus
+
+__all__ = [
+    "Policy",
+    "RuleParams",
+    "Waiver",
+    "lint",
+    "explain",
+    "json_schema",
+    "LineageParams",
+    "ManifestParams",
+    "SchemaParams",
+    "SupportParams",
+    "Param",
+    "Parameter",
+    "ALWAYS_ON",
+    "GATES",
+    "RULES",
+    "SCHEMA",
+    "Change",
+    "Gate",
+    "Note",
+    "Order",
+    "Origin",
+    "Report",
+    "Row",
+    "Severity",
+    "WaiverStatus",
+]

@@ -1,0 +1,89 @@
+"""What people ask of policy files: is this one sound (`lint`), and what does it say (`explain`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from safegen.errors import Problem
+from safegen.policy.load import Examined, examine
+from safegen.policy.model import Policy
+
+__all__ = ["Note", "Row", "explain", "lint"]
+
+
+class Note(Problem):
+    """Something to know about a policy that does not stop its use."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One parameter as a policy has it. `origin` is "file:line", or "default"."""
+
+    rule: str
+    parameter: str
+    value: Any
+    unit: str
+    tighter: str
+    origin: str
+    doc: str
+
+
+def lint(
+    paths: Iterable[str | Path] | str | Path, *, now: date | datetime | None = None
+) -> list[Problem]:
+    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver.
+
+    A file that loads has only notes; one that does not load has at least one plain `Problem`.
+    `now` is the day the waivers are judged on, today (UTC) by default. Raises nothing for a bad
+    file: that is the result.
+    """
+    moment = datetime.now(UTC) if now is None else now
+    found: list[Problem] = []
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        examined = examine(path)
+        found += examined.problems
+        found += _notes(examined, moment)
+    return found
+
+
+def _notes(examined: Examined, now: date | datetime) -> list[Note]:
+    waivers = examined.policy.waivers if examined.policy else ()
+    return [
+        Note(
+            f"note: waiver {waiver.id!r} on {waiver.rule!r} is recorded, and {waiver.status(now)} "
+            f"(until {waiver.expires}): this version applies no waivers, the rule stays as it is",
+            *place,
+        )
+        for waiver, place in zip(waivers, examined.waivers, strict=True)
+    ]
+
+
+def explain(policy: Policy, rule: str | None = None) -> list[Row]:
+    """Each parameter of each rule (or of one): value, unit, which way is tighter, who set it.
+
+    Raises: UsageError for a rule that the policy does not have.
+    """
+    names = list(policy.rules) if rule is None else [rule]
+    rows = []
+    for name in names:
+        params = policy.rule(name)
+        for key, parameter in params.parameters().items():
+            place = policy.origins.get((name, key))
+            rows.append(
+                Row(
+                    rule=name,
+                    parameter=key,
+                    value=getattr(params, key),
+                    unit=parameter.unit,
+                    tighter=parameter.tighter,
+                    origin=f"{place[0]}:{place[1]}" if place else "default",
+                    doc=parameter.doc,
+                )
+            )
+    return rows

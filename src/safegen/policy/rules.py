@@ -1,0 +1,399 @@
+"""The rules a policy can set: every parameter once, with type, default, unit and order.
+
+A rule is a class. Its fields are the parameters a policy file may write; the default of each, its
+unit and the direction that makes it tighter stand beside it in a `Param`. Everything else (the
+JSON Schema, `explain`, the comparison of two policies, the error messages) is read from here.
+
+A third-party safeguard derives its own `Params` from `RuleParams` in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from safegen.errors import PluginError
+
+__all__ = [
+    "ALWAYS_ON",
+    "GATES",
+    "RULES",
+    "Change",
+    "Gate",
+    "Order",
+    "Param",
+    "Parameter",
+    "RuleParams",
+    "Severity",
+    "AnchorParams",
+    "FidelityParams",
+    "LineageParams",
+    "ManifestParams",
+    "PrivacyParams",
+    "SchemaParams",
+    "SelectionParams",
+    "SupportParams",
+    "TailsParams",
+    "WatermarkParams",
+]
+
+Gate = Literal["admission", "release"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+
+Severity = Literal["off", "audit", "warn", "enforce"]
+Change = Literal["TIGHTEN", "LOOSEN", "SAME", "INCOMPARABLE"]
+Order = Literal["up", "down", "listed", "none"]
+
+_TIGHTER: Mapping[str, str] = {
+    "up": "bigger is tighter",
+    "down": "smaller is tighter",
+    "none": "no order: any change is incomparable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """What one parameter means: put it into the `Annotated` of a field of a `RuleParams`.
+
+    `doc` is one sentence; `unit` what the number counts ("share", "rows", …; "choice" for words);
+    `order` says which way is tighter: "up" (bigger), "down" (smaller), "listed" (a `Literal`
+    whose words stand from loose to tight), "none" (no value is tighter than another).
+    """
+
+    doc: str
+    unit: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of one rule, as declared. `default` is None for `severity`, which has none."""
+
+    name: str
+    doc: str
+    unit: str
+    order: Order
+    default: Any
+    levels: tuple[str, ...] = ()
+
+    @property
+    def tighter(self) -> str:
+        """Which way is tighter, in words: "smaller is tighter", or "allow < warn < refuse"."""
+        return " < ".join(self.levels) if self.order == "listed" else _TIGHTER[self.order]
+
+    def compare(self, old: object, new: object) -> Change:
+        """What going from `old` to `new` does to the policy.
+
+        TIGHTEN or LOOSEN as the declared order says; SAME for equal values; INCOMPARABLE where
+        there is no order, or where a value is not one that the order knows (NaN, another word).
+        """
+        before, after = self._position(old), self._position(new)
+        if before is None or after is None:
+            return "SAME" if self.order == "none" and old == new else "INCOMPARABLE"
+        if before == after:
+            return "SAME"
+        return "TIGHTEN" if before < after else "LOOSEN"
+
+    def _position(self, value: object) -> float | None:
+        """Where a value stands from loose to tight; None when the order does not know it."""
+        if self.order == "listed":
+            return self.levels.index(value) if value in self.levels else None
+        if self.order == "none" or not isinstance(value, int | float) or math.isnan(value):
+            return None
+        return value if self.order == "up" else -value
+
+
+class RuleParams(BaseModel):
+    """A rule's parameters as one policy sets them: frozen, strict, every value materialised.
+
+    Subclasses declare `gates` (where the rule decides; empty for a rule that only shapes rows),
+    `asks` (the question it answers, in a phrase) and `built` (False: declared, but this version
+    has no code for it, so a policy may only say `off`). Every field needs a `Param` and a default;
+    `severity` alone has no default, because a policy has to say what an unmet rule does.
+
+    Raises: PluginError while a subclass is declared, when a parameter lacks one of these.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    gates: ClassVar[frozenset[Gate]] = frozenset()
+    asks: ClassVar[str] = ""
+    built: ClassVar[bool] = True
+
+    severity: Annotated[
+        Severity,
+        Param(
+            "What an unmet rule does: off (not evaluated), audit (recorded), "
+            "warn (recorded and shown), enforce (refused).",
+            unit="choice",
+            order="listed",
+        ),
+    ]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Refuse a declaration that lint, diff or explain could not read later."""
+        if unknown := cls.gates - set(GATES):
+            raise PluginError(f"{cls.__qualname__}: unknown gates {sorted(unknown)}; use {GATES}")
+        for name, parameter in cls.parameters().items():
+            if name != "severity" and cls.model_fields[name].is_required():
+                raise PluginError(f"{cls.__qualname__}.{name}: a parameter needs a default")
+            if parameter.order == "listed" and not parameter.levels:
+                raise PluginError(f"{cls.__qualname__}.{name}: order 'listed' needs a Literal")
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Every parameter of this rule by name, severity first, in the order of declaration."""
+        found = {}
+        for name, field in cls.model_fields.items():
+            param = next((m for m in field.metadata if isinstance(m, Param)), None)
+            if param is None:
+                raise PluginError(
+                    f"{cls.__qualname__}.{name}: annotate it with Param(doc, unit=, order=)"
+                )
+            words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            found[name] = Parameter(name, param.doc, param.unit, param.order, default, words)
+        return found
+
+
+Attitude = Literal["allow", "warn", "refuse"]
+Need = Literal["optional", "required"]
+Inconclusive = Annotated[
+    Literal["pass", "warn", "fail"],
+    Param(
+        "What to make of a test that cannot reach a verdict at this number of rows.",
+        unit="choice",
+        order="listed",
+    ),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_ADMISSION: frozenset[Gate] = frozenset({"admission"})
+_RELEASE: frozenset[Gate] = frozenset({"release"})
+
+
+class LineageParams(RuleParams):
+    """What training data may be made of.
+
+    The defaults admit what is not known to be synthetic, and warn about the rest: most first
+    users hold plain files that nobody has attested yet. `max_synthetic_share` is 1 because
+    `max_depth` 0 already refuses any share.
+    """
+
+    gates = _ADMISSION
+    asks = "Is the training data real, or at most as deep as allowed, and who says so?"
+
+    max_depth: Annotated[
+        float,
+        Param("Pooled effective depth that training data may have.", unit="models", order="down"),
+        Field(ge=0),
+    ] = 0.0
+    max_synthetic_share: Annotated[
+        Share,
+        Param(
+            "Share of training rows that evidence shows to be synthetic; 1 leaves it to max_depth.",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 1.0
+    unattested: Annotated[
+        Attitude,
+        Param(
+            "What to do with data whose origin nobody has attested.", unit="choice", order="listed"
+        ),
+    ] = "warn"
+    unverified: Annotated[
+        Attitude,
+        Param(
+            "What to do with a dataset whose own ancestry is not proven.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "warn"
+    ledger: Annotated[
+        Need,
+        Param("Whether a searched ledger has to back the finding.", unit="choice", order="listed"),
+    ] = "optional"
+
+
+class ManifestParams(RuleParams):
+    """What has to travel with the rows.
+
+    A signature is optional by default, because a key has to exist first; the in-band columns are
+    required, because they are what survives when the files beside the rows get lost.
+    """
+
+    gates = _RELEASE
+    asks = "Does the release carry its documents, its signature and its in-band columns?"
+
+    signature: Annotated[
+        Need,
+        Param("Whether the manifest has to be signed with a key.", unit="choice", order="listed"),
+    ] = "optional"
+    in_band: Annotated[
+        Need,
+        Param(
+            "Whether every row has to carry its origin, depth and weight.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "required"
+
+
+class SchemaParams(RuleParams):
+    """How exactly the rows keep the form of their source.
+
+    The default margin of 0.02 lets sampling noise in the null share pass; nothing may lie outside
+    the source's range by default, because a generator has no way to know that such a value exists.
+    """
+
+    gates = _RELEASE
+    asks = "Are columns, types, ranges and missingness those of the source?"
+
+    missing_margin: Annotated[
+        Share,
+        Param(
+            "How far a column's null share may be from the source's (absolute).",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 0.02
+    out_of_range: Annotated[
+        Share,
+        Param(
+            "Share of a column's values that may lie outside the source's range or levels.",
+            unit="share of values",
+            order="down",
+        ),
+    ] = 0.0
+    inconclusive: Inconclusive = "warn"
+
+
+class SupportParams(RuleParams):
+    """Whether parts of the data have vanished.
+
+    A level counts from 30 real rows, below which its share is too uncertain to miss it; a level
+    or tail counts as missing only when at least 10 rows of it were expected, where none at all
+    has a probability of exp(-10), about 5e-5. The tail of 1 % is the one that early collapse eats.
+    """
+
+    gates = _RELEASE
+    asks = "Is every level and tail still there that should show at this number of rows?"
+
+    min_real_rows: Annotated[
+        int,
+        Param("Real rows from which on a level has to be represented.", unit="rows", order="down"),
+        Field(ge=1),
+    ] = 30
+    min_expected: Annotated[
+        float,
+        Param(
+            "Expected number of rows from which on the absence of a level or tail counts.",
+            unit="rows",
+            order="down",
+        ),
+        Field(gt=0),
+    ] = 10.0
+    # No order: a thinner tail is easier to lose, but needs more rows before its loss can count.
+    tail: Annotated[
+        float,
+        Param(
+            "Share of the real rows at each end of a numeric column that is its tail.",
+            unit="share of rows",
+            order="none",
+        ),
+        Field(gt=0, le=0.5),
+    ] = 0.01
+    inconclusive: Inconclusive = "warn"
+
+
+class FidelityParams(RuleParams):
+    """How close the rows are to the source (not built yet)."""
+
+    gates = _RELEASE
+    asks = "Are marginals, pairs, tails, rare mass and utility those of the real-only control?"
+    built = False
+
+    inconclusive: Inconclusive = "warn"
+
+
+class AnchorParams(RuleParams):
+    """Whether real rows stay in the loop (not built yet). One synthetic row per real one at most:
+    the balance at which accumulating loops are known to stay bounded."""
+
+    gates = _ADMISSION
+    asks = "Are all real rows kept, and are they enough to hold the synthetic ones?"
+    built = False
+
+    max_synthetic_per_real: Annotated[
+        float,
+        Param("Synthetic rows per real row in training data.", unit="ratio", order="down"),
+        Field(ge=0),
+    ] = 1.0
+
+
+class SelectionParams(RuleParams):
+    """Shapes rows: picks among candidates (not built yet)."""
+
+    asks = "Which of several candidate rows is kept?"
+    built = False
+
+    pool: Annotated[
+        int, Param("Candidates drawn for each row kept.", unit="rows", order="none"), Field(ge=1)
+    ] = 4
+
+
+class TailsParams(RuleParams):
+    """Shapes rows: strata, quotas and weights for rare regions (not built yet)."""
+
+    asks = "Which rare regions get more rows, and which weights undo it?"
+    built = False
+
+
+class WatermarkParams(RuleParams):
+    """Shapes rows: leaves a keyed trace (not built yet)."""
+
+    asks = "Can rows be recognised after all metadata is lost?"
+    built = False
+
+    pool: Annotated[
+        int,
+        Param("Candidates to pick from where selection is off.", unit="rows", order="none"),
+        Field(ge=2),
+    ] = 2
+
+
+class PrivacyParams(RuleParams):
+    """Whether the rows give real people away (not built yet)."""
+
+    gates = _RELEASE
+    asks = "Are there copies of real rows or identifiers, membership leaks, or small groups?"
+    built = False
+
+
+#: Every built-in rule by name, in the order in which reports show them.
+RULES: Mapping[str, type[RuleParams]] = MappingProxyType(
+    {
+        "lineage": LineageParams,
+        "manifest": ManifestParams,
+        "schema": SchemaParams,
+        "support": SupportParams,
+        "fidelity": FidelityParams,
+        "anchor": AnchorParams,
+        "selection": SelectionParams,
+        "tails": TailsParams,
+        "watermark": WatermarkParams,
+        "privacy": PrivacyParams,
+    }
+)
+
+#: Rules that no policy may switch off: without them nothing is known about rows that leave.
+ALWAYS_ON: tuple[str, ...] = ("lineage", "manifest")

@@ -1,0 +1,423 @@
+"""Staging and publishing: rows become visible together with their manifest, or not at all.
+
+A release is written into a folder beside its target, on the same file system, and published by
+one rename. The staging folder is locked while it is worked in, so a folder that was left by a
+killed run is known by its missing lock and swept by the next run.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from safegen.errors import SafegenError, TargetError, UsageError
+from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
+from safegen.manifest.check import file_leaves
+from safegen.manifest.model import FileEntry, RowGroup, html_table
+from safegen.manifest.sign import envelope_for
+from safegen.measure.profile import TableTally
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
+from safegen.tables.cells import LookupDigest, RowsDigest, combine
+from safegen.tables.sources import TABLE
+from safegen.tables.stamps import stamped
+
+__all__ = ["IfExists", "Staging", "staging"]
+
+IfExists = Literal["error", "same", "version"]
+
+PART_ROWS = 1 << 20
+"""Rows per Parquet file: sixteen row groups of 65,536, tens of megabytes at usual widths."""
+
+_MARK = ".safegen-staging-"
+_ORIGIN_TYPE = pa.dictionary(pa.int8(), pa.string())
+
+
+@dataclass
+class _Part:
+    """One Parquet file being written."""
+
+    path: Path
+    table: str
+    writer: pq.ParquetWriter
+    rows: int = 0
+
+
+@dataclass
+class Staging:
+    """A folder in which a release is prepared. Use `staging(...)`."""
+
+    folder: Path
+    target: Path
+    dataset_id: str
+    keys: list[tuple[str, bytes]]
+    stamp: Mapping[str, Any]
+    depth: float
+    tallies: dict[str, TableTally] = field(default_factory=dict)
+    in_band: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: int = 0
+    table_rows: dict[str, int] = field(default_factory=dict)
+    _digests: dict[str, RowsDigest] = field(default_factory=dict)
+    _lookups: dict[str, dict[str, LookupDigest]] = field(default_factory=dict)
+    _parts: dict[str, _Part] = field(default_factory=dict)
+    _closed: list[_Part] = field(default_factory=list)
+
+    def write(self, tables: Mapping[str, pa.Table]) -> None:
+        """Tag one block's rows, tally them, digest them, and append them as a row group."""
+        for name, table in tables.items():
+            if name in self.tallies:
+                self.tallies[name].update(table)
+            tagged = self._tagged(name, table)
+            part = self._part(name, tagged.schema)
+            part.writer.write_table(tagged, row_group_size=max(tagged.num_rows, 1))
+            part.rows += table.num_rows
+            self.table_rows[name] = self.table_rows.get(name, 0) + table.num_rows
+            self.rows += table.num_rows
+            digest = self._digests.setdefault(name, RowsDigest(table.schema))
+            lookups = self._lookups.setdefault(
+                name, {key_id: LookupDigest(table.schema, key) for key_id, key in self.keys}
+            )
+            for batch in table.combine_chunks().to_batches():
+                digest.update(batch)
+                for lookup in lookups.values():
+                    lookup.update(batch)
+
+    def _tagged(self, name: str, table: pa.Table) -> pa.Table:
+        n = table.num_rows
+        codes = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(n, dtype=np.int8)), pa.array(["synthetic"])
+        )
+        for column, values in (
+            (ORIGIN_COLUMN, codes),
+            (DEPTH_COLUMN, pa.array(np.full(n, self.depth, dtype=np.float32))),
+            (WEIGHT_COLUMN, pa.array(np.ones(n, dtype=np.float32))),
+        ):
+            table = table.append_column(column, values)
+        counts = self.in_band.setdefault(name, {})
+        counts["synthetic"] = counts.get("synthetic", 0) + n
+        return table.replace_schema_metadata(stamped(table.schema, self.stamp).metadata)
+
+    def _part(self, name: str, schema: pa.Schema) -> _Part:
+        part = self._parts.get(name)
+        if part is not None and part.rows >= PART_ROWS:
+            self._close(part)
+            part = None
+        if part is None:
+            number = sum(p.table == name for p in self._closed)
+            folder = self.folder / "data" if name == TABLE else self.folder / "data" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"part-{number:05d}.parquet"
+            part = _Part(path, name, pq.ParquetWriter(path, schema, compression="zstd"))
+            self._parts[name] = part
+        return part
+
+    def _close(self, part: _Part) -> None:
+        part.writer.close()
+        self._parts.pop(part.table, None)
+        self._closed.append(part)
+
+    def abandon(self) -> None:
+        """Close what is open; the folder is removed by whoever opened it."""
+        for part in list(self._parts.values()):
+            try:
+                part.writer.close()
+            except (OSError, pa.ArrowException):
+                pass
+        self._parts.clear()
+
+    def finish(self) -> tuple[str, dict[str, list[str]]]:
+        """Close the data files. The logical digest, and the lookup digests per key epoch."""
+        for part in list(self._parts.values()):
+            self._close(part)
+        digests = {name: d.value() for name, d in self._digests.items()}
+        lookups: dict[str, list[str]] = {}
+        for key_id, _ in self.keys:
+            values = {name: by_key[key_id].value() for name, by_key in self._lookups.items()}
+            lookups[key_id] = sorted({combine(values), *values.values()})
+        return combine(digests), lookups
+
+    def files(self) -> list[FileEntry]:
+        """An entry per staged file, hashed; data files with their row groups and tree."""
+        data = {p.path: p for p in self._closed}
+        entries = []
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if not path.is_file() or name in (MANIFEST_NAME, SIGNATURE_NAME, _LOCK):
+                continue
+            part = data.get(path)
+            entries.append(data_entry(path, name, part.table) if part else file_entry(path, name))
+        return entries
+
+    def describe(self, manifest: Manifest, decisions: Iterable[Any]) -> None:
+        """Write the derived pages: README.md (a dataset card) and report.html."""
+        (self.folder / "README.md").write_text(_card(manifest), encoding="utf-8")
+        pages = [d._repr_html_() for d in decisions]
+        (self.folder / "report.html").write_text(_page(manifest, pages), encoding="utf-8")
+
+    def seal(self, manifest: Manifest, key: SigningKey | None) -> Manifest:
+        """Write the manifest, and its signature when there is a key."""
+        manifest = manifest.sealed()
+        (self.folder / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+        if key is not None:
+            (self.folder / SIGNATURE_NAME).write_bytes(envelope_for(manifest, key))
+        return manifest
+
+    def publish(self) -> Path:
+        """Make the folder visible under its name, in one rename, after all bytes are on disk."""
+        (self.folder / _LOCK).unlink(missing_ok=True)
+        for path in self.folder.rglob("*"):
+            _sync(path)
+        _sync(self.folder)
+        try:
+            if self.target.is_dir() and not any(self.target.iterdir()):
+                self.target.rmdir()
+            os.rename(self.folder, self.target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise TargetError(
+                    f"{self.target}: something appeared there while this run was working; nothing "
+                    "was overwritten"
+                ) from None
+            raise
+        _sync(self.target.parent)
+        return self.target
+
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def staging(
+    target: Path,
+    *,
+    dataset_id: str,
+    stamp: Mapping[str, Any],
+    depth: float,
+    keys: list[tuple[str, bytes]],
+) -> Iterator[Staging]:
+    """A staging folder beside `target`; gone when the block ends, unless it was published.
+
+    Raises: TargetError when the place cannot be written or the disk is full.
+    """
+    target = Path(os.path.abspath(target))
+    folder = target.parent / f"{_MARK}{target.name}-{dataset_id}"
+    made: list[Path] = []
+    lock: int | None = None
+    stage: Staging | None = None
+    try:
+        made = _make_parents(target.parent)
+        sweep(target.parent)
+        folder.mkdir(mode=0o777)
+        lock = _lock(folder / _LOCK)
+        stage = Staging(folder, target, dataset_id, keys, stamp, depth)
+        yield stage
+    except OSError as error:
+        raise _target_error(target, error) from None
+    except pa.ArrowException as error:
+        if "No space left" in str(error):
+            raise TargetError(_full(target)) from None
+        raise SafegenError(f"writing the rows failed ({type(error).__name__})") from None
+    finally:
+        if stage is not None:
+            stage.abandon()
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in reversed(made):
+            try:
+                parent.rmdir()  # only what this run made, and only when it is empty
+            except OSError:
+                break
+
+
+def _target_error(target: Path, error: OSError) -> SafegenError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(_full(target))
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TargetError(f"{target}: no permission to write there; choose another --out")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return TargetError(f"{target}: a file is in the way; choose another --out")
+    return TargetError(f"{target}: cannot be written ({error.strerror or type(error).__name__})")
+
+
+def _full(target: Path) -> str:
+    return f"{target}: the disk is full; nothing was published, and what was staged is removed"
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir()
+    return missing[::-1]
+
+
+def _lock(path: Path) -> int:
+    """Open and lock a file; the lock ends with the process, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    _try_lock(descriptor)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: a file in use cannot be removed there, which serves as well
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(parent: Path) -> None:
+    """Remove staging folders that no running process holds."""
+    for folder in parent.glob(f"{_MARK}*"):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        try:
+            descriptor = os.open(folder / _LOCK, os.O_RDWR)
+        except FileNotFoundError:
+            # Between mkdir and lock, or between unlock and rename: leave it if it is young.
+            if _age(folder) > 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
+        except OSError:
+            continue
+        try:
+            if _try_lock(descriptor):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _age(path: Path) -> float:
+    import time
+
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's or folder's bytes to the disk before its name becomes visible."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def destination(out: str | os.PathLike[str], if_exists: IfExists) -> Path:
+    """Where a release goes. Raises: TargetError when something is there, UsageError.
+
+    `same` is decided by the caller, who knows what would be made.
+    """
+    if if_exists not in ("error", "same", "version"):
+        raise UsageError(f"if_exists is error, same or version, not {if_exists!r}")
+    text = os.fspath(out)
+    if not text or "://" in text:
+        raise UsageError("out= must be a folder on a file system of this machine")
+    target = Path(os.path.abspath(text))
+    if if_exists == "version":
+        number = 2
+        versioned = target
+        while versioned.exists():
+            versioned = target.with_name(f"{target.name}-{number}")
+            number += 1
+        return versioned
+    if if_exists == "error" and target.exists() and not _empty(target):
+        raise TargetError(
+            f"{target} exists; remove it, choose another place, or say if_exists=same (keep it if "
+            "it is what this call would make) or version (write beside it)"
+        )
+    return target
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def file_entry(path: Path, name: str) -> FileEntry:
+    """A file as a manifest lists it."""
+    with path.open("rb") as stream:
+        digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileEntry(path=name, bytes=path.stat().st_size, sha256=digest)
+
+
+def data_entry(path: Path, name: str, table: str) -> FileEntry:
+    """A Parquet file as a manifest lists it, with its row groups and Merkle root."""
+    footer = pq.read_metadata(path)
+    spans, rows = [], []
+    end = 4  # after the magic bytes
+    for i in range(footer.num_row_groups):
+        group = footer.row_group(i)
+        start, stop = end, end
+        for j in range(group.num_columns):
+            column = group.column(j)
+            first = column.dictionary_page_offset
+            offset = column.data_page_offset if first is None else min(first, column.data_page_offset)
+            stop = max(stop, offset + column.total_compressed_size)
+        spans.append((start, stop - start))
+        rows.append(group.num_rows)
+        end = stop
+    leaves = file_leaves(path, spans)
+    base = file_entry(path, name)
+    return base.model_copy(
+        update={
+            "table": table,
+            "rows": footer.num_rows,
+            "merkle_root": merkle.root(leaves).hex(),
+            "row_groups": [
+                RowGroup(offset=o, bytes=n, rows=r, leaf=leaf.hex())
+                for (o, n), r, leaf in zip(spans, rows, leaves, strict=False)
+            ],
+        }
+    )
+
+
+def _card(manifest: Manifest) -> str:
+    """A short dataset card with the front matter that hubs read."""
+    facts = "\n".join(f"| {k} | {v} |" for k, v in manifest.facts())
+    return (
+        "---\nannotations_creators: [machine-generated]\ntags: [synthetic, safegen]\n---\n\n"
+        f"# Synthetic dataset {manifest.dataset_id}\n\n"
+        "Made by safegen. The rows are not real. Before training on them, run\n"
+        "`safegen verify` on this folder and read `safegen.manifest.json`, which is the source of\n"
+        "truth; this page is derived from it.\n\n"
+        f"| fact | value |\n|---|---|\n{facts}\n"
+    )
+
+
+def _page(manifest: Manifest, decisions: list[str]) -> str:
+    body = html_table(f"Dataset {manifest.dataset_id}", manifest.facts()) + "".join(decisions)
+    return page("safegen report", body)
+
+
+def page(title: str, body: str) -> str:
+    """A page of its own around a piece of HTML."""
+    from html import escape
+
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{escape(title)}</title><style>body{{font-family:system-ui,sans-serif;"
+        "max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328}table{border-collapse:"
+        "collapse;margin-bottom:1.5rem}th,td{border-bottom:1px solid #d0d7de;padding:4px 12px 4px"
+        " 0;vertical-align:top}caption{font-weight:600;text-align:left;padding:8px 0}"
+        "pre{font-size:13px}</style></head><body>"
+        f"{body}</body></html>\n"
+    )

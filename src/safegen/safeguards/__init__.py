@@ -1,0 +1,1 @@
+"""One file per rule. A safeguard reports findings; it neither decides nor enforces."""

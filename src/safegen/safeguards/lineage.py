@@ -1,0 +1,179 @@
+"""The `lineage` rule: refuse to train on prior synthetic output, and on what nobody vouches for.
+
+Checks: `ledger` (could it be searched), `intact` (datasets verify), `depth` (pooled effective
+depth of the training rows), `share` (rows shown to be synthetic), `unattested` (origin unknown),
+`unverified` (synthetic data whose ancestry is not proven).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from safegen.contracts import AdmissionContext, ReleaseContext
+from safegen.decision import Finding
+from safegen.lineage.depth import pooled_depth
+
+if TYPE_CHECKING:
+    from safegen.lineage.evidence import SourceFacts
+
+__all__ = ["Lineage"]
+
+
+class Lineage:
+    """Judges what the sources are. Params: see `safegen policy explain --rule lineage`."""
+
+    rule: ClassVar[str] = "lineage"
+
+    def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
+        sources = context.sources
+        findings = [
+            _ledger(context.ledger, params),
+            _intact(sources),
+            _depth(sources, params.max_depth),
+        ]
+        if params.max_synthetic_share < 1.0:
+            findings.append(_share(sources, params.max_synthetic_share))
+        required = params.ledger == "required"
+        findings.append(_unattested(sources, params.unattested, required))
+        findings.append(_unverified(sources, params.unverified))
+        return findings
+
+    def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
+        return ()
+
+
+def _ledger(ledger: Any, params: Any) -> Finding:
+    status = ledger.get("status")
+    missing = ledger.get("key_epochs_missing") or []
+    required = "a ledger that can be searched"
+    if status == "unreachable":
+        return Finding(
+            "lineage",
+            "ledger",
+            "broken",
+            f"the ledger {ledger.get('url')} cannot be searched ({ledger.get('problem')})",
+            required,
+            next_step="make the ledger reachable, or name another with --ledger; what could not "
+            "be looked up is not known to be real",
+        )
+    if missing:
+        return Finding(
+            "lineage",
+            "ledger",
+            "unmet",
+            f"{len(missing)} of its key epochs have no key here, so re-saved copies are not found",
+            required,
+            next_step="copy the ledger's key file from the machine that made it",
+            at_most="enforce" if params.ledger == "required" else "warn",
+        )
+    return Finding("lineage", "ledger", "met", f"{ledger.get('datasets', 0)} datasets", required)
+
+
+def _intact(sources: Sequence[SourceFacts]) -> Finding:
+    problems = [p for s in sources for p in s.problems]
+    if problems:
+        return Finding(
+            "lineage",
+            "intact",
+            "unmet",
+            f"{len(problems)} problems with the manifest of a source",
+            "a dataset with a manifest verifies",
+            evidence=tuple(problems[:20]),
+            next_step="do not use it; run `safegen verify` on the folder, or get it anew",
+        )
+    return Finding("lineage", "intact", "met", "no broken manifest", "datasets verify")
+
+
+def _evidence(source: SourceFacts) -> tuple[str, ...]:
+    return tuple(f"{source.uri}: {e.text}" for e in source.evidence)
+
+
+def _depth(sources: Sequence[SourceFacts], most: float) -> Finding:
+    pooled = pooled_depth((s.rows, s.effective_depth) for s in sources)
+    rows = sum(s.rows for s in sources)
+    synthetic = round(sum(s.rows * s.synthetic_share for s in sources))
+    bound = " or more" if any(s.depth_is_lower_bound and s.synthetic_share for s in sources) else ""
+    observed = (
+        f"effective depth {pooled:.4g}{bound}: {synthetic:,} of {rows:,} rows come from a generator"
+        if synthetic or pooled
+        else "effective depth 0: nothing found that comes from a generator"
+    )
+    required = f"at most {most:g}" + (" (real rows only)" if most == 0 else "")
+    if pooled <= most:
+        return Finding("lineage", "depth", "met", observed, required, n=rows)
+    guilty = [s for s in sources if s.synthetic_share or s.effective_depth]
+    return Finding(
+        "lineage",
+        "depth",
+        "unmet",
+        observed,
+        required,
+        n=rows,
+        method="weighted mean of the rows' depths",
+        evidence=tuple(t for s in guilty for t in _evidence(s))[:20],
+        next_step="train on the real rows that it was made from (`safegen lineage` shows them), or "
+        "keep all real rows and add synthetic ones under a policy that anchors them",
+    )
+
+
+def _share(sources: Sequence[SourceFacts], most: float) -> Finding:
+    rows = sum(s.rows for s in sources)
+    share = pooled_depth((s.rows, s.synthetic_share) for s in sources)
+    met = share <= most
+    return Finding(
+        "lineage",
+        "share",
+        "met" if met else "unmet",
+        f"{share:.2%} of the rows are shown to be synthetic",
+        f"at most {most:.2%}",
+        n=rows,
+        evidence=() if met else tuple(t for s in sources for t in _evidence(s))[:20],
+        next_step=None if met else "take synthetic rows out, or add real ones",
+    )
+
+
+def _unattested(sources: Sequence[SourceFacts], wanted: str, by_ledger: bool) -> Finding:
+    def vouched(source: SourceFacts) -> bool:
+        if source.synthetic_share:
+            return True  # its origin is known; `unverified` judges its ancestry
+        proofs = [e for e in source.evidence if e.proof and e.origin == "real"]
+        return any(e.ring == "ledger" for e in proofs) if by_ledger else bool(proofs)
+
+    open_ = [s for s in sources if not vouched(s)]
+    required = "a named person states each source's origin" + (
+        ", and the ledger knows the statement" if by_ledger else ""
+    )
+    if not open_:
+        return Finding("lineage", "unattested", "met", "every origin is stated", required)
+    names = ", ".join(s.uri for s in open_)
+    return Finding(
+        "lineage",
+        "unattested",
+        "met" if wanted == "allow" else "unmet",
+        f"{len(open_)} of {len(sources)} sources have an unknown origin ({names}); finding no "
+        "mark of a generator does not make them real",
+        required,
+        evidence=tuple(t for s in open_ for t in _evidence(s))[:20],
+        next_step=f"if you know that it is real: safegen attest {open_[0].uri} --by YOUR-NAME",
+        at_most="warn" if wanted == "warn" else "enforce",
+    )
+
+
+def _unverified(sources: Sequence[SourceFacts], wanted: str) -> Finding:
+    open_ = [s for s in sources if s.synthetic_share and s.ancestry != "attested"]
+    required = "the ancestry of synthetic data is proven by a manifest or the ledger"
+    if not open_:
+        return Finding("lineage", "unverified", "met", "no doubtful ancestry", required)
+    return Finding(
+        "lineage",
+        "unverified",
+        "met" if wanted == "allow" else "unmet",
+        f"{len(open_)} synthetic sources have an unverified ancestry, so their depth is a lower "
+        "bound",
+        required,
+        evidence=tuple(t for s in open_ for t in _evidence(s))[:20],
+        next_step="use the dataset's own folder with its manifest, or attest the real data first "
+        "and generate anew",
+        at_most="warn" if wanted == "warn" else "enforce",
+    )

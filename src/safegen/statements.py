@@ -1,0 +1,264 @@
+"""Statements about data that safegen did not make: `attest` (a person says what it is) and
+`derive` (this came out of those)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from safegen.decision import Finding, decide
+from safegen.errors import SourceError, TargetError, UsageError
+from safegen.gates import Books, LedgerLike, load_policy, resolve_all
+from safegen.ledger import Record
+from safegen.lineage.evidence import SourceFacts, sidecar_of
+from safegen.manifest import Manifest, SigningKey
+from safegen.manifest.identity import new_ulid, now
+from safegen.manifest.model import Ancestry, ColumnEntry, Origin
+from safegen.manifest.sign import envelope_for
+from safegen.release import file_entry
+from safegen.tables.batches import PROVENANCE_PREFIX
+from safegen.tables.sources import Source, SourceLike
+
+__all__ = ["attest", "derive", "register"]
+
+
+def register(
+    books: Books, manifest: Manifest, lookups: Mapping[str, Sequence[str]], key: SigningKey | None
+) -> None:
+    """Write a manifest and its lookup digests into the ledger, in one entry."""
+    if books.ledger is None:
+        return
+    books.ledger.register(
+        Record(
+            dataset_id=manifest.dataset_id,
+            statement=manifest.statement,
+            origin=manifest.origin,
+            ancestry=manifest.ancestry,
+            depth=manifest.depth,
+            effective_depth=manifest.effective_depth,
+            depth_is_lower_bound=manifest.depth_is_lower_bound,
+            rows=manifest.rows,
+            logical_digest=manifest.logical_digest,
+            manifest_digest=manifest.digest,
+            created=manifest.created,
+            expires=manifest.expires,
+            manifest=manifest.document(),
+            public_key=key.public.pem if key is not None else None,
+        ),
+        lookups,
+    )
+
+
+def attest(
+    source: SourceLike,
+    origin: Origin = "real",
+    *,
+    by: str,
+    source_uri: str | None = None,
+    license: str | None = None,
+    expires: str | date | None = None,
+    ledger: LedgerLike = None,
+    key: str | Path | None = None,
+) -> Manifest:
+    """Put on record that a named person states where data comes from.
+
+    The statement binds to the content by digest and goes into the ledger; for a file or folder it
+    also lies beside it (`NAME.safegen.json`, signed with `key` as `NAME.safegen.dsse.json`).
+    `by` is the person; `source_uri` where the data came from; `license` an SPDX id or a name;
+    `expires` the last day on which the statement counts (ISO date; default never).
+
+    Raises: AdmissionRefused when data attested as real carries evidence of a generator, or the
+    ledger cannot be searched; SourceError; UsageError.
+    """
+    if not by or not by.strip():
+        raise UsageError("by= must name the person who states the origin")
+    if origin not in ("real", "synthetic", "mixed"):
+        raise UsageError(f"origin= is real, synthetic or mixed, not {origin!r}")
+    until = _date(expires)
+    signer = SigningKey(key) if key is not None else None
+    books = Books.open(ledger)
+    [opened], [facts], books = resolve_all([source], books)
+    if origin == "real":
+        _refuse_contradiction(facts, books)
+    if facts.rows == 0:
+        raise SourceError(f"{facts.uri}: it has no rows; there is nothing to attest")
+    synthetic = origin != "real"
+    manifest = Manifest(
+        dataset_id=new_ulid(),
+        created=now(),
+        statement="attestation",
+        kind="table" if len(opened.tables) == 1 else "tables",
+        origin=origin,
+        ancestry="attested",
+        depth=max(1, facts.depth) if synthetic else 0,
+        effective_depth=max(1.0, facts.effective_depth) if synthetic else 0.0,
+        depth_is_lower_bound=synthetic,
+        rows=facts.rows,
+        composition={"real": facts.rows} if not synthetic else {"synthetic": facts.rows},
+        columns=_columns(opened),
+        logical_digest=facts.logical_digest,
+        license=license,
+        attested_by=by.strip(),
+        expires=until,
+        extra={"source_uri": source_uri} if source_uri else {},
+        files=_source_files(opened),
+    ).sealed()
+    _state(manifest, facts, books, opened, signer)
+    return manifest
+
+
+def derive(
+    frame: SourceLike,
+    sources: Sequence[SourceLike],
+    *,
+    by: str | None = None,
+    ledger: LedgerLike = None,
+    key: str | Path | None = None,
+) -> Manifest:
+    """Put on record that `frame` was made from `sources` by a join, a filter, or features.
+
+    Real in, real out; synthetic in, synthetic out. What the frame itself shows counts too, so a
+    derivation never washes anything. A mixture hands on its whole depth, because nobody can say
+    which of its rows were kept.
+
+    Raises: SourceError; UsageError without sources; AdmissionRefused when the ledger cannot be
+    searched.
+    """
+    if isinstance(sources, str | os.PathLike) or not isinstance(sources, Sequence) or not sources:
+        raise UsageError("sources= is a list of one or more sources")
+    signer = SigningKey(key) if key is not None else None
+    books = Books.open(ledger)
+    opened, every, books = resolve_all([frame, *sources], books)
+    _refuse_unreachable(books)
+    own, parents = every[0], every[1:]
+    telling = [*parents, *([own] if own.synthetic_share else [])]
+    origins = {p.origin for p in telling}
+    origin: Origin = origins.pop() if len(origins) == 1 else "mixed"
+    if origin == "mixed" and not any(p.synthetic_share for p in telling):
+        origin = "unknown"  # real and unknown do not make a mixture
+    ancestry: Ancestry = (
+        "attested" if all(p.ancestry == "attested" for p in telling) else "unverified"
+    )
+    manifest = Manifest(
+        dataset_id=new_ulid(),
+        created=now(),
+        statement="derivation",
+        kind="table" if len(opened[0].tables) == 1 else "tables",
+        origin=origin,
+        ancestry=ancestry,
+        depth=max(p.depth for p in telling),
+        effective_depth=max(_row_depth(p) for p in telling),
+        depth_is_lower_bound=any(p.depth_is_lower_bound for p in telling),
+        rows=own.rows,
+        composition={origin: own.rows},
+        sources=[p.entry() for p in parents],
+        columns=_columns(opened[0]),
+        logical_digest=own.logical_digest,
+        attested_by=by,
+        files=_source_files(opened[0]),
+    ).sealed()
+    _state(manifest, own, books, opened[0], signer)
+    return manifest
+
+
+def _row_depth(facts: SourceFacts) -> float:
+    """The depth that any one row of a source may have."""
+    return float(facts.depth) if facts.origin == "mixed" else facts.effective_depth
+
+
+def _date(value: str | date | None) -> str | None:
+    if value is None or isinstance(value, date):
+        return value.isoformat()[:10] if value else None
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise UsageError("expires= is a date like 2027-12-31") from None
+
+
+def _refuse_unreachable(books: Books) -> None:
+    if books.ledger is None:
+        finding = Finding(
+            "lineage",
+            "ledger",
+            "broken",
+            f"the ledger cannot be searched ({books.state.get('problem')})",
+            "a ledger to search, and to keep the statement",
+            next_step="make it reachable, or name another with --ledger",
+        )
+        _refuse(finding, books, [])
+
+
+def _refuse_contradiction(facts: SourceFacts, books: Books) -> None:
+    _refuse_unreachable(books)
+    if not facts.synthetic_share and not facts.problems:
+        return
+    finding = Finding(
+        "lineage",
+        "contradiction",
+        "unmet",
+        f"{facts.synthetic_share:.2%} of the rows show that a generator made them",
+        "data attested as real shows no mark of a generator",
+        n=facts.rows,
+        evidence=tuple(e.text for e in facts.evidence) + facts.problems,
+        next_step="attest the real data that it was made from; or state what it is: "
+        "--origin synthetic",
+    )
+    _refuse(finding, books, [f"{facts.uri} ({facts.rows:,} rows)"])
+
+
+def _refuse(finding: Finding, books: Books, subject: list[str]) -> None:
+    policy = load_policy("baseline")
+    decision = decide(
+        policy, "admission", [finding], ledger=books.state, subject=subject, time=now()
+    )
+    books.write("decision", decision.to_json())
+    decision.enforce()
+
+
+def _columns(source: Source) -> list[ColumnEntry]:
+    return [
+        ColumnEntry(name=f.name, type=str(f.type), role="feature", table=table)
+        for table, batches in source.tables.items()
+        for f in batches.schema
+        if not f.name.startswith(PROVENANCE_PREFIX)
+    ]
+
+
+def _source_files(source: Source) -> list[Any]:
+    return [file_entry(source.file, source.file.name)] if source.file is not None else []
+
+
+def _state(
+    manifest: Manifest, facts: SourceFacts, books: Books, source: Source, key: SigningKey | None
+) -> None:
+    """Into the ledger first, then beside the data: a statement that nobody recorded is worth less
+    than a record without its sidecar."""
+    register(books, manifest, {k: [v] for k, v in facts.lookups.items()}, key)
+    place = source.file or (None if source.uri == "memory:" else Path(source.uri))
+    if place is None or not place.exists() or source.folder is not None:
+        return
+    sidecar = sidecar_of(place)
+    try:
+        _write_whole(sidecar, manifest.to_bytes())
+        if key is not None:
+            _write_whole(sidecar.with_suffix(".dsse.json"), envelope_for(manifest, key))
+    except OSError as error:
+        if not books.ledger:
+            raise TargetError(f"{sidecar}: cannot be written ({error.strerror})") from None
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    descriptor, name = tempfile.mkstemp(prefix=".safegen-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            os.fchmod(stream.fileno(), 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

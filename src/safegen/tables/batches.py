@@ -1,0 +1,55 @@
+"""Batches: re-iterable Arrow record batches with one schema. What every table is inside safegen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+__all__ = ["BATCH_ROWS", "PROVENANCE_COLUMNS", "Batches"]
+
+BATCH_ROWS = 65_536
+"""Rows per batch when reading: a few megabytes at usual widths."""
+
+PROVENANCE_PREFIX = "_safegen_"
+ORIGIN_COLUMN = "_safegen_origin"
+DEPTH_COLUMN = "_safegen_depth"
+WEIGHT_COLUMN = "_safegen_weight"
+PROVENANCE_COLUMNS = (ORIGIN_COLUMN, DEPTH_COLUMN, WEIGHT_COLUMN)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A table as a schema and a way to iterate over its record batches, again and again.
+
+    `rows` is the number of rows where it is known without reading.
+    """
+
+    schema: pa.Schema
+    open: Callable[[], Iterable[pa.RecordBatch]]
+    rows: int | None = None
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Batches:
+        """Batches over a table in memory; nothing is copied."""
+        return cls(table.schema, lambda: table.to_batches(max_chunksize=BATCH_ROWS), table.num_rows)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return iter(self.open())
+
+    def table(self) -> pa.Table:
+        """The whole table in memory."""
+        return pa.Table.from_batches(list(self), schema=self.schema)
+
+    def without_provenance(self) -> Batches:
+        """The same rows without the `_safegen_*` columns."""
+        keep = [n for n in self.schema.names if not n.startswith(PROVENANCE_PREFIX)]
+        if len(keep) == len(self.schema.names):
+            return self
+        return self.select(keep)
+
+    def select(self, names: list[str]) -> Batches:
+        """The same rows with these columns only."""
+        schema = pa.schema([self.schema.field(n) for n in names], metadata=self.schema.metadata)
+        return Batches(schema, lambda: (b.select(names) for b in self), self.rows)

@@ -1,0 +1,347 @@
+"""Canonical cells, and the two digests of a table's content.
+
+*Logical digest* (`safegen-rows-v1`): exact cells, independent of row order, of column order, and
+of how the file is written. It is LtHash16 (Bellare and Micciancio 1997; parameters n = 1024,
+16-bit lanes as deployed in Lewi et al., "Securing Update Propagation with Homomorphic Hashing",
+2019, who estimate at least 200 bits of collision resistance): each row is expanded by SHAKE-128
+to 1024 lanes, and the lanes are added. So it is a multiset hash, it merges across shards by
+addition, and it needs 2 KiB whatever the number of rows. Anyone can compute it.
+
+*Lookup digest*: keyed and tolerant. A cell is brought to what survives a trip through CSV and
+other tools (numbers by value, strings that are numbers or dates as those, null spellings as null),
+rows are hashed with a secret key and added (MSet-Add-Hash, Clarke et al. 2003, secure while the
+key is secret). It finds a re-saved copy in the ledger, and is never published.
+
+Cells are hashed column by column on whole batches; only the hash of each row is a Python call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safegen.tables.batches import PROVENANCE_PREFIX, Batches
+
+__all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests"]
+
+_WIDTH = 17  # one tag byte, sixteen bytes of payload
+_LANES = 1024
+_CHUNK = 2048  # rows expanded at once: 4 MiB
+
+Cells = npt.NDArray[np.uint8]
+
+
+def _cells(tag: bytes, low: npt.NDArray[Any], high: npt.NDArray[Any] | None = None) -> Cells:
+    """Cells of one tag and one or two 64-bit payload words (little endian)."""
+    out = np.zeros((len(low), _WIDTH), dtype=np.uint8)
+    out[:, 0] = tag[0]
+    out[:, 1:9] = np.ascontiguousarray(low).astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
+    if high is not None:
+        out[:, 9:] = (
+            np.ascontiguousarray(high).astype("<i8", copy=False).view(np.uint8).reshape(-1, 8)
+        )
+    return out
+
+
+def _nulled(cells: Cells, array: pa.Array) -> Cells:
+    if array.null_count:
+        cells[np.asarray(array.is_null())] = 0
+    return cells
+
+
+def _floats(array: pa.Array) -> Cells:
+    """Finite or infinite numbers by their bits; -0 is 0 and NaN is null."""
+    values = np.asarray(array.cast(pa.float64()).fill_null(math.nan), dtype=np.float64)
+    cells = _cells(b"f", (values + 0.0).view(np.int64))
+    cells[np.isnan(values)] = 0
+    return cells
+
+
+def _by_value(array: pa.Array, cell: Callable[[Any], bytes]) -> Cells:
+    """Cells computed once per distinct value; `cell` gives 17 bytes."""
+    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    codes = np.asarray(coded.indices.fill_null(-1).cast(pa.int64()))
+    table = np.zeros((len(coded.dictionary) + 1, _WIDTH), dtype=np.uint8)
+    for i, value in enumerate(coded.dictionary.to_pylist()):
+        if value is not None:
+            table[i] = np.frombuffer(cell(value), dtype=np.uint8)
+    return table[codes]  # code -1 takes the last row, which stays zero: null
+
+
+def _hashed(tag: bytes, data: bytes) -> bytes:
+    return tag + hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _instants(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Whole seconds and nanoseconds of timestamps, durations and times of any unit."""
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[array.type.unit]
+    storage = pa.int32() if array.type.bit_width == 32 else pa.int64()
+    ticks = np.asarray(array.view(storage).cast(pa.int64()).fill_null(0), dtype=np.int64)
+    seconds, rest = np.divmod(ticks, per_second)
+    return seconds, rest * (10**9 // per_second)
+
+
+def _days(array: pa.Array) -> npt.NDArray[np.int64]:
+    days = array.cast(pa.date32()).view(pa.int32()).cast(pa.int64())
+    return np.asarray(days.fill_null(0), dtype=np.int64)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """An array without dictionary or extension wrapping (strings stay dictionary encoded)."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    if pa.types.is_dictionary(array.type) and not _is_text(array.type.value_type):
+        array = array.dictionary_decode()
+    return array
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _text_type(kind: pa.DataType) -> bool:
+    return _is_text(kind) or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
+
+
+def exact_cells(array: pa.Array) -> Cells:
+    """One 17-byte cell per value: equal cells mean equal values of one logical type.
+
+    Integer width, float width, time unit, string layout and dictionary encoding do not matter;
+    integer, float, decimal and text are kept apart.
+    """
+    array = _plain(array)
+    kind = array.type
+    t = pa.types
+    if t.is_null(kind):
+        return np.zeros((len(array), _WIDTH), dtype=np.uint8)
+    if _text_type(kind):
+        return _by_value(array, lambda v: _hashed(b"s", v.encode()))
+    if t.is_boolean(kind):
+        values = np.asarray(array.fill_null(False).cast(pa.int8()))
+        return _nulled(_cells(b"b", values), array)
+    if t.is_uint64(kind):
+        values = np.asarray(array.fill_null(0), dtype=np.uint64)
+        cells = _cells(b"i", values.view(np.int64))
+        cells[values > np.uint64(2**63 - 1), 0] = ord("u")
+        return _nulled(cells, array)
+    if t.is_integer(kind):
+        return _nulled(_cells(b"i", np.asarray(array.cast(pa.int64()).fill_null(0))), array)
+    if t.is_floating(kind):
+        return _floats(array)
+    if t.is_date(kind):
+        return _nulled(_cells(b"d", _days(array)), array)
+    if t.is_timestamp(kind):
+        return _nulled(_cells(b"T" if kind.tz else b"t", *_instants(array)), array)
+    if t.is_duration(kind):
+        return _nulled(_cells(b"r", *_instants(array)), array)
+    if t.is_time(kind):
+        return _nulled(_cells(b"c", *_instants(array)), array)
+    if t.is_decimal(kind):
+        return _by_value(array, lambda v: _hashed(b"m", str(v.normalize()).encode()))
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind):
+        return _by_value(array, lambda v: _hashed(b"y", v))
+    cells = np.zeros((len(array), _WIDTH), dtype=np.uint8)
+    for i, value in enumerate(array.to_pylist()):
+        if value is not None:
+            cells[i] = np.frombuffer(_hashed(b"x", repr(value).encode()), dtype=np.uint8)
+    return cells
+
+
+_NULLS = frozenset(
+    {"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>"}
+    | {"n/a", "na", "nan", "none", "null", "nat"}
+)
+_NULL_CELL = bytes(_WIDTH)
+
+
+def _tolerant_text(value: str) -> bytes:
+    """What a text means after a trip through CSV: null, a number, a moment, or a folded text."""
+    text = unicodedata.normalize("NFC", value).strip()
+    folded = text.casefold()
+    if folded in _NULLS:
+        return _NULL_CELL
+    if text[:1] in "+-.0123456789" and len(text) <= 40 and "_" not in text:
+        try:
+            return _number_cell(float(text))
+        except ValueError:
+            pass
+        if len(text) >= 10:
+            try:
+                return _moment_cell(datetime.fromisoformat(text))
+            except ValueError:
+                pass
+    return _hashed(b"s", folded.encode())
+
+
+def _number_cell(value: float) -> bytes:
+    if math.isnan(value):
+        return _NULL_CELL
+    return b"f" + np.float64(_rounded(np.array([value]))[0] + 0.0).tobytes() + bytes(8)
+
+
+def _moment_cell(moment: datetime) -> bytes:
+    delta = moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    micros = delta.days * 86_400_000_000 + delta.seconds * 1_000_000 + delta.microseconds
+    return b"t" + micros.to_bytes(8, "little", signed=True) + bytes(8)
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Numbers to 13 significant bits fewer than a double: tools' parsers differ in the last bit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bits = values.view(np.int64)
+        return ((bits + (1 << 12)) & ~np.int64((1 << 13) - 1)).view(np.float64)
+
+
+def tolerant_cells(array: pa.Array) -> Cells:
+    """One cell per value that survives CSV, other dtypes and other tools."""
+    array = _plain(array)
+    kind = array.type
+    t = pa.types
+    if _text_type(kind):
+        return _by_value(array, _tolerant_text)
+    if t.is_boolean(kind):
+        return _by_value(array, lambda v: _hashed(b"s", b"true" if v else b"false"))
+    if t.is_float16(kind) or t.is_float32(kind):
+        # The shortest text of a narrow float is what a CSV holds.
+        array = array.cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+        kind = array.type
+    if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind):
+        values = np.asarray(
+            pc.cast(array, pa.float64(), safe=False).fill_null(math.nan), dtype=np.float64
+        )
+        cells = _cells(b"f", _rounded(values + 0.0).view(np.int64))
+        cells[np.isnan(values)] = 0
+        return cells
+    if t.is_date(kind):
+        return _nulled(_cells(b"t", _days(array) * 86_400_000_000), array)
+    if t.is_timestamp(kind):
+        seconds, nanos = _instants(array)
+        return _nulled(_cells(b"t", seconds * 1_000_000 + nanos // 1000), array)
+    return exact_cells(array)
+
+
+def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
+    columns = [cells(batch.column(batch.schema.get_field_index(n))) for n in names]
+    if not columns:
+        return b""
+    return np.ascontiguousarray(np.hstack(columns)).tobytes()
+
+
+def _content_names(schema: pa.Schema) -> list[str]:
+    """The columns that make up the content, in an order of their own."""
+    return sorted(n for n in schema.names if not n.startswith(PROVENANCE_PREFIX))
+
+
+class RowsDigest:
+    """The logical digest of a table while it is being read or written.
+
+    `update` takes record batches in any order and any cut; `merge` adds another digest of the
+    same columns. The `_safegen_*` columns are not content.
+    """
+
+    scheme = "safegen-rows-v1"
+
+    def __init__(self, schema: pa.Schema):
+        self.names = _content_names(schema)
+        self.rows = 0
+        self._lanes = np.zeros(_LANES, dtype=np.uint16)
+        self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        data = memoryview(_row_bytes(batch, self.names, exact_cells))
+        width = _WIDTH * len(self.names)
+        base = hashlib.shake_128(self._prefix)
+        for start in range(0, batch.num_rows, _CHUNK):
+            expanded = []
+            for row in range(start, min(start + _CHUNK, batch.num_rows)):
+                h = base.copy()
+                h.update(data[row * width : (row + 1) * width])
+                expanded.append(h.digest(2 * _LANES))
+            lanes = np.frombuffer(b"".join(expanded), dtype="<u2").reshape(-1, _LANES)
+            self._lanes += lanes.sum(axis=0, dtype=np.uint16)
+        self.rows += batch.num_rows
+
+    def merge(self, other: RowsDigest) -> None:
+        """Add the rows that another digest has seen. Raises: ValueError on other columns."""
+        if other._prefix != self._prefix:
+            raise ValueError("digests of different columns do not add up")
+        self._lanes += other._lanes
+        self.rows += other.rows
+
+    def value(self) -> str:
+        h = hashlib.sha256(self._prefix)
+        h.update(self.rows.to_bytes(8, "little"))
+        h.update(self._lanes.astype("<u2").tobytes())
+        return f"{self.scheme}:{h.hexdigest()}"
+
+
+class LookupDigest:
+    """The keyed, tolerant digest of a table, for one key epoch of a ledger."""
+
+    def __init__(self, schema: pa.Schema, key: bytes):
+        self.names = _content_names(schema)
+        self.rows = 0
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
+        folded = [n.strip().casefold() for n in self.names]
+        self._prefix = "\x00".join(folded).encode()
+        self._sum = np.zeros(4, dtype=np.uint64)
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        data = memoryview(_row_bytes(batch, self.names, tolerant_cells))
+        width = _WIDTH * len(self.names)
+        base = hashlib.blake2b(key=self._key, digest_size=32)
+        hashes = []
+        for row in range(batch.num_rows):
+            h = base.copy()
+            h.update(data[row * width : (row + 1) * width])
+            hashes.append(h.digest())
+        rows = np.frombuffer(b"".join(hashes), dtype="<u8").reshape(-1, 4)
+        self._sum += rows.sum(axis=0, dtype=np.uint64)
+        self.rows += batch.num_rows
+
+    def value(self) -> str:
+        h = hashlib.blake2b(self._prefix, key=self._key, digest_size=32, person=b"table")
+        h.update(self.rows.to_bytes(8, "little"))
+        h.update(self._sum.astype("<u8").tobytes())
+        return h.hexdigest()
+
+
+def combine(digests: Mapping[str, str]) -> str:
+    """The logical digest of several tables: of one table, its own; else over names and digests."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    h = hashlib.sha256(b"safegen-tables-v1")
+    for name in sorted(digests):
+        h.update(f"{name}\x00{digests[name]}\x00".encode())
+    return f"safegen-tables-v1:{h.hexdigest()}"
+
+
+def table_digests(
+    batches: Batches,
+    keys: Iterable[tuple[str, bytes]] = (),
+    seen: Callable[[pa.RecordBatch], None] | None = None,
+) -> tuple[RowsDigest, dict[str, LookupDigest]]:
+    """One pass over a table: its logical digest and its lookup digest per key epoch.
+
+    `seen` is called with every batch, so that other tallies ride along.
+    """
+    rows = RowsDigest(batches.schema)
+    lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
+    for batch in batches:
+        rows.update(batch)
+        for lookup in lookups.values():
+            lookup.update(batch)
+        if seen is not None:
+            seen(batch)
+    return rows, lookups

@@ -1,0 +1,233 @@
+"""A user's table ↔ plain features that any backend can learn, with an exact inverse.
+
+Every trap of the libraries below is closed here, once: dates of any unit, dictionaries, tiny and
+huge numbers, integers beyond 2⁵³, point masses, missing values, ids and personal data never
+reach them. A backend sees float64 without nulls and codes with a known number of levels.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.contracts import Scalar
+from safegen.errors import BackendError, SourceError, UsageError
+from safegen.tables.columns import (
+    ColumnCodec,
+    Condition,
+    Feature,
+    Features,
+    LevelsColumn,
+    NullColumn,
+    Place,
+)
+from safegen.tables.invented import IdColumn, PersonalColumn
+from safegen.tables.numbers import decoded, single, to_numbers
+from safegen.tables.numeric import NumericColumn, fit_numeric
+from safegen.tables.schema import Column, TableSchema, nearest
+from safegen.tables.types import family
+
+__all__ = ["Codec", "Condition", "Feature", "Features"]
+
+FORMAT = "safegen.codec/1"
+
+_CODECS: dict[str, Any] = {
+    "null": NullColumn,
+    "levels": LevelsColumn,
+    "numeric": NumericColumn,
+    "id": IdColumn,
+    "personal": PersonalColumn,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """What `fit` learned about each column: levels, bounds, rounding, masses. No rows."""
+
+    schema: TableSchema
+    arrow_schema: pa.Schema  # of the source, without metadata (a stamp must not be copied)
+    columns: tuple[ColumnCodec, ...]
+
+    @cached_property
+    def features(self) -> tuple[Feature, ...]:
+        """The features in column order. Ids, personal data and constants make none."""
+        return tuple(feature for column in self.columns for feature in column.features)
+
+    @cached_property
+    def nominal(self) -> frozenset[str]:
+        """The categorical features whose levels have no order of their own: texts, states."""
+        return frozenset(
+            feature.name
+            for column in self.columns
+            for feature in column.features
+            if feature.levels > 2 and not (isinstance(column, LevelsColumn) and column.ordinal)
+        )
+
+    def is_continuous(self, column: str, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which rows of a numeric column are neither missing nor on a point mass: bool, (n,)."""
+        for codec in self.columns:
+            if isinstance(codec, NumericColumn) and codec.name == column:
+                if len(codec.features) == 1:
+                    return np.ones(len(features[column]), dtype=bool)
+                there: np.ndarray = features[codec.state] == codec.continuous
+                return there
+        raise UsageError(f"no numeric column {column!r}")
+
+    @classmethod
+    def fit(
+        cls,
+        table: pa.Table,
+        schema: TableSchema,
+        *,
+        seed: int,
+        rounding: bool = True,
+        clip: bool = True,
+        smooth: Collection[str] = (),
+        locales: Sequence[str] = ("en_US",),
+    ) -> Codec:
+        """The codec of a table that `check_table` accepts.
+
+        rounding: decoded numbers have the source's decimals, or are multiples of its step.
+        clip: they stay within the source's minimum and maximum (else within the type's).
+        smooth: numeric columns to keep whole, without levels or point masses, because the user
+        named a distribution for them. locales: Faker's, for personal columns.
+
+        Raises: SourceError, UsageError and MissingExtra, naming the column.
+        """
+        if tuple(table.column_names) != schema.names:
+            raise UsageError("the schema and the table do not have the same columns")
+        taken = set(table.column_names)
+        columns: list[ColumnCodec] = []
+        for column in schema.columns:
+            state = column.name + "#state"
+            while state in taken:
+                state += "#"
+            taken.add(state)
+            values = single(table.column(column.name))
+            if _all_missing(values):
+                nan = family(values.type) == "float" and values.null_count == 0
+                columns.append(NullColumn(column.name, values.type, nan))
+            elif column.kind == "id":
+                columns.append(IdColumn.fit(column.name, values))
+            elif column.kind == "personal":
+                columns.append(_personal(column, values, locales, seed))
+            elif column.kind in ("numeric", "datetime"):
+                smoothed = column.name in smooth
+                columns.append(
+                    fit_numeric(
+                        column.name,
+                        values,
+                        state=state,
+                        rounding=rounding,
+                        clip=clip,
+                        smooth=smoothed,
+                    )
+                )
+            else:
+                columns.append(LevelsColumn.fit(column.name, values))
+        return cls(schema, _plain_schema(table), tuple(columns))
+
+    def encode(self, table: pa.Table, *, seed: int) -> Features:
+        """The features of rows with the fitted columns: float64 or int32, each of shape (n,).
+
+        The rows need not be those of `fit`. Raises: SourceError when a column is absent, has
+        another type, or holds levels or nulls that the fit has not seen.
+        """
+        features: Features = {}
+        for index, (field, column) in enumerate(zip(self.arrow_schema, self.columns, strict=True)):
+            if field.name not in table.column_names:
+                raise SourceError(f"column {field.name!r} is not in the table")
+            values = table.column(field.name)
+            if values.type != field.type:
+                raise SourceError(f"column {field.name!r} is {values.type}, not {field.type}")
+            features |= column.encode(single(values), np.random.default_rng([seed, index]))
+        return features
+
+    def decode(
+        self,
+        features: Mapping[str, np.ndarray],
+        *,
+        first_row: int,
+        seed: int,
+        rows: int | None = None,
+    ) -> pa.Table:
+        """The rows that the features stand for, exactly in `arrow_schema`.
+
+        `first_row` is the number of the first row in the whole output: surrogates are made from
+        it, so they are unique across blocks. `rows` is needed only when there are no features.
+        Raises: BackendError for features that are absent, of unequal length, not finite, or not
+        codes.
+        """
+        absent = [f.name for f in self.features if f.name not in features]
+        lengths = {len(features[f.name]) for f in self.features if f.name in features}
+        lengths |= {rows} if rows is not None else set()
+        if absent or len(lengths) != 1:
+            raise BackendError(f"the model gave features of lengths {lengths}, without {absent}")
+        (count,) = lengths
+        arrays = [
+            column.decode(features, Place(first_row, count, seed, index))
+            for index, column in enumerate(self.columns)
+        ]
+        return pa.Table.from_arrays(arrays, schema=self.arrow_schema)
+
+    def condition(self, column: str, value: Scalar) -> Condition:
+        """What `column = value` fixes: `{feature: ("level", code)}` or `{feature: ("value", x)}`.
+
+        Empty when every row meets it. Raises: UsageError naming the column, not the value, when
+        no row could meet it.
+        """
+        for codec in self.columns:
+            if codec.name == column:
+                return codec.condition(value)
+        raise UsageError(f"no column {column!r}{nearest(column, self.schema.names)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A document for `json.dumps`. Holds levels and bounds, which are real values."""
+        return {
+            "format": FORMAT,
+            "schema": self.schema.model_dump(mode="json"),
+            "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
+            "columns": [column.to_json() for column in self.columns],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Codec:
+        """The inverse of `to_json`. Raises: BackendError for anything else."""
+        try:
+            if document["format"] != FORMAT:
+                raise ValueError
+            schema = TableSchema.model_validate(document["schema"])
+            raw = base64.b64decode(document["arrow_schema"], validate=True)
+            arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            columns = tuple(
+                _CODECS[column["codec"]].from_json(column, field.type)
+                for column, field in zip(document["columns"], arrow_schema, strict=True)
+            )
+            if not schema.names == tuple(arrow_schema.names) == tuple(c.name for c in columns):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise BackendError(
+                f"the model's codec cannot be read ({type(error).__name__}): fit it again"
+            ) from None
+        return cls(schema, arrow_schema, columns)
+
+
+def _personal(column: Column, values: pa.Array, locales: Sequence[str], seed: int) -> ColumnCodec:
+    return PersonalColumn.fit(column.name, values, column.faker, locales, seed)
+
+
+def _plain_schema(table: pa.Table) -> pa.Schema:
+    return pa.schema([pa.field(f.name, f.type, nullable=f.nullable) for f in table.schema])
+
+
+def _all_missing(values: pa.Array) -> bool:
+    if family(values.type) == "float":
+        return not to_numbers(values)[1].any()
+    missing: int = decoded(values).null_count  # a dictionary may hold a null itself
+    return missing == len(values)

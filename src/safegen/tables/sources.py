@@ -1,0 +1,368 @@
+"""Reading what a caller calls a source: a path, a frame, an Arrow table, a stream, or a dict.
+
+Errors of readers quote the data that they stumbled over; their text stays out (law 4). Files are
+recognised by their name, and then by nothing else: a file that is not what its name says is an
+error.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from safegen.errors import SourceError, hidden, upstream
+from safegen.manifest import MANIFEST_NAME
+from safegen.tables.batches import BATCH_ROWS, Batches
+from safegen.tables.stamps import read_stamps
+
+__all__ = ["TABLE", "Source", "SourceLike", "read_source"]
+
+TABLE = "table"
+"""The name of a table that its caller did not name."""
+
+SourceLike: TypeAlias = Any
+"""A path or URI, a pandas or polars frame, a pyarrow Table, an HF dataset, a `Dataset`, anything
+with `__arrow_c_stream__`, or `{name: any of these}` for related tables."""
+
+_MAX_FILES = 100_000
+_PARQUET = (".parquet", ".pq", ".parquet.brotli", ".parquet.gz", ".parquet.snappy", ".parquet.zst")
+_CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_ARROW = (".arrow", ".feather", ".ipc")
+KNOWN = (*_PARQUET, *_CSV, *_JSON, *_ARROW)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source, opened: its tables, and the places where evidence about it may stand.
+
+    `uri` names it in manifests (`memory:` for what is in memory); `folder` is set when it is a
+    folder with a safegen manifest, `file` when it is one file (a sidecar may lie beside it).
+    """
+
+    uri: str
+    tables: Mapping[str, Batches]
+    stamps: tuple[dict[str, Any], ...] = ()
+    folder: Path | None = None
+    file: Path | None = None
+    spool: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def names(self) -> str:
+        return ", ".join(self.tables)
+
+
+def read_source(source: SourceLike) -> Source:
+    """Open a source. Rows are read when the batches are iterated.
+
+    Raises: SourceError when it is of no known kind, cannot be read, or is empty of columns.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, Mapping):
+        return _several(source)
+    path = getattr(source, "path", None)
+    if isinstance(path, Path) and hasattr(source, "manifest"):  # a Dataset
+        return _from_path(path)
+    if isinstance(source, str | os.PathLike):
+        return _from_path(_local(source))
+    return _from_memory(source)
+
+
+def _several(sources: Mapping[Any, Any]) -> Source:
+    if not sources:
+        raise SourceError("the dict of tables is empty")
+    tables: dict[str, Batches] = {}
+    stamps: list[dict[str, Any]] = []
+    uris, spools = [], []
+    folder: Path | None = None
+    for name, one in sources.items():
+        if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+            raise SourceError("table names must be plain, non-empty text")
+        opened = read_source(one)
+        if len(opened.tables) != 1:
+            raise SourceError(f"table {name!r}: this source holds several tables itself")
+        tables[name] = next(iter(opened.tables.values()))
+        stamps += opened.stamps
+        uris.append(f"{name}={opened.uri}")
+        spools.append(opened.spool)
+        folder = folder or opened.folder
+    return Source(";".join(uris), tables, tuple(stamps), folder=folder, spool=spools)
+
+
+# ---- in memory -----------------------------------------------------------------------------------
+
+
+def _from_memory(source: Any) -> Source:
+    module = type(source).__module__.partition(".")[0]
+    attrs: Mapping[str, Any] | None = None
+    with _reading(f"the {type(source).__name__} in memory"):
+        if isinstance(source, pa.Table):
+            table = source
+        elif isinstance(source, pa.RecordBatch):
+            table = pa.Table.from_batches([source])
+        elif isinstance(source, pa.RecordBatchReader):
+            return _spooled(source)
+        elif module == "pandas" and hasattr(source, "columns"):
+            attrs = source.attrs
+            table = _from_pandas(source)
+        elif module == "polars":
+            frame = source.collect() if hasattr(source, "collect") else source
+            table = frame.to_arrow()
+        elif module == "datasets" and hasattr(source, "with_format"):
+            table = source.with_format("arrow")[:]
+        elif hasattr(source, "__arrow_c_stream__"):
+            return _spooled(pa.RecordBatchReader.from_stream(source))
+        else:
+            raise SourceError(
+                f"a {type(source).__module__}.{type(source).__qualname__} is not a source; give a "
+                "path, a pandas or polars frame, a pyarrow Table, an HF dataset, anything with "
+                "__arrow_c_stream__, or a dict of those"
+            )
+    _distinct(table.schema, "the table in memory")
+    return Source("memory:", {TABLE: Batches.of(table)}, tuple(read_stamps(table.schema, attrs)))
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    """The Arrow table of a frame; the frame is not changed. A named index becomes a column."""
+    if getattr(frame.columns, "nlevels", 1) > 1:
+        raise SourceError("the frame has multi-level columns; flatten their names to text")
+    odd = [i for i, n in enumerate(frame.columns) if not isinstance(n, str)]
+    if odd:
+        raise SourceError(
+            f"{len(odd)} column names are not text (positions {_few(odd)}); rename them"
+        )
+    _distinct_names(list(frame.columns), "the frame")
+    if any(n is not None for n in frame.index.names):
+        frame = frame.reset_index()
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        bad = []
+        for name in frame.columns:
+            try:
+                pa.Array.from_pandas(frame[name])
+            except Exception:
+                bad.append(f"{name!r} ({frame[name].dtype})")
+        raise SourceError(
+            f"{len(bad) or 'some'} columns cannot be read as one Arrow type: "
+            f"{', '.join(bad[:5]) or upstream(error)}; give each column one type, or drop it"
+        ) from hidden(error)
+
+
+def _spooled(reader: pa.RecordBatchReader) -> Source:
+    """Write a one-shot stream to a temporary file, so that it can be read again and again."""
+    descriptor, name = tempfile.mkstemp(prefix="safegen-", suffix=".arrow")
+    os.close(descriptor)
+    path = Path(name)
+    rows = 0
+    with _reading("the stream"), pa.OSFile(name, "wb") as sink:
+        with pa.ipc.new_file(sink, reader.schema) as writer:
+            for batch in reader:
+                rows += batch.num_rows
+                writer.write_batch(batch)
+
+    class Spool:
+        pass
+
+    spool = Spool()
+    weakref.finalize(spool, path.unlink, missing_ok=True)
+    _distinct(reader.schema, "the stream")
+    batches = Batches(reader.schema, lambda: _arrow_batches(path, spool), rows)
+    return Source("memory:", {TABLE: batches}, tuple(read_stamps(reader.schema)), spool=spool)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _local(source: str | os.PathLike[str]) -> Path:
+    text = os.fspath(source)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if len(parts.scheme) > 1 and "://" in text:
+        raise SourceError(f"{parts.scheme}:// is not read by this version; copy the data here")
+    return Path(text)
+
+
+def _from_path(path: Path) -> Source:
+    try:
+        if path.is_dir():
+            return _from_folder(path)
+        if not path.exists():
+            raise SourceError(f"{path}: no such file or folder")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+    batches = _open_file(path)
+    return Source(str(path), {TABLE: batches}, tuple(read_stamps(batches.schema)), file=path)
+
+
+def _from_folder(folder: Path) -> Source:
+    has_manifest = (folder / MANIFEST_NAME).exists()
+    root = folder / "data" if has_manifest and (folder / "data").is_dir() else folder
+    files = sorted(
+        p
+        for p in root.rglob("*")
+        if p.is_file()
+        and _is_known(p)
+        and not any(part.startswith((".", "_")) for part in p.relative_to(root).parts)
+    )
+    if not files:
+        raise SourceError(f"{folder}: no data file in it ({', '.join(KNOWN[:1] + _CSV[:1])}, …)")
+    if len(files) > _MAX_FILES:
+        raise SourceError(f"{folder}: more than {_MAX_FILES:,} files")
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        parts = file.relative_to(root).parts
+        groups.setdefault(parts[0] if has_manifest and len(parts) > 1 else TABLE, []).append(file)
+    tables = {name: _concatenated(folder, group) for name, group in groups.items()}
+    stamps = [s for t in tables.values() for s in read_stamps(t.schema)]
+    return Source(str(folder), tables, tuple(stamps), folder=folder if has_manifest else None)
+
+
+def _concatenated(folder: Path, files: list[Path]) -> Batches:
+    opened = [_open_file(f) for f in files]
+    if len(opened) == 1:
+        return opened[0]
+    with _reading(str(folder)):
+        schema = pa.unify_schemas([o.schema for o in opened], promote_options="permissive")
+    # Metadata of every file: a stamp on one of them is a stamp on the whole.
+    metadata: dict[bytes, bytes] = {}
+    for one in opened:
+        for key, value in (one.schema.metadata or {}).items():
+            metadata.setdefault(key, value)
+    schema = schema.with_metadata(metadata)
+    for file, one in zip(files, opened, strict=True):
+        if set(one.schema.names) != set(schema.names):
+            raise SourceError(f"{file}: its columns differ from those of the other files")
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for one in opened:
+            for batch in one:
+                with _reading(str(folder)):
+                    yield from (
+                        pa.Table.from_batches([batch])
+                        .select(schema.names)
+                        .cast(schema)
+                        .to_batches()
+                    )
+
+    known = [o.rows for o in opened]
+    return Batches(schema, batches, None if None in known else sum(r or 0 for r in known))
+
+
+def _is_known(path: Path) -> bool:
+    return path.name.lower().endswith(KNOWN)
+
+
+def _open_file(path: Path) -> Batches:
+    name = path.name.lower()
+    openers: tuple[tuple[tuple[str, ...], Callable[[Path], Batches]], ...] = (
+        (_PARQUET, _open_parquet),
+        (_CSV, _open_csv),
+        (_JSON, _open_json),
+        (_ARROW, _open_arrow),
+    )
+    for suffixes, opener in openers:
+        if name.endswith(suffixes):
+            with _reading(str(path)):
+                if path.stat().st_size == 0:
+                    raise SourceError(f"{path}: the file is empty")
+                batches = opener(path)
+            _distinct(batches.schema, str(path))
+            return batches
+    raise SourceError(f"{path}: not a kind of file that safegen reads ({', '.join(KNOWN)})")
+
+
+def _open_parquet(path: Path) -> Batches:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with _reading(str(path)), pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=BATCH_ROWS)
+
+    return Batches(schema, batches, rows)
+
+
+def _open_csv(path: Path) -> Batches:
+    import pyarrow.csv as csv
+
+    delimiter = "\t" if ".tsv" in path.name.lower() else ","
+    table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+    return Batches.of(table)
+
+
+def _open_json(path: Path) -> Batches:
+    import pyarrow.json as json
+
+    return Batches.of(json.read_json(path))
+
+
+def _open_arrow(path: Path) -> Batches:
+    with pa.memory_map(str(path)) as source:
+        schema = pa.ipc.open_file(source).schema
+    return Batches(schema, lambda: _arrow_batches(path, None))
+
+
+def _arrow_batches(path: Path, keep: object) -> Iterator[pa.RecordBatch]:
+    with _reading(str(path)), pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+    del keep  # the spool file lives as long as somebody iterates
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn a reader's error into a SourceError without its text."""
+    try:
+        yield
+    except (SourceError, GeneratorExit):
+        raise
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{what}: cannot be read as what its name or type says; it is damaged, ragged, or in "
+            f"another format ({upstream(error)})"
+        ) from hidden(error)
+    except OSError as error:
+        reason = error.strerror or "damaged or not of this format"
+        raise SourceError(f"{what}: cannot be read ({reason})") from hidden(error)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise SourceError(f"{what}: cannot be read ({upstream(error)})") from hidden(error)
+
+
+def _distinct(schema: pa.Schema, what: str) -> None:
+    if not schema.names:
+        raise SourceError(f"{what}: it has no columns")
+    _distinct_names(schema.names, what)
+
+
+def _distinct_names(names: list[str], what: str) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise SourceError(
+            f"{what}: {len(twice)} column names stand there twice ({_few(twice)}); rename them"
+        )
+
+
+def _few(items: Iterable[Any], most: int = 5) -> str:
+    items = list(items)
+    text = ", ".join(repr(i) for i in items[:most])
+    return text + (f" and {len(items) - most} more" if len(items) > most else "")
