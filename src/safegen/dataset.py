@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.errors import LedgerError, UsageError, VerificationError
-from safegen.ledger import Ledger
+from safegen.errors import LedgerError, TargetError, UsageError, VerificationError
+from safegen.ledger import Ledger, Record
 from safegen.lineage.evidence import ledger_problems
-from safegen.manifest import Manifest, PublicKey, check_folder
-from safegen.manifest.model import html_table
-from safegen.manifest.sign import read_keys
+from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
+from safegen.manifest.model import html_table, write_whole
+from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
 from safegen.tables.cells import RowsDigest, combine
 from safegen.tables.sources import TABLE, read_source
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-__all__ = ["Dataset", "Verified", "inspect_folder", "verify"]
+__all__ = ["Dataset", "Verified", "inspect_folder", "sign", "verify"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def inspect_folder(
             ledger_url = ledger.url
         except LedgerError as error:
             problems.append(f"the ledger cannot be searched: {error}")
-    if record is not None and record.public_key and trusted_keys is None and first.signed:
+    if record is not None and ledger is not None and trusted_keys is None and first.signed:
         # The ledger remembers who signed; a caller who names keys trusts those only.
-        first = check_folder(folder, [PublicKey(record.public_key.encode())], deep=deep)
+        first = check_folder(folder, _recorded_keys(ledger, record), deep=deep)
     problems = [*first.problems, *problems]
     if first.signed and not first.signers and not problems:
         ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"
@@ -96,6 +96,45 @@ def inspect_folder(
         ledger_url if record is not None else None,
         deep,
     )
+
+
+def _recorded_keys(ledger: Ledger, record: Record) -> list[PublicKey]:
+    """The keys with which a dataset was signed, as the ledger recorded it: at release, or later."""
+    pems = [record.public_key] if record.public_key else []
+    pems += [
+        str(e.payload["public_key"])
+        for e in ledger.log()
+        if e.kind == "signature" and e.payload.get("dataset_id") == record.dataset_id
+    ]
+    return [PublicKey(p.encode()) for p in pems]
+
+
+def sign(
+    path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None
+) -> Verified:
+    """Sign a dataset that verifies; a further signature joins those that are there.
+
+    The ledger, when it knows the dataset, remembers the key. Raises: VerificationError,
+    UsageError for a key that cannot be used, TargetError when the folder cannot be written.
+    """
+    folder, signer = Path(path), SigningKey(key)
+    books = existing_ledger(ledger)
+    manifest = check_folder(folder).manifest
+    envelope = read_envelope(folder / SIGNATURE_NAME)
+    if envelope is None or books is not None:
+        manifest = inspect_folder(folder, ledger=books).manifest
+    if manifest is None:
+        raise VerificationError([f"{folder}: no manifest that can be read"])
+    data = envelope_for(manifest, signer, envelope)
+    try:
+        write_whole(folder / SIGNATURE_NAME, data)
+    except OSError as error:
+        raise TargetError(f"{folder}: cannot be written ({error.strerror})") from None
+    if books is not None and books.get(manifest.dataset_id) is not None:
+        books.record(
+            "signature", {"dataset_id": manifest.dataset_id, "public_key": signer.public.pem}
+        )
+    return inspect_folder(folder, [signer.public], ledger=books)
 
 
 def verify(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -222,6 +223,11 @@ def _judge(finding: Finding, severity: Severity, inconclusive: str) -> Reason:
     return Reason(finding, effective, outcome)
 
 
+def _moment(time: str) -> datetime:
+    """The moment of the decision; without one, the far future, in which waivers have expired."""
+    return datetime.fromisoformat(time) if time else datetime.max.replace(tzinfo=UTC)
+
+
 def decide(
     policy: Policy,
     gate: Gate,
@@ -279,7 +285,7 @@ def decide(
         },
         ledger=ledger,
         subject=tuple(subject),
-        waivers=tuple({"id": w.id, "status": w.status(time)} for w in policy.waivers),
+        waivers=tuple({"id": w.id, "status": w.status(_moment(time))} for w in policy.waivers),
         notes=tuple(notes),
         time=time,
         facts=tuple(facts),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -17,7 +16,7 @@ from safegen.ledger import Record
 from safegen.lineage.evidence import SourceFacts, sidecar_of
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
-from safegen.manifest.model import Ancestry, ColumnEntry, Origin
+from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
 from safegen.manifest.sign import envelope_for
 from safegen.release import file_entry
 from safegen.tables.batches import PROVENANCE_PREFIX
@@ -243,22 +242,9 @@ def _state(
         return
     sidecar = sidecar_of(place)
     try:
-        _write_whole(sidecar, manifest.to_bytes())
+        write_whole(sidecar, manifest.to_bytes())
         if key is not None:
-            _write_whole(sidecar.with_suffix(".dsse.json"), envelope_for(manifest, key))
+            write_whole(sidecar.with_suffix(".dsse.json"), envelope_for(manifest, key))
     except OSError as error:
         if not books.ledger:
             raise TargetError(f"{sidecar}: cannot be written ({error.strerror})") from None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    descriptor, name = tempfile.mkstemp(prefix=".safegen-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 from safegen.errors import LedgerError, hidden, upstream
 
 __all__ = [
+    "cache_folder",
     "config_folder",
     "create_empty",
     "data_folder",
@@ -49,7 +50,11 @@ def _folder(xdg: str, windows: str, unix: str) -> Path:
             "the ledger has no place: this account has no home folder; "
             "name a file with $SAFEGEN_LEDGER and a config folder with $XDG_CONFIG_HOME"
         )
-    return home / ("Library/Application Support" if sys.platform == "darwin" else unix) / "safegen"
+    return home / (_mac(unix) if sys.platform == "darwin" else unix) / "safegen"
+
+
+def _mac(unix: str) -> str:
+    return "Library/Caches" if unix == ".cache" else "Library/Application Support"
 
 
 def ledger_path(url: str | Path | None) -> Path:
@@ -130,3 +135,8 @@ def create_empty(path: Path) -> None:
             f"the ledger {path} cannot be created: check that its folder can be written and "
             f"has space, or name another place with $SAFEGEN_LEDGER ({upstream(error)})"
         ) from hidden(error)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of safegen. Raises: LedgerError when there is no home folder."""
+    return _folder("XDG_CACHE_HOME", "LOCALAPPDATA", ".cache")

@@ -187,9 +187,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     # 1
     pieces += _from_folder(source, ledger, problems)
     # 2
-    for stamp in source.stamps:
-        if (piece := _from_stamp(stamp)) is not None:
-            pieces.append(piece)
+    pieces += _from_stamps(source.stamps)
     # 3, with the digests in the same pass
     keys = ledger.key_epochs() if ledger is not None else []
     digests: dict[str, str] = {}
@@ -269,24 +267,35 @@ def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
     )
 
 
-def _from_stamp(stamp: Mapping[str, Any]) -> Evidence | None:
-    if stamp.get("origin") == "real":
-        return None  # a stamp never proves real
-    depth = stamp.get("depth")
-    known = isinstance(depth, int | float) and not isinstance(depth, bool) and 0 < depth < 1e6
-    value = float(depth) if known and depth is not None else 1.0
-    dataset = stamp.get("dataset_id")
-    text = f" of dataset {dataset}" if isinstance(dataset, str) and len(dataset) <= 64 else ""
-    return Evidence(
-        "stamp",
-        f"a stamp in the {stamp['place']} says synthetic{text}",
-        "synthetic",
-        share=1.0,
-        depth=int(np.ceil(value)),
-        effective_depth=value,
-        lower_bound=True,
-        dataset_id=dataset if text and isinstance(dataset, str) else None,
-    )
+def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
+    """One piece per dataset that the stamps name, whatever number of places say it."""
+    places: dict[str | None, list[str]] = {}
+    depths: dict[str | None, float] = {}
+    for stamp in stamps:
+        if stamp.get("origin") == "real":
+            continue  # a stamp never proves real
+        named = stamp.get("dataset_id")
+        dataset = named if isinstance(named, str) and len(named) <= 64 else None
+        depth = stamp.get("depth")
+        known = isinstance(depth, int | float) and not isinstance(depth, bool) and 0 < depth < 1e6
+        places.setdefault(dataset, []).append(str(stamp["place"]))
+        depths[dataset] = max(
+            depths.get(dataset, 1.0), float(depth) if known and depth is not None else 1.0
+        )
+    return [
+        Evidence(
+            "stamp",
+            f"stamped as synthetic{f', dataset {dataset}' if dataset else ''} "
+            f"({', '.join(dict.fromkeys(where))})",
+            "synthetic",
+            share=1.0,
+            depth=int(np.ceil(depths[dataset])),
+            effective_depth=depths[dataset],
+            lower_bound=True,
+            dataset_id=dataset,
+        )
+        for dataset, where in places.items()
+    ]
 
 
 def _expired(expires: str | None) -> bool:

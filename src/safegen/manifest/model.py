@@ -7,6 +7,8 @@ readers round integers above 2^53.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -270,3 +272,16 @@ def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
         for k, v in rows
     )
     return f"<table><caption>{escape(title)}</caption><tbody>{body}</tbody></table>"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    descriptor, name = tempfile.mkstemp(prefix=".safegen-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            os.fchmod(stream.fileno(), 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

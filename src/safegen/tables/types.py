@@ -65,14 +65,14 @@ def computable(type_: pa.DataType) -> pa.DataType:
 def way_out(type_: pa.DataType) -> str:
     """What the user can do about a type that is not supported."""
     t = pa.types
+    if t.is_dictionary(type_) or t.is_run_end_encoded(type_):
+        return "decode it to its plain type, or drop it"
     if t.is_nested(type_):
         return "flatten it into one column per value, or drop it"
     if t.is_binary(type_) or t.is_large_binary(type_) or t.is_fixed_size_binary(type_):
         return "cast it to a string (hex, for instance) and declare role id, or drop it"
     if isinstance(type_, pa.BaseExtensionType):
         return f"cast it to its storage type ({type_.storage_type}) or to a date, or drop it"
-    if t.is_dictionary(type_) or t.is_run_end_encoded(type_):
-        return "decode it to its plain type, or drop it"
     if t.is_decimal(type_):
         return "cast it to a decimal of scale 0 or more, or drop it"
     return "cast it to a number, a string or a timestamp, or drop it"

@@ -1,0 +1,207 @@
+"""Commands about data that is there: check, verify, sign, attest, inspect, lineage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safegen.cli.output import (
+    JsonOption,
+    KeyOption,
+    LedgerOption,
+    PolicyOption,
+    SourcesArgument,
+    parse_sources,
+    show,
+    show_decision,
+    show_json,
+    table,
+)
+from safegen.errors import UsageError, VerificationError
+
+SourceArgument = Annotated[str, typer.Argument(help="A data file or folder.")]
+FolderArgument = Annotated[str, typer.Argument(help="A dataset's folder.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (check, verify, sign, attest, inspect, lineage):
+        app.command()(command)
+
+
+def check(
+    sources: SourcesArgument,
+    policy: PolicyOption = "training",
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Say whether a policy admits data for training: exit code 0, or 3 when it does not."""
+    from safegen.access import check as check_
+
+    decision = check_(*parse_sources(sources), policy=policy, ledger=ledger)
+    return show_decision(decision, as_json)
+
+
+def verify(
+    folder: FolderArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also Merkle proofs, the rows' digest and counts.")
+    ] = False,
+    trusted_key: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-key", help="A public key that must have signed it. Repeatable."),
+    ] = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check every file of a dataset against its manifest: exit code 0, or 4."""
+    from safegen.dataset import existing_ledger, inspect_folder
+
+    try:
+        verified = inspect_folder(
+            folder, trusted_key or None, deep=deep, ledger=existing_ledger(ledger)
+        )
+    except VerificationError as error:
+        if as_json:
+            show_json({"verified": False, "problems": [str(p) for p in error.problems]})
+        raise
+    if as_json:
+        show_json(
+            {
+                "verified": True,
+                "signed_by": [k.id for k in verified.signed_by],
+                "in_ledger": verified.in_ledger,
+                "manifest": verified.manifest.document(),
+            }
+        )
+        return 0
+    files = len(verified.manifest.files)
+    depth = "every byte, row and proof" if deep else "every byte"
+    show(f"VERIFIED {folder}: {files} files, {depth} as the manifest says")
+    show(verified.standing)
+    table(verified.manifest.facts())
+    return 0
+
+
+def sign(
+    folder: FolderArgument,
+    key: Annotated[str, typer.Option("--key", help="An Ed25519 private key.")],
+    ledger: LedgerOption = None,
+) -> int:
+    """Sign a dataset that verifies (in-toto statement in a DSSE envelope, Ed25519)."""
+    from safegen.dataset import sign as sign_
+
+    verified = sign_(folder, key, ledger=ledger)
+    show(f"{folder}: {verified.standing}")
+    return 0
+
+
+def attest(
+    source: SourceArgument,
+    by: Annotated[str, typer.Option("--by", help="The person who states it.")],
+    origin: Annotated[str, typer.Option("--origin", help="real, synthetic or mixed.")] = "real",
+    source_uri: Annotated[
+        str | None, typer.Option("--source-uri", help="Where the data came from.")
+    ] = None,
+    license: Annotated[str | None, typer.Option("--license", help="SPDX id or name.")] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="Last day that it counts, 2027-12-31.")
+    ] = None,
+    ledger: LedgerOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """State where data comes from, under your name, in the ledger and beside the file."""
+    from typing import cast
+
+    from safegen.manifest.model import Origin
+    from safegen.statements import attest as attest_
+
+    if origin not in ("real", "synthetic", "mixed"):
+        raise UsageError("--origin is real, synthetic or mixed")
+    manifest = attest_(
+        source,
+        cast(Origin, origin),
+        by=by,
+        source_uri=source_uri,
+        license=license,
+        expires=expires,
+        ledger=ledger,
+        key=key,
+    )
+    if as_json:
+        show_json(manifest.document())
+    else:
+        table(manifest.facts())
+    return 0
+
+
+def inspect(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> int:
+    """Show what is known about data: digests, origin, depth and every piece of evidence."""
+    from safegen.dataset import existing_ledger
+    from safegen.lineage.evidence import resolve
+    from safegen.tables.sources import read_source
+
+    opened = read_source(source)
+    facts = resolve(opened, existing_ledger(ledger))
+    if as_json:
+        document = facts.to_json()
+        document.pop("lookups")  # keyed, and nobody's business outside the ledger
+        show_json(document)
+        return 0
+    rows: list[tuple[str, str]] = [
+        ("source", facts.uri),
+        ("tables", "; ".join(f"{n}: {len(b.schema.names)} columns" for n, b in opened.tables.items())),
+        ("rows", f"{facts.rows:,}"),
+        ("origin", f"{facts.origin}, ancestry {facts.ancestry}"),
+        (
+            "depth",
+            f"{facts.depth}{' or more' if facts.depth_is_lower_bound else ''} "
+            f"(effective {facts.effective_depth:.3g}); {facts.synthetic_share:.1%} synthetic",
+        ),
+        ("logical digest", facts.logical_digest),
+    ]
+    rows += [("evidence", f"{e.ring}: {e.text}") for e in facts.evidence]
+    if not facts.evidence:
+        rows.append(("evidence", "none found, which does not make it real"))
+    rows += [("problem", p) for p in facts.problems]
+    table(rows)
+    return 0
+
+
+def lineage(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> int:
+    """Draw what a dataset was made from, as far back as manifests and the ledger know."""
+    from safegen.dataset import existing_ledger
+    from safegen.lineage.descent import ancestors
+    from safegen.lineage.evidence import resolve
+    from safegen.tables.sources import read_source
+
+    books = existing_ledger(ledger)
+    path = Path(source)
+    record = books.get(source) if books is not None and not path.exists() else None
+    if record is not None:
+        tree = ancestors(record.manifest, books)
+    else:
+        facts = resolve(read_source(source), books)
+        tree = ancestors(facts.entry().model_dump(mode="json"), books)
+    if as_json:
+        show_json(tree)
+    else:
+        _draw(tree)
+    return 0
+
+
+def _draw(tree: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+    def branch(node: dict[str, Any], parent: Any) -> Any:
+        label = Text(str(node["label"]), style={"real": "green"}.get(node["origin"], "yellow"))
+        here = Tree(label) if parent is None else parent.add(label)
+        for child in node["sources"]:
+            branch(child, here)
+        return here
+
+    Console(highlight=False).print(branch(tree, None), soft_wrap=True)

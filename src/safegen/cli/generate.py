@@ -1,0 +1,200 @@
+"""`safegen generate` and `safegen fit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from safegen.cli.output import (
+    JsonOption,
+    KeyOption,
+    LedgerOption,
+    PolicyOption,
+    parse_sources,
+    say,
+    show,
+    show_json,
+    table,
+)
+from safegen.errors import UsageError
+
+BackendOption = Annotated[
+    str, typer.Option("--backend", "-b", help="The generator family (safegen backends).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A backend option as NAME=VALUE; values as JSON. Repeatable."),
+]
+SchemaOption = Annotated[
+    str | None, typer.Option("--schema", help="YAML with column roles; the rest is inferred.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(generate)
+    app.command()(fit)
+
+
+def _pairs(given: list[str] | None, flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"{flag} takes NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    return {name: _json_or_text(value) for name, value in _pairs(given, "--set").items()}
+
+
+def _conditions(gen: Any, given: list[str] | None) -> dict[str, Any]:
+    """Condition values read as their column's kind asks: text stays text."""
+    kinds = {c.name: c.kind for s in gen.schemas.values() for c in s.columns}
+    return {
+        name: _json_or_text(value) if kinds.get(name) in ("numeric", "boolean") else value
+        for name, value in _pairs(given, "--condition").items()
+    }
+
+
+def generate(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Data files or folders; NAME=PATH for related tables."),
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="The dataset's folder.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", "-n", help="How many rows.")] = None,
+    backend: BackendOption = "sdv.gaussian_copula",
+    policy: PolicyOption = "baseline",
+    model: Annotated[
+        str | None, typer.Option("--model", help="A saved model instead of fitting one.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Same seed, same rows.")] = 11,
+    fit_seed: Annotated[int, typer.Option("--fit-seed", help="Same seed, same model.")] = 7,
+    set_: SetOption = None,
+    condition: Annotated[
+        list[str] | None, typer.Option("--condition", help="COLUMN=VALUE for every row.")
+    ] = None,
+    schema: SchemaOption = None,
+    ledger: LedgerOption = None,
+    key: KeyOption = None,
+    if_exists: Annotated[
+        str, typer.Option("--if-exists", help="error, same (keep it if identical), or version.")
+    ] = "error",
+    workers: Annotated[int, typer.Option("--workers", "-w", help="Sampling processes.")] = 1,
+    engine: Annotated[str, typer.Option("--engine", help="Where sampling runs: local.")] = "local",
+    keep_report: Annotated[
+        bool, typer.Option(help="Leave a page with the findings when a release is refused.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Admission, roles, time and power; no rows.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Make a synthetic dataset with its manifest from real data (or from a saved model)."""
+    from safegen.generator import Generator
+    from safegen.planning import plan
+    from safegen.release import destination
+
+    if engine != "local":
+        raise UsageError(f"--engine is local in this version, not {engine!r}")
+    if rows is None or (out is None and not dry_run):
+        raise UsageError("say how many rows (--rows N) and where they go (--out DIR)")
+    if not sources and model is None:
+        raise UsageError("name the data to learn from, or a fitted model (--model DIR)")
+    if rows < 1:
+        raise UsageError("--rows is a whole number from 1 on")
+    exists = cast(Literal["error", "same", "version"], if_exists)
+    if out is not None:
+        destination(out, exists)  # before hours of work
+    found = None
+    if model is not None:
+        given = parse_sources(sources) if sources else None
+        gen = Generator.load(model, policy=policy, source=given, ledger=ledger, key=key)
+    else:
+        gen = Generator(backend, policy, options=_options(set_), ledger=ledger, key=key)
+        read = parse_sources(sources or [])
+        decision = gen.prepare(*read, schema=schema, seed=fit_seed)
+        for reason in decision.warnings:
+            say(f"warning: {reason.finding.observed}. {reason.finding.next_step or ''}".rstrip())
+        _say_roles(gen)
+        if dry_run:
+            forecast = plan(gen, rows)
+            if as_json:
+                show_json(dict(forecast))
+            else:
+                table(forecast)
+            return 0
+        if out is not None and if_exists == "same":
+            found = gen.existing(
+                rows, out, seed=seed, conditions=_conditions(gen, condition) or None
+            )
+        if found is None:
+            gen.train()
+    if found is None:
+        found = gen.generate(
+            rows,
+            cast(str, out),
+            seed=seed,
+            conditions=_conditions(gen, condition) or None,
+            if_exists=exists,
+            workers=workers,
+            keep_report=keep_report,
+        )
+    if as_json:
+        show_json(found.manifest.document())
+    else:
+        show(str(found.path))
+        table(found.manifest.facts())
+    return 0
+
+
+def fit(
+    sources: Annotated[list[str], typer.Argument(help="Data files or folders.")],
+    save: Annotated[str, typer.Option("--save", help="The model's folder.")],
+    backend: BackendOption = "sdv.gaussian_copula",
+    policy: PolicyOption = "baseline",
+    fit_seed: Annotated[int, typer.Option("--fit-seed", help="Same seed, same model.")] = 7,
+    set_: SetOption = None,
+    schema: SchemaOption = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Admit data under a policy, fit a backend on it, and save the model."""
+    from safegen.generator import Generator
+
+    if Path(save).exists():
+        raise UsageError(f"{save} exists; a model is never overwritten")
+    gen = Generator(backend, policy, options=_options(set_), ledger=ledger)
+    decision = gen.prepare(*parse_sources(sources), schema=schema, seed=fit_seed)
+    for reason in decision.warnings:
+        say(f"warning: {reason.finding.observed}. {reason.finding.next_step or ''}".rstrip())
+    _say_roles(gen)
+    path = gen.train().save(save)
+    if as_json:
+        show_json({"model": str(path), "decision": decision.to_json()})
+    else:
+        show(str(path))
+    return 0
+
+
+def _say_roles(gen: Any) -> None:
+    """Say which columns are treated as something else than their values: ids, personal data."""
+    for name, schema in gen.schemas.items():
+        for column in schema.columns:
+            if column.kind in ("id", "personal") or (column.inferred and column.note):
+                where = column.name if len(gen.schemas) == 1 else f"{name}.{column.name}"
+                how = "inferred" if column.inferred else "declared"
+                note = f": {column.note}" if column.note else ""
+                say(f"column {where}: {column.kind}, {column.role} ({how}){note}")

@@ -1,0 +1,71 @@
+"""`--dry-run`: what a run would take and which gates cannot reach a verdict, before fitting."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from safegen.measure.profile import TableProfile
+
+if TYPE_CHECKING:
+    from safegen.generator import Generator
+
+__all__ = ["plan"]
+
+_PILOT_ROWS = 2_000
+
+
+def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
+    """Facts about a run of `rows` rows by a prepared generator, from a pilot fit on few rows.
+
+    Time is extrapolated in proportion to rows from one pilot on this machine; it is a forecast,
+    not a bound.
+    """
+    prepared = gen._ready()
+    assert prepared.real is not None
+    real = sum(t.num_rows for t in prepared.real.values())
+    pilot = {n: t.slice(0, _PILOT_ROWS) for n, t in prepared.real.items()}
+    used = sum(t.num_rows for t in pilot.values())
+    start = time.perf_counter()
+    model = gen._backend.fit(pilot, prepared.schemas, gen.options, seed=prepared.seed)
+    fitted = time.perf_counter()
+    drawn = min(rows, gen._backend.block_rows)
+    model.sample(drawn, seed=0, block=0)
+    done = time.perf_counter()
+    facts = [
+        ("sources", f"{real:,} rows, admitted by {gen.policy.id}"),
+        ("fit, forecast", f"about {(fitted - start) * real / used:.1f} s"),
+        ("sample, forecast", f"about {(done - fitted) * rows / drawn:.1f} s in one process"),
+        ("memory so far", f"{_peak_mib():,.0f} MiB at most; it does not grow with --rows"),
+    ]
+    support = gen.policy.at("release").get("support")
+    if support is not None:
+        facts.append(("support gate", _power(gen, rows, support)))
+    return facts
+
+
+def _power(gen: Generator, rows: int, params: Any) -> str:
+    """How many strata the support rule can judge at this number of rows."""
+    prepared = gen._ready()
+    assert prepared.real is not None
+    counts: list[float] = []
+    for name, table in prepared.real.items():
+        profile = TableProfile.of(table, prepared.schemas[name])
+        for column in profile.columns.values():
+            strata = [*(column.levels or {}).values(), *(c for _, c in column.tails.values())]
+            counts += [n / column.rows for n in strata if n >= params.min_real_rows]
+    judged = [share for share in counts if share * rows >= params.min_expected]
+    text = f"{len(judged)} of {len(counts)} strata can be judged with {rows:,} rows"
+    if len(judged) < len(counts):
+        text += f"; all of them from {int(params.min_expected / min(counts)) + 1:,} rows on"
+    return text
+
+
+def _peak_mib() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
