@@ -270,7 +270,12 @@ class TestNumbersAreSplitWell:
     )
     @pytest.mark.parametrize("clip", [True, False])
     def test_clipping_to_the_source_or_to_the_type(self, type_: pa.DataType, clip: bool) -> None:
-        values = pa.array(np.arange(1, 101, dtype=np.int32)).cast(type_)
+        values = pa.array(np.arange(1, 101, dtype=np.int32))
+        if pa.types.is_decimal(type_):
+            values = pa.array([decimal.Decimal(i) for i in range(1, 101)], type_)
+        values = values.cast(pa.int64() if pa.types.is_timestamp(type_) else values.type).cast(
+            type_
+        )
         wild = {"x": np.array([-1e300, 1e300])}
         out = fitted(values, clip=clip).decode(wild, first_row=0, seed=1)
         out.validate(full=True)
@@ -326,12 +331,8 @@ class TestIdsAndPersonalData:
         small = fitted(pa.array(range(100), pa.int16()), {"role": "id"})
         with pytest.raises(UsageError, match="ask for fewer"):
             small.decode({}, first_row=40_000, seed=1, rows=1)
+        narrow = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 50, pa.int8()), ["a", "b"])
         with pytest.raises(SourceError, match="no room for new values"):
-            narrow = (
-                pa.array(["a", "b"] * 50)
-                .dictionary_encode()
-                .cast(pa.dictionary(pa.int8(), pa.string()))
-            )
             fitted(narrow, {"role": "id"})
 
     def test_a_longer_request_extends_a_shorter_one(self) -> None:
@@ -456,6 +457,7 @@ def _column(elements: st.SearchStrategy[Any], type_: pa.DataType) -> st.SearchSt
 
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e140, max_value=1e140)
+_CENTURIES = (datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1))
 _COLUMNS = st.one_of(
     _column(st.integers(-(2**53), 2**53), pa.int64()),
     _column(st.integers(2**64 - 2**50, 2**64 - 1), pa.uint64()),
@@ -466,7 +468,7 @@ _COLUMNS = st.one_of(
     _column(st.booleans(), pa.bool_()),
     _column(st.text(max_size=3), pa.string()),
     _column(st.dates(), pa.date32()),
-    _column(st.datetimes(datetime.datetime(1800, 1, 1)), pa.timestamp("us")),
+    _column(st.datetimes(*_CENTURIES), pa.timestamp("us")),
     _column(st.decimals(-9999, 9999, places=2), pa.decimal128(20, 4)),
 )
 

@@ -192,7 +192,9 @@ class PersonalColumn:
             parts = pc.split_pattern(self.pool, "@", max_splits=1)
             local = pc.list_element(parts, 0).take(pa.array(at))
             domain = pc.replace_substring_regex(drawn, r"^[^@]*", "")
-            drawn = pc.binary_join_element_wise(local, number, domain, "")
+            drawn = pc.binary_join_element_wise(
+                local, number, domain, pa.scalar("", pa.large_string())
+            )
         return _as_text(drawn, self.type)
 
     def condition(self, value: Scalar) -> Condition:

@@ -285,7 +285,11 @@ def _grid(type_: pa.DataType, known: np.ndarray, rounding: bool) -> _Grid | None
     """How float64 holds the known numbers exactly; None when it cannot."""
     if known.dtype.kind == "f":
         exponent = int(np.frexp(np.abs(known).max())[1])
-        exponent = exponent if abs(exponent) > SAFE_EXPONENT else 0
+        if exponent > SAFE_EXPONENT:  # down, as far as the smallest number keeps its digits
+            smallest = int(np.frexp(np.abs(known[known != 0]).min())[1])
+            exponent = max(min(exponent, smallest + 960), 0)
+        elif exponent >= -SAFE_EXPONENT:
+            exponent = 0
         decimals = _decimals(known, type_) if rounding and not exponent else None
         low, high = (float(np.ldexp(x, -exponent)) for x in (known.min(), known.max()))
         return _Grid(0, 1, 1, exponent, decimals, low, high)

@@ -91,7 +91,7 @@ def nearest_correlation(matrix: np.ndarray, zeros: np.ndarray) -> np.ndarray:
         correction = positive - (current - correction)
         current = allowed(positive)
     smallest = float(np.linalg.eigvalsh(current)[0])
-    shrink = max(0.0, (FLOOR - smallest) / (1.0 - smallest))
+    shrink = (FLOOR - smallest) / (1.0 - smallest) if smallest < FLOOR else 0.0
     return (1.0 - shrink) * current + shrink * np.eye(len(current))
 
 

