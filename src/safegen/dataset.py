@@ -109,9 +109,7 @@ def _recorded_keys(ledger: Ledger, record: Record) -> list[PublicKey]:
     return [PublicKey(p.encode()) for p in pems]
 
 
-def sign(
-    path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None
-) -> Verified:
+def sign(path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None) -> Verified:
     """Sign a dataset that verifies; a further signature joins those that are there.
 
     The ledger, when it knows the dataset, remembers the key. Raises: VerificationError,

@@ -158,7 +158,7 @@ class Decision:
                 lines += _labelled("next", finding.next_step, width)
         passed = [r.finding.name for r in self.judged if r.outcome in ("pass", "audit")]
         if passed:
-            lines += [""] + _labelled("✓ passed", ", ".join(passed), width, indent=2)
+            lines += ["", *_labelled("✓ passed", ", ".join(passed), width, indent=2)]
         for waiver in self.waivers:
             lines += _labelled("waiver", f"{waiver.get('id')}: {waiver.get('status')}", width, 2)
         for note in self.notes:

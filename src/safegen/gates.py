@@ -44,7 +44,9 @@ class Books:
             opened = open_ledger(ledger, create=create)
             return cls(opened, opened.state())
         except LedgerError as error:
-            return cls(None, {"url": str(ledger or "the default ledger"), "datasets": 0}).lost(error)
+            return cls(None, {"url": str(ledger or "the default ledger"), "datasets": 0}).lost(
+                error
+            )
 
     def lost(self, error: LedgerError) -> Books:
         """These books when the ledger failed under way."""
@@ -89,7 +91,9 @@ def load_policy(policy: str | Path | Policy) -> Policy:
     return policy if isinstance(policy, Policy) else Policy.load(policy)
 
 
-def resolve_all(sources: Sequence[Any], books: Books) -> tuple[list[Source], list[SourceFacts], Books]:
+def resolve_all(
+    sources: Sequence[Any], books: Books
+) -> tuple[list[Source], list[SourceFacts], Books]:
     """Open and resolve sources; a ledger that fails under way counts as unreachable."""
     opened = [read_source(s) for s in sources]
     try:
@@ -115,7 +119,11 @@ def admit(policy: Policy, facts: Sequence[SourceFacts], books: Books) -> Decisio
 
 
 def release(
-    policy: Policy, context: Release, books: Books, subject: Sequence[str], facts: Sequence[SourceFacts]
+    policy: Policy,
+    context: Release,
+    books: Books,
+    subject: Sequence[str],
+    facts: Sequence[SourceFacts],
 ) -> Decision:
     """The decision at the release gate; recorded, allowed or not."""
     decision = _decide(

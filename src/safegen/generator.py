@@ -11,10 +11,8 @@ No shipped rule shapes (7) or splits (4) in this version; the splitter is `table
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,69 +21,39 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from safegen import gates, plugins
-from safegen.contracts import Backend, BackendOptions, Kind, Model, Scalar
+from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
+from safegen.drafting import draft
 from safegen.engines.local import sample_blocks
-from safegen.errors import (
-    SourceError,
-    TargetError,
-    UsageError,
-    VerificationError,
-)
+from safegen.errors import SourceError, TargetError, UsageError, VerificationError
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.depth import child_depth
 from safegen.lineage.evidence import SourceFacts, resolve
-from safegen.manifest import Manifest, SigningKey, digest_of
-from safegen.manifest.identity import new_ulid, now
-from safegen.manifest.model import Ancestry, ColumnEntry, GeneratorEntry, html_table
-from safegen.measure.profile import TableProfile, TableTally, matching
+from safegen.manifest import Manifest, SigningKey
+from safegen.manifest.identity import new_ulid
+from safegen.manifest.model import GeneratorEntry, html_table
+from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
+from safegen.pages import refusal_report
 from safegen.policy import Policy
+from safegen.preparation import Prepared, in_memory, pooled, prepare
 from safegen.progress import progress
-from safegen.release import IfExists, Staging, destination, page, staging
+from safegen.release import (
+    IfExists,
+    Staging,
+    destination,
+    scratch_folder,
+    staging,
+)
+from safegen.requests import Request, checked_count, checked_seed
 from safegen.statements import register
-from safegen.tables.batches import Batches
-from safegen.tables.schema import TableSchema, check_table, declared_for, infer_schema, read_declared
-from safegen.tables.sources import Source, SourceLike, read_source
+from safegen.tables.schema import TableSchema
+from safegen.tables.sources import SourceLike, read_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Generator"]
-
-MAX_ROWS = 10**12
-_SCRATCH_SECONDS = 7 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Admitted sources, pooled into one table per name, with roles."""
-
-    facts: tuple[SourceFacts, ...]
-    decision: Decision
-    schemas: Mapping[str, TableSchema]
-    real: Mapping[str, pa.Table] | None
-    kind: Kind
-    seed: int
-    doubts: tuple[str, ...] = ()
-
-    @property
-    def effective_depth(self) -> float:
-        return child_depth((s.rows, s.effective_depth) for s in self.facts)
-
-    @property
-    def depth(self) -> int:
-        return 1 + max(s.depth for s in self.facts)
-
-    @property
-    def ancestry(self) -> Ancestry:
-        attested = all(s.attested for s in self.facts) and not self.doubts
-        return "attested" if attested else "unverified"
-
-    @property
-    def lower_bound(self) -> bool:
-        return bool(self.doubts) or any(s.depth_is_lower_bound for s in self.facts)
 
 
 class Generator:
@@ -114,7 +82,7 @@ class Generator:
         self.options = _options(self._backend, options or {})
         self._ledger = ledger
         self._key = SigningKey(key) if key is not None else None
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
         self._model: Model | None = None
         self._decision: Decision | None = None
 
@@ -157,30 +125,21 @@ class Generator:
         """
         if schema is not None and metadata is not None:
             raise UsageError("give schema= or metadata=, not both")
-        seed = _seed(seed, "seed")
-        declared = read_declared(schema if schema is not None else metadata)
-        # 2
-        opened = [_in_memory(read_source(s)) for s in (source, *more_sources)]
-        opened, facts, books = gates.resolve_all(opened, self._books)
-        self._books = books
-        # 3
-        self._decision = gates.admit(self.policy, facts, books)
-        self._decision.enforce()
-        # 4
-        tables = _pooled(opened)
-        schemas = {}
-        for name, table in tables.items():
-            check_table(table, name)
-            schemas[name] = infer_schema(table, declared_for(declared, name))
-        kind: Kind = "table" if len(tables) == 1 else "tables"
-        if kind not in self._backend.kinds:
+        prepared, self._books = prepare(
+            (source, *more_sources),
+            self.policy,
+            self._books,
+            schema=schema if schema is not None else metadata,
+            seed=checked_seed(seed),
+        )
+        self._decision = prepared.decision
+        if prepared.kind not in self._backend.kinds:
             raise UsageError(
                 f"{self.backend_name} makes {', '.join(sorted(self._backend.kinds))}; the sources "
-                f"hold {len(tables)} tables"
+                f"hold {len(prepared.schemas)} tables"
             )
-        self._model = None
-        self._prepared = _Prepared(tuple(facts), self._decision, schemas, tables, kind, seed)
-        return self._decision
+        self._model, self._prepared = None, prepared
+        return prepared.decision
 
     def train(self) -> Generator:
         """Step 5: fit the backend on what `prepare` admitted."""
@@ -254,13 +213,9 @@ class Generator:
         Raises: ReleaseRefused (carries the Decision), TargetError, BackendError, UsageError.
         """
         prepared = self._ready()
-        rows, seed = _rows(rows), _seed(seed, "seed")
-        conditions = dict(conditions or {})
-        self._check_conditions(conditions)
-        if not isinstance(workers, int) or workers < 1:
-            raise UsageError("workers= is a whole number from 1 on")
-        target = destination(out, if_exists)
         request = self._request(rows, seed, conditions)
+        workers = checked_count(workers, "workers")
+        target = destination(out, if_exists)
         if if_exists == "same" and target.exists():
             return self._same(target, request)
         if self._model is None:
@@ -268,22 +223,20 @@ class Generator:
         dataset_id = new_ulid()
         depth = prepared.effective_depth
         stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": depth}
-        profiles = self._profiles(conditions)
+        profiles = request.profiles(prepared)
         keys = self._books.ledger.key_epochs() if self._books.ledger is not None else []
         with staging(target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
-            self._stage(stage, rows, seed, conditions, workers)  # 6, 7, 8
-            decision = self._judge(stage, profiles, conditions)  # 9
+            self._stage(stage, request, workers)  # 6, 7, 8
+            decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
                 if keep_report:
-                    _report(target, decision)
+                    refusal_report(target, decision)
                 decision.enforce()
             digest, lookups = stage.finish()
-            manifest = self._manifest(stage, seed, digest, decision, request)  # 10
+            manifest = self._draft(stage, request, digest, decision)  # 10
             stage.describe(manifest, [prepared.decision, decision])
-            manifest = stage.seal(
-                manifest.model_copy(update={"files": stage.files()}), self._key
-            )
+            manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
             register(self._books, manifest, lookups, self._key)
@@ -299,40 +252,31 @@ class Generator:
 
         Takes the other arguments of `generate`, and raises what it raises.
         """
-        from safegen.ledger.places import cache_folder
+        return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-        scratch = cache_folder() / "scratch"
-        _prune(scratch)
-        return self.generate(rows, scratch / new_ulid(), seed=seed, **more)
-
-    def _stage(
-        self, stage: Staging, rows: int, seed: int, conditions: dict[str, Scalar], workers: int
-    ) -> None:
+    def _stage(self, stage: Staging, request: Request, workers: int) -> None:
         assert self._model is not None
         blocks = sample_blocks(
             self._model,
             self.backend_name,
-            rows=rows,
+            rows=request.rows,
             block_rows=self._backend.block_rows,
-            seed=seed,
-            conditions=conditions or None,
+            seed=request.seed,
+            conditions=request.conditions or None,
             workers=workers,
         )
-        with progress("sampling rows", rows) as advance:
+        with progress("sampling rows", request.rows) as advance:
             for tables in blocks:
                 stage.write(tables)
                 advance(max(t.num_rows for t in tables.values()))
 
     def _judge(
-        self,
-        stage: Staging,
-        profiles: Mapping[str, TableProfile] | None,
-        conditions: Mapping[str, Scalar],
+        self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request
     ) -> Decision:
         prepared = self._ready()
         context = gates.Release(
             rows=stage.rows,
-            conditions=conditions,
+            conditions=request.conditions,
             schemas=prepared.schemas,
             real=profiles,
             staged=stage.tallies,
@@ -344,75 +288,17 @@ class Generator:
         self._decision = decision
         return decision
 
-    def _manifest(
-        self, stage: Staging, seed: int, digest: str, decision: Decision, request: str
-    ) -> Manifest:
-        prepared = self._ready()
-        decisions = [prepared.decision, decision]
-        warnings = [
-            f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings
-        ]
-        claims = []
-        if prepared.ancestry == "attested":
-            claims = [
-                {"definition": "support", "test": f.name, "observed": f.observed}
-                for f in decision.findings.values()
-                if f.rule == "support" and f.status == "met"
-            ]
-        return Manifest(
-            dataset_id=stage.dataset_id,
-            created=now(),
-            kind=prepared.kind,
-            origin="synthetic",
-            ancestry=prepared.ancestry,
-            depth=prepared.depth,
-            effective_depth=prepared.effective_depth,
-            depth_is_lower_bound=prepared.lower_bound,
-            rows=stage.rows,
-            composition={"synthetic": stage.rows, "real": 0},
-            generator=GeneratorEntry(
-                backend=self.backend_name,
-                license=self._backend.license,
-                versions=_versions(("safegen", *self._backend.packages)),
-                options=self.options.model_dump(mode="json"),
-                seed=str(seed),
-                fit_seed=str(prepared.seed),
-                reproducible=self._backend.reproducible,
-            ),
-            sources=[s.entry() for s in prepared.facts],
-            columns=[
-                ColumnEntry(name=c.name, type=c.type, role=c.role, table=table)
-                for table, schema in prepared.schemas.items()
-                for c in schema.columns
-            ],
-            policy={
-                "id": self.policy.id,
-                "version": self.policy.version,
-                "digest": self.policy.digest,
-            },
-            decisions=[d.to_json() for d in decisions],
-            safeguards={
-                rule: params.model_dump(mode="json")
-                for gate in ("admission", "release")
-                for rule, params in self.policy.at(gate).items()  # type: ignore[arg-type]
-            },
-            measurements=[
-                {
-                    "name": f.name,
-                    "observed": f.observed,
-                    "interval": list(f.interval),
-                    "n": f.n,
-                    "method": f.method,
-                }
-                for f in decision.findings.values()
-                if f.interval is not None
-            ],
-            claims=claims,
-            privacy={"dp": None, "real_rows": 0},
-            logical_digest=digest,
-            warnings=[*prepared.doubts, *warnings],
-            extra={"request": request, "table_rows": dict(stage.table_rows)},
+    def _draft(self, stage: Staging, request: Request, digest: str, decision: Decision) -> Manifest:
+        maker = GeneratorEntry(
+            backend=self.backend_name,
+            license=self._backend.license,
+            versions=self._versions,
+            options=self.options.model_dump(mode="json"),
+            seed=str(request.seed),
+            fit_seed=str(self._ready().seed),
+            reproducible=self._backend.reproducible,
         )
+        return draft(self._ready(), stage, maker, self.policy, decision, digest, request.digest)
 
     # ---- models on disk --------------------------------------------------------------------------
 
@@ -429,12 +315,11 @@ class Generator:
         document = {
             "backend": self.backend_name,
             "options": self.options.model_dump(mode="json"),
-            "kind": prepared.kind,
             "seed": str(prepared.seed),
             "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
             "facts": [f.to_json() for f in prepared.facts],
             "doubts": list(prepared.doubts),
-            "versions": _versions(("safegen", *self._backend.packages)),
+            "versions": self._versions,
         }
         path, digest = write_model(Path(folder), self._model, document)
         if self._books.ledger is not None:
@@ -489,12 +374,11 @@ class Generator:
         real = gen._find_real(facts, source)
         schemas = {n: TableSchema.model_validate(s) for n, s in document["schemas"].items()}
         gen._model = saved.load(gen._backend)
-        gen._prepared = _Prepared(
+        gen._prepared = Prepared(
             tuple(facts),
             gen._decision,
             schemas,
             real,
-            document["kind"],
             int(document["seed"]),
             tuple(document["doubts"]),
         )
@@ -510,7 +394,7 @@ class Generator:
         found = []
         for place in places:
             try:
-                opened = _in_memory(read_source(place))
+                opened = in_memory(read_source(place))
             except SourceError:
                 if source is not None:
                     raise
@@ -520,9 +404,13 @@ class Generator:
             if source is not None:
                 raise SourceError("the source given is not what the model was fitted on (digest)")
             return None
-        return _pooled([opened for opened, _ in found])
+        return pooled([opened for opened, _ in found])
 
     # ---- small things ----------------------------------------------------------------------------
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return _versions(("safegen", *self._backend.packages))
 
     @property
     def schemas(self) -> Mapping[str, TableSchema]:
@@ -534,69 +422,37 @@ class Generator:
         """The last decision that was taken."""
         return self._decision
 
-    def _ready(self) -> _Prepared:
+    def _ready(self) -> Prepared:
         if self._prepared is None:
             raise UsageError("fit the generator first: gen.fit(source)")
         return self._prepared
 
-    def _check_conditions(self, conditions: Mapping[str, Scalar]) -> None:
-        if not conditions:
-            return
-        if not self._backend.conditions:
+    def _request(self, rows: int, seed: int, conditions: Mapping[str, Scalar] | None) -> Request:
+        prepared = self._ready()
+        if conditions and not self._backend.conditions:
             raise UsageError(f"{self.backend_name} cannot take conditions")
-        names = {c.name for s in self.schemas.values() for c in s.columns}
-        unknown = sorted(set(conditions) - names)
-        if unknown:
-            raise UsageError(f"conditions name columns that are not there: {', '.join(unknown)}")
+        made_by = {
+            "backend": self.backend_name,
+            "options": self.options.model_dump(mode="json"),
+            "versions": self._versions,
+            "policy": self.policy.digest,
+        }
+        return Request.of(prepared, rows, seed, conditions or {}, made_by)
 
-    def _profiles(self, conditions: Mapping[str, Scalar]) -> dict[str, TableProfile] | None:
-        prepared = self._ready()
-        if prepared.real is None:
-            return None
-        profiles = {}
-        for name, table in prepared.real.items():
-            here = {k: v for k, v in conditions.items() if k in table.schema.names}
-            if here and not matching(table, here).num_rows:
-                raise UsageError(
-                    f"no real row meets the conditions on {', '.join(here)}; a model can only "
-                    "make up such rows, and nothing could be compared with them"
-                )
-            profiles[name] = TableProfile.of(table, prepared.schemas[name], here)
-        return profiles
-
-    def _request(self, rows: int, seed: int, conditions: Mapping[str, Scalar]) -> str:
-        """A digest of all that decides which rows come out: the key of `if_exists="same"`."""
-        prepared = self._ready()
-        return digest_of(
-            {
-                "backend": self.backend_name,
-                "options": self.options.model_dump(mode="json"),
-                "versions": _versions(("safegen", *self._backend.packages)),
-                "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
-                "sources": [f.logical_digest for f in prepared.facts],
-                "fit_seed": str(prepared.seed),
-                "seed": str(seed),
-                "rows": rows,
-                "conditions": {k: repr(v) for k, v in conditions.items()},
-                "policy": self.policy.digest,
-            }
-        )
-
-    def existing(self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any) -> (
-        Dataset | None
-    ):
+    def existing(
+        self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
+    ) -> Dataset | None:
         """What `generate(..., if_exists="same")` would keep, known before training; else None."""
         target = Path(os.path.abspath(os.fspath(out)))
-        conditions = dict(more.get("conditions") or {})
         if not target.exists():
             return None
-        return self._same(target, self._request(_rows(rows), _seed(seed, "seed"), conditions))
+        return self._same(target, self._request(rows, seed, more.get("conditions")))
 
-    def _same(self, target: Path, request: str) -> Dataset:
+    def _same(self, target: Path, request: Request) -> Dataset:
         verified = inspect_folder(
             target, None if self._key is None else [self._key.public], ledger=self._books.ledger
         )
-        if verified.manifest.extra.get("request") != request:
+        if verified.manifest.extra.get("request") != request.digest:
             raise TargetError(
                 f"{target} is a dataset, but not the one that this call would make (other source, "
                 "options, seed, rows, policy or versions); choose another place"
@@ -638,52 +494,6 @@ def _options(backend: Backend, given: Mapping[str, Any]) -> BackendOptions:
         raise UsageError(f"{backend.name}: {problems}. Its options: {known or 'none'}") from None
 
 
-def _seed(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise UsageError(f"{name}= is a whole number from 0 to 2^63 - 1")
-    return value
-
-
-def _rows(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ROWS:
-        raise UsageError(f"rows= is a whole number from 1 to {MAX_ROWS:,}")
-    return value
-
-
-def _in_memory(source: Source) -> Source:
-    """The source with its rows read once: what is digested is then what is trained on."""
-    tables = {n: Batches.of(b.table()) for n, b in source.tables.items()}
-    return replace(source, tables=tables)
-
-
-def _pooled(sources: Sequence[Source]) -> dict[str, pa.Table]:
-    """The rows of all sources, one table per name, without provenance columns."""
-    import pyarrow as pa
-
-    names = set(sources[0].tables)
-    if any(set(s.tables) != names for s in sources):
-        raise SourceError("the sources hold tables of different names")
-    pooled = {}
-    for name in sources[0].tables:
-        parts = [s.tables[name].without_provenance().table() for s in sources]
-        first = parts[0]
-        if not first.schema.names:
-            raise SourceError(f"table {name!r}: it has no columns besides the provenance columns")
-        aligned = [first.replace_schema_metadata(None)]
-        for source, part in zip(sources[1:], parts[1:], strict=True):
-            if set(part.schema.names) != set(first.schema.names):
-                raise SourceError(f"{source.uri}: its columns differ from those of the first source")
-            try:
-                cast = part.select(first.schema.names).cast(first.schema)
-            except pa.ArrowException:
-                raise SourceError(
-                    f"{source.uri}: its column types differ from those of the first source"
-                ) from None
-            aligned.append(cast.replace_schema_metadata(None))
-        pooled[name] = pa.concat_tables(aligned)
-    return pooled
-
-
 def _versions(packages: Sequence[str]) -> dict[str, str]:
     found = {}
     for package in packages:
@@ -692,24 +502,3 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _report(target: Path, decision: Decision) -> None:
-    """The findings of a refused release, as a page where the dataset would have been."""
-    path = target.with_name(f"{target.name}.refused.html")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page("safegen: release refused", decision._repr_html_()), encoding="utf-8")
-    except OSError:
-        pass  # the refusal itself is what matters, and it is raised and in the ledger
-
-
-def _prune(scratch: Path) -> None:
-    if not scratch.is_dir():
-        return
-    for folder in scratch.iterdir():
-        try:
-            if time.time() - folder.stat().st_mtime > _SCRATCH_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safegen.errors import SafegenError, TargetError, UsageError
+from safegen.ledger.places import cache_folder
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
 from safegen.manifest.check import file_leaves
-from safegen.manifest.model import FileEntry, RowGroup, html_table
+from safegen.manifest.model import FileEntry, RowGroup
 from safegen.manifest.sign import envelope_for
 from safegen.measure.profile import TableTally
+from safegen.pages import card, report
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
 from safegen.tables.cells import LookupDigest, RowsDigest, combine
 from safegen.tables.sources import TABLE
@@ -40,6 +42,7 @@ PART_ROWS = 1 << 20
 """Rows per Parquet file: sixteen row groups of 65,536, tens of megabytes at usual widths."""
 
 _MARK = ".safegen-staging-"
+_SCRATCH_SECONDS = 7 * 24 * 3600
 _ORIGIN_TYPE = pa.dictionary(pa.int8(), pa.string())
 
 
@@ -129,10 +132,8 @@ class Staging:
     def abandon(self) -> None:
         """Close what is open; the folder is removed by whoever opened it."""
         for part in list(self._parts.values()):
-            try:
+            with suppress(OSError, pa.ArrowException):
                 part.writer.close()
-            except (OSError, pa.ArrowException):
-                pass
         self._parts.clear()
 
     def finish(self) -> tuple[str, dict[str, list[str]]]:
@@ -160,9 +161,9 @@ class Staging:
 
     def describe(self, manifest: Manifest, decisions: Iterable[Any]) -> None:
         """Write the derived pages: README.md (a dataset card) and report.html."""
-        (self.folder / "README.md").write_text(_card(manifest), encoding="utf-8")
+        (self.folder / "README.md").write_text(card(manifest), encoding="utf-8")
         pages = [d._repr_html_() for d in decisions]
-        (self.folder / "report.html").write_text(_page(manifest, pages), encoding="utf-8")
+        (self.folder / "report.html").write_text(report(manifest, pages), encoding="utf-8")
 
     def seal(self, manifest: Manifest, key: SigningKey | None) -> Manifest:
         """Write the manifest, and its signature when there is a key."""
@@ -370,8 +371,8 @@ def data_entry(path: Path, name: str, table: str) -> FileEntry:
         for j in range(group.num_columns):
             column = group.column(j)
             first = column.dictionary_page_offset
-            offset = column.data_page_offset if first is None else min(first, column.data_page_offset)
-            stop = max(stop, offset + column.total_compressed_size)
+            data = column.data_page_offset
+            stop = max(stop, min(data, first or data) + column.total_compressed_size)
         spans.append((start, stop - start))
         rows.append(group.num_rows)
         end = stop
@@ -390,34 +391,10 @@ def data_entry(path: Path, name: str, table: str) -> FileEntry:
     )
 
 
-def _card(manifest: Manifest) -> str:
-    """A short dataset card with the front matter that hubs read."""
-    facts = "\n".join(f"| {k} | {v} |" for k, v in manifest.facts())
-    return (
-        "---\nannotations_creators: [machine-generated]\ntags: [synthetic, safegen]\n---\n\n"
-        f"# Synthetic dataset {manifest.dataset_id}\n\n"
-        "Made by safegen. The rows are not real. Before training on them, run\n"
-        "`safegen verify` on this folder and read `safegen.manifest.json`, which is the source of\n"
-        "truth; this page is derived from it.\n\n"
-        f"| fact | value |\n|---|---|\n{facts}\n"
-    )
-
-
-def _page(manifest: Manifest, decisions: list[str]) -> str:
-    body = html_table(f"Dataset {manifest.dataset_id}", manifest.facts()) + "".join(decisions)
-    return page("safegen report", body)
-
-
-def page(title: str, body: str) -> str:
-    """A page of its own around a piece of HTML."""
-    from html import escape
-
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{escape(title)}</title><style>body{{font-family:system-ui,sans-serif;"
-        "max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328}table{border-collapse:"
-        "collapse;margin-bottom:1.5rem}th,td{border-bottom:1px solid #d0d7de;padding:4px 12px 4px"
-        " 0;vertical-align:top}caption{font-weight:600;text-align:left;padding:8px 0}"
-        "pre{font-size:13px}</style></head><body>"
-        f"{body}</body></html>\n"
-    )
+def scratch_folder() -> Path:
+    """Where `sample` puts its datasets; those older than a week are removed from it."""
+    scratch = cache_folder() / "scratch"
+    for folder in scratch.iterdir() if scratch.is_dir() else ():
+        if _age(folder) > _SCRATCH_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    return scratch

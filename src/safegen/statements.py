@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -127,7 +126,7 @@ def derive(
     Raises: SourceError; UsageError without sources; AdmissionRefused when the ledger cannot be
     searched.
     """
-    if isinstance(sources, str | os.PathLike) or not isinstance(sources, Sequence) or not sources:
+    if not isinstance(sources, list | tuple) or not sources:
         raise UsageError("sources= is a list of one or more sources")
     signer = SigningKey(key) if key is not None else None
     books = Books.open(ledger)

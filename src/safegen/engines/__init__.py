@@ -1,1 +1,1 @@
-"""Where sampling runs. Blocks are pure functions of (model, seed, number), so it does not matter."""
+"""Where sampling runs. A block is a pure function of (model, seed, number), so it is all one."""

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -54,10 +54,9 @@ def sample_blocks(
     """
     plan = list(block_plan(rows, block_rows))
     workers = max(1, min(workers, len(plan)))
+    source: Iterator[dict[str, pa.Table]]
     if workers == 1:
-        source = (
-            model.sample(n, seed=seed, block=b, conditions=conditions) for b, n in plan
-        )
+        source = (model.sample(n, seed=seed, block=b, conditions=conditions) for b, n in plan)
     else:
         source = _by_workers(model, backend, plan, seed, conditions, workers)
     for (block, wanted), tables in zip(plan, source, strict=True):
@@ -104,7 +103,7 @@ class _Worker:
 
     def __init__(self, backend: str, folder: Path):
         self._command = [sys.executable, "-m", "safegen.engines.worker", backend, str(folder)]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> _Worker:
         path = os.pathsep.join([*(p for p in sys.path if p), os.environ.get("PYTHONPATH", "")])
@@ -118,15 +117,12 @@ class _Worker:
 
     def __exit__(self, *exc: object) -> None:
         process = self._process
-        assert process is not None
         if exc[0] is not None:
             process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         process.wait()
 
     def ask(
@@ -134,7 +130,7 @@ class _Worker:
     ) -> None:
         block, rows = task
         line = json.dumps({"block": block, "rows": rows, "seed": seed, "conditions": conditions})
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
@@ -144,7 +140,7 @@ class _Worker:
     def answer(self) -> dict[str, pa.Table]:
         import pyarrow as pa
 
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process.stdout is not None
         out = self._process.stdout
         tables = {}
         (count,) = struct.unpack("<q", self._exactly(out, 8))
@@ -163,7 +159,7 @@ class _Worker:
         return data
 
     def _lost(self) -> BackendError:
-        code = self._process.poll() if self._process else None
+        code = self._process.poll()
         return BackendError(
             f"a sampling process ended (exit {code}) before its block was done; it may have run "
             "out of memory: try fewer --workers"

@@ -40,7 +40,9 @@ class FolderCheck:
     unknown_keys: list[str] = field(default_factory=list)
 
 
-def check_folder(folder: Path, keys: Sequence[PublicKey] = (), *, deep: bool = False) -> FolderCheck:
+def check_folder(
+    folder: Path, keys: Sequence[PublicKey] = (), *, deep: bool = False
+) -> FolderCheck:
     """Check a dataset folder; every problem is listed, none is raised."""
     result = FolderCheck()
     if not folder.is_dir():

@@ -114,7 +114,7 @@ class Manifest(_Part):
     every other field, known or not.
     """
 
-    schema_: str = Field(SCHEMA, alias="schema")
+    schema_: str = Field(default=SCHEMA, alias="schema")
     dataset_id: str = Field(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")
     created: str
     statement: Literal["release", "attestation", "derivation"] = "release"

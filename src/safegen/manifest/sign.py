@@ -7,7 +7,6 @@ envelope that names a key by another id is refused: an id is never a mere label.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from safegen.manifest.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, pars
 from safegen.manifest.model import MANIFEST_NAME, Manifest
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 __all__ = [
     "PublicKey",
@@ -64,7 +63,7 @@ class PublicKey:
         return cls(_read_key_file(path))
 
     def sslib(self) -> SSlibKey:
-        from securesystemslib.signer import SSlibKey
+        from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
         return SSlibKey.from_crypto(self._key, keyid=self.id)
 
@@ -157,7 +156,7 @@ def envelope_for(manifest: Manifest, key: SigningKey, existing: bytes | None = N
     Raises: ManifestError when it does not.
     """
     from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import CryptoSigner
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
     payload = canonical_bytes(_statement(manifest))
     envelope = Envelope(payload, PAYLOAD_TYPE, {})

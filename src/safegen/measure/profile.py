@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-
 from safegen.errors import SourceError
 from safegen.tables.schema import Column, TableSchema
 
@@ -73,12 +72,14 @@ def _levels(array: pa.Array | pa.ChunkedArray) -> Counter[Any]:
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column of the real rows: n, missing, and levels or bounds with their tails."""
+    """One column of the real rows: n, missing, levels or tails within the conditions asked for;
+    and the bounds (`low`, `high`, all `known` levels) of the whole source."""
 
     column: Column
     rows: int
     missing: int
     levels: dict[Any, int] | None = None
+    known: frozenset[Any] = frozenset()
     low: Any = None
     high: Any = None
     tails: dict[str, tuple[Any, int]] = field(default_factory=dict)
@@ -91,7 +92,9 @@ class ColumnProfile:
         return self.column.kind not in ("id", "personal")
 
     @classmethod
-    def of(cls, column: Column, array: pa.ChunkedArray, tail: float) -> ColumnProfile:
+    def of(
+        cls, column: Column, array: pa.ChunkedArray, whole: pa.ChunkedArray, tail: float
+    ) -> ColumnProfile:
         rows, absent = len(array), missing(array)
         values = numbers(array)
         common: dict[str, Any] = {"column": column, "rows": rows, "missing": absent}
@@ -102,15 +105,22 @@ class ColumnProfile:
             top = max(counts.values())
             if len(counts) > MAX_LEVELS:
                 return cls(**common, top=top, constant=False)
-            ordered = dict(counts.most_common())
-            return cls(**common, levels=ordered, top=top, constant=len(counts) == 1)
+            return cls(
+                **common,
+                levels=dict(counts.most_common()),
+                known=frozenset(_levels(whole)),
+                top=top,
+                constant=len(counts) == 1,
+            )
         distinct, counted = np.unique(values, return_counts=True)
+        everything = numbers(whole)
+        assert everything is not None
         low_cut = np.quantile(values, tail, method="higher")
         high_cut = np.quantile(values, 1 - tail, method="lower")
         return cls(
             **common,
-            low=distinct[0],
-            high=distinct[-1],
+            low=everything.min(),
+            high=everything.max(),
             # The cut itself belongs to the tail only when it is not a point mass.
             tails={
                 "low": (low_cut, int((values < low_cut).sum())),
@@ -140,7 +150,8 @@ class TableProfile:
         """Profile the rows that meet the conditions. Raises: SourceError for an unknown column."""
         kept = matching(table, conditions or {})
         columns = {
-            c.name: ColumnProfile.of(c, kept.column(c.name), tail) for c in schema.columns
+            c.name: ColumnProfile.of(c, kept.column(c.name), table.column(c.name), tail)
+            for c in schema.columns
         }
         return cls(kept.num_rows, table.schema, columns)
 
@@ -189,8 +200,10 @@ class ColumnTally:
         values = numbers(array)
         if values is None:
             counts = _levels(array)
-            self.several = self.several or len(counts) > 1 or bool(
-                self.low is not None and counts and next(iter(counts)) != self.low
+            self.several = (
+                self.several
+                or len(counts) > 1
+                or bool(self.low is not None and counts and next(iter(counts)) != self.low)
             )
             if counts and self.low is None:
                 self.low = next(iter(counts))
@@ -198,7 +211,7 @@ class ColumnTally:
                 for level, count in counts.items():
                     if level in profile.levels:
                         self.levels[level] += count
-                    else:
+                    elif level not in profile.known:
                         self.outside += count
             return
         if not len(values):

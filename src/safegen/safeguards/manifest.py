@@ -20,9 +20,7 @@ class ManifestComplete:
         return ()
 
     def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
-        tagged = sum(
-            count for tally in context.in_band.values() for count in tally.values()
-        )
+        tagged = sum(count for tally in context.in_band.values() for count in tally.values())
         complete = tagged == context.rows and context.rows > 0
         findings = [
             Finding(

@@ -137,8 +137,6 @@ def _missing_shares(
             continue
         if profile.missing == profile.rows and tally.missing == tally.rows:
             continue
-        low, high = difference_interval(
-            tally.missing, tally.rows, profile.missing, profile.rows
-        )
+        low, high = difference_interval(tally.missing, tally.rows, profile.missing, profile.rows)
         gap = tally.missing / max(tally.rows, 1) - profile.missing / max(profile.rows, 1)
         yield f"{table}.{profile.column.name}", gap, low, high, tally.rows

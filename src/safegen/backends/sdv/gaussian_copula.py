@@ -239,7 +239,8 @@ def _sdv_copula(columns: Sequence[np.ndarray], families: Sequence[str]) -> Any:
         default_distribution="norm",
         numerical_distributions=dict(zip(names, families, strict=True)),
     )
-    synthesizer.fit({"t": pd.DataFrame(dict(zip(names, columns, strict=True)))})
+    frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    synthesizer.fit_processed_data({"t": frame})  # plain floats: nothing to validate or transform
     copula = synthesizer._model
     if list(copula.columns) != names:
         raise ValueError("SDV changed the columns")

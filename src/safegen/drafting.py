@@ -1,0 +1,86 @@
+"""Step 10: the manifest of a release, drawn up from what was admitted, staged and decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safegen.decision import Decision
+from safegen.manifest import Manifest
+from safegen.manifest.identity import now
+from safegen.manifest.model import ColumnEntry, GeneratorEntry
+from safegen.policy import Policy
+from safegen.preparation import Prepared
+from safegen.release import Staging
+
+__all__ = ["draft"]
+
+
+def draft(
+    prepared: Prepared,
+    stage: Staging,
+    maker: GeneratorEntry,
+    policy: Policy,
+    decision: Decision,
+    digest: str,
+    request: str,
+) -> Manifest:
+    """A manifest without its files, which are listed when all of them are written."""
+    decisions = [prepared.decision, decision]
+    return Manifest(
+        dataset_id=stage.dataset_id,
+        created=now(),
+        kind=prepared.kind,
+        origin="synthetic",
+        ancestry=prepared.ancestry,
+        depth=prepared.depth,
+        effective_depth=prepared.effective_depth,
+        depth_is_lower_bound=prepared.lower_bound,
+        rows=stage.rows,
+        composition={"synthetic": stage.rows, "real": 0},
+        generator=maker,
+        sources=[s.entry() for s in prepared.facts],
+        columns=[
+            ColumnEntry(name=c.name, type=c.type, role=c.role, table=table)
+            for table, schema in prepared.schemas.items()
+            for c in schema.columns
+        ],
+        policy={"id": policy.id, "version": policy.version, "digest": policy.digest},
+        decisions=[d.to_json() for d in decisions],
+        safeguards={
+            rule: params.model_dump(mode="json")
+            for rule, params in {**policy.at("admission"), **policy.at("release")}.items()
+        },
+        measurements=[
+            {
+                "name": f.name,
+                "observed": f.observed,
+                "interval": list(f.interval),
+                "n": f.n,
+                "method": f.method,
+            }
+            for f in decision.findings.values()
+            if f.interval is not None
+        ],
+        claims=_claims(prepared, decision),
+        privacy={"dp": None, "real_rows": 0},
+        logical_digest=digest,
+        warnings=[
+            *prepared.doubts,
+            *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),
+        ],
+        extra={"request": request, "table_rows": dict(stage.table_rows)},
+    )
+
+
+def _claims(prepared: Prepared, decision: Decision) -> list[dict[str, Any]]:
+    """Which definition of collapse is claimed not to have happened, and by which test.
+
+    What was trained on unattested data makes no claims (law 2).
+    """
+    if prepared.ancestry != "attested":
+        return []
+    return [
+        {"definition": "support", "test": f.name, "observed": f.observed}
+        for f in decision.findings.values()
+        if f.rule == "support" and f.status == "met"
+    ]

@@ -1,0 +1,122 @@
+"""Steps 1 to 4 of the journey: sources are resolved, admitted, pooled and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from safegen import gates
+from safegen.contracts import Kind
+from safegen.decision import Decision
+from safegen.errors import SourceError
+from safegen.gates import Books
+from safegen.lineage.depth import child_depth
+from safegen.lineage.evidence import SourceFacts
+from safegen.manifest.model import Ancestry
+from safegen.policy import Policy
+from safegen.tables.batches import Batches
+from safegen.tables.schema import (
+    TableSchema,
+    check_table,
+    declared_for,
+    infer_schema,
+    read_declared,
+)
+from safegen.tables.sources import Source, SourceLike, read_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Prepared", "in_memory", "pooled", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Admitted sources, pooled into one table per name, with roles. `real` is None when a model
+    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven."""
+
+    facts: tuple[SourceFacts, ...]
+    decision: Decision
+    schemas: Mapping[str, TableSchema]
+    real: Mapping[str, pa.Table] | None
+    seed: int
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return "table" if len(self.schemas) == 1 else "tables"
+
+    @property
+    def effective_depth(self) -> float:
+        """Of what a model trained on these sources puts out."""
+        return child_depth((s.rows, s.effective_depth) for s in self.facts)
+
+    @property
+    def depth(self) -> int:
+        return 1 + max(s.depth for s in self.facts)
+
+    @property
+    def ancestry(self) -> Ancestry:
+        attested = all(s.attested for s in self.facts) and not self.doubts
+        return "attested" if attested else "unverified"
+
+    @property
+    def lower_bound(self) -> bool:
+        return bool(self.doubts) or any(s.depth_is_lower_bound for s in self.facts)
+
+
+def prepare(
+    sources: Sequence[SourceLike], policy: Policy, books: Books, *, schema: Any, seed: int
+) -> tuple[Prepared, Books]:
+    """Resolve, admit, pool and type the sources. The books come back as they turned out.
+
+    Raises: AdmissionRefused, SourceError.
+    """
+    declared = read_declared(schema)
+    opened = [in_memory(read_source(s)) for s in sources]
+    opened, facts, books = gates.resolve_all(opened, books)
+    decision = gates.admit(policy, facts, books)
+    decision.enforce()
+    tables = pooled(opened)
+    schemas = {}
+    for name, table in tables.items():
+        check_table(table, name)
+        schemas[name] = infer_schema(table, declared_for(declared, name))
+    return Prepared(tuple(facts), decision, schemas, tables, seed), books
+
+
+def in_memory(source: Source) -> Source:
+    """The source with its rows read once: what is digested is then what is trained on."""
+    tables = {n: Batches.of(b.table()) for n, b in source.tables.items()}
+    return replace(source, tables=tables)
+
+
+def pooled(sources: Sequence[Source]) -> dict[str, pa.Table]:
+    """The rows of all sources, one table per name, without provenance columns."""
+    import pyarrow as pa
+
+    names = set(sources[0].tables)
+    if any(set(s.tables) != names for s in sources):
+        raise SourceError("the sources hold tables of different names")
+    found = {}
+    for name in sources[0].tables:
+        parts = [s.tables[name].without_provenance().table() for s in sources]
+        first = parts[0]
+        if not first.schema.names:
+            raise SourceError(f"table {name!r}: it has no columns besides the provenance columns")
+        aligned = [first.replace_schema_metadata(None)]
+        for source, part in zip(sources[1:], parts[1:], strict=True):
+            if set(part.schema.names) != set(first.schema.names):
+                raise SourceError(
+                    f"{source.uri}: its columns differ from those of the first source"
+                )
+            try:
+                cast = part.select(first.schema.names).cast(first.schema)
+            except pa.ArrowException:
+                raise SourceError(
+                    f"{source.uri}: other column types than the first source"
+                ) from None
+            aligned.append(cast.replace_schema_metadata(None))
+        found[name] = pa.concat_tables(aligned)
+    return found

@@ -1,0 +1,91 @@
+"""What a caller asks of a fitted generator: rows, seed, conditions, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safegen.errors import UsageError
+from safegen.manifest import digest_of
+from safegen.measure.profile import TableProfile, matching
+from safegen.preparation import Prepared
+
+if TYPE_CHECKING:
+    from safegen.contracts import Scalar
+
+__all__ = ["Request", "checked_count", "checked_seed"]
+
+MAX_ROWS = 10**12
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request. `digest` covers all that decides which rows come out, so that an equal
+    digest means an equal dataset: the key of `if_exists="same"`."""
+
+    rows: int
+    seed: int
+    conditions: dict[str, Scalar]
+    digest: str
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        rows: Any,
+        seed: Any,
+        conditions: Mapping[str, Scalar],
+        made_by: Mapping[str, Any],
+    ) -> Request:
+        """Raises: UsageError for rows, a seed or conditions that cannot be meant."""
+        rows = checked_count(rows, "rows")
+        seed = checked_seed(seed)
+        names = {c.name for s in prepared.schemas.values() for c in s.columns}
+        unknown = sorted(set(conditions) - names)
+        if unknown:
+            raise UsageError(f"conditions name columns that are not there: {', '.join(unknown)}")
+        digest = digest_of(
+            {
+                **made_by,
+                "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
+                "sources": [f.logical_digest for f in prepared.facts],
+                "fit_seed": str(prepared.seed),
+                "seed": str(seed),
+                "rows": rows,
+                "conditions": {k: repr(v) for k, v in conditions.items()},
+            }
+        )
+        return cls(rows, seed, dict(conditions), digest)
+
+    def profiles(self, prepared: Prepared) -> dict[str, TableProfile] | None:
+        """The real rows within the conditions, by table; None when the real rows are not here.
+
+        Raises: UsageError when no real row meets the conditions.
+        """
+        if prepared.real is None:
+            return None
+        profiles = {}
+        for name, table in prepared.real.items():
+            here = {k: v for k, v in self.conditions.items() if k in table.schema.names}
+            if here and not matching(table, here).num_rows:
+                raise UsageError(
+                    f"no real row meets the conditions on {', '.join(here)}; a model can only "
+                    "make up such rows, and nothing could be compared with them"
+                )
+            profiles[name] = TableProfile.of(table, prepared.schemas[name], here)
+        return profiles
+
+
+def checked_count(value: Any, name: str) -> int:
+    """A number of rows or of processes. Raises: UsageError for what is not one."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ROWS:
+        raise UsageError(f"{name}= is a whole number from 1 to {MAX_ROWS:,}")
+    return value
+
+
+def checked_seed(value: Any) -> int:
+    """A seed. Raises: UsageError for anything but a whole number below 2^63."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UsageError("seed= is a whole number from 0 to 2^63 - 1")
+    return value

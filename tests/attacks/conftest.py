@@ -1,0 +1,76 @@
+"""One real dataset for all attacks, made once, with every folder of the user's kept out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from forging import World
+
+import safegen
+from safegen.demo import find_data
+
+REAL_ROWS = 8_000
+RELEASED_ROWS = 3_000
+
+
+def _real_rows() -> pd.DataFrame:
+    place, _ = find_data()
+    if place.suffix == ".csv":  # scikit-learn's table begins with a line of counts
+        frame = pd.read_csv(place, skiprows=1, header=None)
+        return frame.set_axis([f"x{i:02d}" for i in range(frame.shape[1])], axis=1)
+    frame = pd.read_parquet(place)
+    return frame.sample(min(REAL_ROWS, len(frame)), random_state=1).reset_index(drop=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's folders for this session: the real ledger is never touched."""
+    place = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(place / name))
+        for name in ("SAFEGEN_LEDGER", "SAFEGEN_DEBUG", "SAFEGEN_ORG"):
+            patch.delenv(name, raising=False)
+        yield place
+
+
+@pytest.fixture(scope="session")
+def world(home: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Attested real rows, a fitted and saved generator, and its release."""
+    place = tmp_path_factory.mktemp("world")
+    real = place / "real.parquet"
+    _real_rows().to_parquet(real)
+    safegen.attest(real, by="an attack test")
+    generator = safegen.Generator("sdv.gaussian_copula", policy="baseline").fit(real)
+    model = generator.save(place / "model")
+    return World(real, generator, model, generator.generate(RELEASED_ROWS, place / "released"))
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key; its public half is beside it."""
+    from safegen.manifest import new_key
+
+    path = tmp_path_factory.mktemp("keys") / "ours"
+    new_key(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def other_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody else's private key."""
+    from safegen.manifest import new_key
+
+    path = tmp_path_factory.mktemp("keys") / "theirs"
+    new_key(path)
+    return path
+
+
+@pytest.fixture
+def no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another machine: nobody's ledger is there."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+    return tmp_path / "elsewhere"
