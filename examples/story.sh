@@ -4,7 +4,8 @@
 #     examples/story.sh [FOLDER]
 #
 # Works on the Adult table where a package here ships it, else on scikit-learn's breast-cancer
-# table. Everything, the ledger included, stays in FOLDER (default: a new temporary folder).
+# table. All of it, the ledger included, stays in FOLDER (default: a new temporary folder); only the
+# ledger's key lies in your config folder.
 set -euo pipefail
 
 folder=${1:-$(mktemp -d -t safegen-story-XXXXXX)}

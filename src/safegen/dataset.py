@@ -84,7 +84,7 @@ def inspect_folder(
         problems.append(
             f"signed by a key that is not known here ({ids}); name it with --trusted-key KEY.pub"
         )
-    if trusted_keys and not first.signed:
+    if trusted_keys is not None and not first.signed:
         problems.append("not signed, and a signature by a trusted key was asked for")
     if deep and first.manifest is not None and not problems:
         problems += _content_problems(folder, first.manifest)
@@ -117,13 +117,13 @@ def sign(path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None) -
     """
     folder, signer = Path(path), SigningKey(key)
     books = existing_ledger(ledger)
-    manifest = check_folder(folder).manifest
-    envelope = read_envelope(folder / SIGNATURE_NAME)
-    if envelope is None or books is not None:
-        manifest = inspect_folder(folder, ledger=books).manifest
-    if manifest is None:
-        raise VerificationError([f"{folder}: no manifest that can be read"])
-    data = envelope_for(manifest, signer, envelope)
+    check = check_folder(folder)
+    manifest = check.manifest
+    if manifest is None or check.problems:
+        raise VerificationError([f"{folder}: {p}" for p in check.problems])
+    if books is not None:
+        inspect_folder(folder, ledger=books)
+    data = envelope_for(manifest, signer, read_envelope(folder / SIGNATURE_NAME))
     try:
         write_whole(folder / SIGNATURE_NAME, data)
     except OSError as error:
@@ -162,17 +162,15 @@ def verify(
 def existing_ledger(ledger: Any = None) -> Ledger | None:
     """The ledger, if it is there. A default one that nobody has made yet is None, not made.
 
-    Raises: LedgerError when a ledger was named and cannot be opened.
+    Raises: LedgerError when a ledger was named, or is there, and cannot be opened.
     """
     from safegen.ledger import open_ledger
+    from safegen.ledger.places import ledger_path
 
     named = ledger is not None or bool(os.environ.get("SAFEGEN_LEDGER"))
-    try:
-        return open_ledger(ledger, create=False)
-    except LedgerError:
-        if named:
-            raise
+    if not named and not os.path.lexists(ledger_path(None)):
         return None
+    return open_ledger(ledger, create=False)
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from safegen.contracts import Backend, Model
 from safegen.errors import ManifestError, TargetError, VerificationError
+from safegen.lineage.evidence import SourceFacts
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
 from safegen.release import file_entry
 
@@ -96,16 +97,21 @@ def read_model(folder: Path) -> ModelFolder:
     problems = []
     if digest != document.get("digest"):
         problems.append(f"{path}: edited (its self-digest does not match)")
-    listed = {str(f.get("path")): f.get("sha256") for f in document["files"]}
+    try:
+        listed = {str(f["path"]): f["sha256"] for f in document["files"]}
+        for facts in document["facts"]:
+            SourceFacts.from_json(facts)
+    except (AttributeError, KeyError, TypeError):
+        raise VerificationError([f"{path}: not a description that this version wrote"]) from None
     found = {
         p.relative_to(folder).as_posix(): p
         for p in sorted(folder.rglob("*"))
-        if not p.is_dir() and p != path
+        if (p.is_symlink() or not p.is_dir()) and p != path
     }
     problems += [f"{name}: missing" for name in listed if name not in found]
     for name, file in found.items():
-        if file.is_symlink():
-            problems.append(f"{name}: a link")
+        if file.is_symlink() or not file.is_file():
+            problems.append(f"{name}: not a plain file")
         elif name not in listed:
             problems.append(f"{name}: not in the model's list")
         elif file_entry(file, name).sha256 != listed[name]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.measure.profile import TableProfile
 
 if TYPE_CHECKING:
+    from safegen.contracts import Model
     from safegen.generator import Generator
 
 __all__ = ["plan"]
@@ -17,26 +18,34 @@ _PILOT_ROWS = 2_000
 
 
 def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
-    """Facts about a run of `rows` rows by a prepared generator, from a pilot fit on few rows.
+    """Facts about a run of `rows` rows by a prepared generator, from pilot fits on few rows.
 
-    Time is extrapolated in proportion to rows from one pilot on this machine; it is a forecast,
+    Time is extrapolated from pilot fits on at most 2,000 rows, on this machine; it is a forecast,
     not a bound.
     """
     prepared = gen._ready()
     assert prepared.real is not None
     real = sum(t.num_rows for t in prepared.real.values())
-    pilot = {n: t.slice(0, _PILOT_ROWS) for n, t in prepared.real.items()}
-    used = sum(t.num_rows for t in pilot.values())
-    start = time.perf_counter()
-    model = gen._backend.fit(pilot, prepared.schemas, gen.options, seed=prepared.seed)
-    fitted = time.perf_counter()
+
+    def fit(most: int) -> tuple[Model, int, float]:
+        pilot = {n: t.slice(0, most) for n, t in (prepared.real or {}).items()}
+        start = time.perf_counter()
+        model = gen._backend.fit(pilot, prepared.schemas, gen.options, seed=prepared.seed)
+        return model, sum(t.num_rows for t in pilot.values()), time.perf_counter() - start
+
+    fit(_PILOT_ROWS // 4)  # imports the backend's library, which no row is to blame for
+    _, few, short = fit(_PILOT_ROWS // 4)
+    model, used, fitted = fit(_PILOT_ROWS)
+    per_row = max(fitted - short, 0.0) / (used - few) if used > few else 0.0
     drawn = min(rows, gen._backend.block_rows)
+    model.sample(min(drawn, 1), seed=0, block=0)
+    start = time.perf_counter()
     model.sample(drawn, seed=0, block=0)
-    done = time.perf_counter()
+    sampled = time.perf_counter() - start
     facts = [
         ("sources", f"{real:,} rows, admitted by {gen.policy.id}"),
-        ("fit, forecast", f"about {(fitted - start) * real / used:.1f} s"),
-        ("sample, forecast", f"about {(done - fitted) * rows / drawn:.1f} s in one process"),
+        ("fit, forecast", _about(fitted + per_row * (real - used))),
+        ("sample, forecast", f"{_about(sampled * rows / drawn)} in one process"),
         ("memory so far", f"{_peak_mib():,.0f} MiB at most; it does not grow with --rows"),
     ]
     support = gen.policy.at("release").get("support")
@@ -60,6 +69,12 @@ def _power(gen: Generator, rows: int, params: Any) -> str:
     if len(judged) < len(counts):
         text += f"; all of them from {int(params.min_expected / min(counts)) + 1:,} rows on"
     return text
+
+
+def _about(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
 def _peak_mib() -> float:

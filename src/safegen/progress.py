@@ -17,7 +17,10 @@ _EVERY = 30.0
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function to call with the number of steps done since the last call."""
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if (notebook := _in_notebook()) is not None:
+        yield notebook(what, total)
+        return
+    if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -42,3 +45,27 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             _LOG.info("%s: %s of %s", what, f"{done:,}", f"{total:,}")
 
     yield advance
+
+
+def _in_notebook() -> Callable[[str, int], Callable[[int], None]] | None:
+    """How to show progress in a Jupyter kernel: one line that changes; None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    def line(what: str, total: int) -> Callable[[int], None]:
+        handle = display(  # type: ignore[no-untyped-call]
+            {"text/plain": f"{what}: 0 of {total:,}"}, raw=True, display_id=True
+        )
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            handle.update({"text/plain": f"{what}: {done:,} of {total:,}"}, raw=True)
+
+        return advance
+
+    return line

@@ -91,7 +91,8 @@ def attest(
         statement="attestation",
         kind="table" if len(opened.tables) == 1 else "tables",
         origin=origin,
-        ancestry="attested",
+        # Who states that rows are synthetic does not know what real rows stand behind them.
+        ancestry=facts.ancestry if synthetic else "attested",
         depth=max(1, facts.depth) if synthetic else 0,
         effective_depth=max(1.0, facts.effective_depth) if synthetic else 0.0,
         depth_is_lower_bound=synthetic,

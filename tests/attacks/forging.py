@@ -102,7 +102,7 @@ def unmet(decision: Decision) -> set[str]:
 
 def is_refused_as_synthetic(decision: Decision) -> bool:
     """Whether it is refused for what it is, and not for some other reason."""
-    return not decision.allowed and "lineage.depth" in unmet(decision)
+    return not decision.allowed and "lineage/depth" in unmet(decision)
 
 
 def document(folder: Path, name: str = MANIFEST_NAME) -> dict[str, Any]:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from safegen.cli import data, demo, generate, keys, ledger, policy
-from safegen.cli.output import fail
+from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
 
@@ -49,18 +51,34 @@ app.add_typer(ledger.app, name="ledger")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    import click
-
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in arguments:  # wherever it stands
-        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    if arguments is None and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a library's warning may quote values of the data
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a sign is no failure
+    log = logging.getLogger("safegen")
+    if not log.handlers:
+        log.addHandler(_Say())
+        log.setLevel(logging.INFO)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    before = os.environ.get("SAFEGEN_DEBUG")
+    if "--debug" in words:  # wherever it stands
+        words = ["--debug", *(w for w in words if w != "--debug")]
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        code = fail(KeyboardInterrupt())
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = app(args=words, standalone_mode=False)
+        sys.stdout.flush()
     except BaseException as error:
-        code = fail(error)
+        code = fail(error, as_json="--json" in words)
+    finally:
+        if before is None:
+            os.environ.pop("SAFEGEN_DEBUG", None)
+        else:
+            os.environ["SAFEGEN_DEBUG"] = before
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Say(logging.Handler):
+    """What safegen logs (progress, every 30 s) as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"safegen: {record.getMessage()}")

@@ -14,6 +14,7 @@ from safegen.cli.output import (
     PolicyOption,
     SourcesArgument,
     parse_sources,
+    printable,
     show,
     show_decision,
     show_json,
@@ -137,7 +138,9 @@ def attest(
     return 0
 
 
-def inspect(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> int:
+def inspect(
+    source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False
+) -> int:
     """Show what is known about data: digests, origin, depth and every piece of evidence."""
     from safegen.dataset import existing_ledger
     from safegen.lineage.evidence import resolve
@@ -152,7 +155,10 @@ def inspect(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOp
         return 0
     rows: list[tuple[str, str]] = [
         ("source", facts.uri),
-        ("tables", "; ".join(f"{n}: {len(b.schema.names)} columns" for n, b in opened.tables.items())),
+        (
+            "tables",
+            "; ".join(f"{n}: {len(b.schema.names)} columns" for n, b in opened.tables.items()),
+        ),
         ("rows", f"{facts.rows:,}"),
         ("origin", f"{facts.origin}, ancestry {facts.ancestry}"),
         (
@@ -170,7 +176,9 @@ def inspect(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOp
     return 0
 
 
-def lineage(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False) -> int:
+def lineage(
+    source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False
+) -> int:
     """Draw what a dataset was made from, as far back as manifests and the ledger know."""
     from safegen.dataset import existing_ledger
     from safegen.lineage.descent import ancestors
@@ -192,16 +200,8 @@ def lineage(source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOp
     return 0
 
 
-def _draw(tree: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-    from rich.tree import Tree
-
-    def branch(node: dict[str, Any], parent: Any) -> Any:
-        label = Text(str(node["label"]), style={"real": "green"}.get(node["origin"], "yellow"))
-        here = Tree(label) if parent is None else parent.add(label)
-        for child in node["sources"]:
-            branch(child, here)
-        return here
-
-    Console(highlight=False).print(branch(tree, None), soft_wrap=True)
+def _draw(node: dict[str, Any], first: str = "", rest: str = "") -> None:
+    show(first + printable(str(node["label"])))
+    for i, source in enumerate(node["sources"], 1):
+        last = i == len(node["sources"])
+        _draw(source, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))

@@ -34,7 +34,7 @@ def demo(
         rows,
         step=show,
         facts=facts,
-        verdict=lambda decision: show("\n" + paint(decision.to_text())),
+        verdict=lambda decision: show("\n" + paint(decision)),
     )
     show(f"\nThat refusal was the point: {manifest.rows:,} synthetic rows stay out of training.")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -19,7 +19,10 @@ from safegen.cli.output import (
     show_json,
     table,
 )
-from safegen.errors import UsageError
+from safegen.errors import TargetError, UsageError
+
+if TYPE_CHECKING:
+    from safegen.decision import Decision
 
 BackendOption = Annotated[
     str, typer.Option("--backend", "-b", help="The generator family (safegen backends).")
@@ -61,11 +64,16 @@ def _options(given: list[str] | None) -> dict[str, Any]:
 
 def _conditions(gen: Any, given: list[str] | None) -> dict[str, Any]:
     """Condition values read as their column's kind asks: text stays text."""
+    from safegen.tables.schema import nearest
+
     kinds = {c.name: c.kind for s in gen.schemas.values() for c in s.columns}
-    return {
-        name: _json_or_text(value) if kinds.get(name) in ("numeric", "boolean") else value
-        for name, value in _pairs(given, "--condition").items()
-    }
+    conditions: dict[str, Any] = {}
+    for name, value in _pairs(given, "--condition").items():
+        if name not in kinds:
+            raise UsageError(f"--condition: no column {name!r}{nearest(name, list(kinds))}")
+        text = value.lower() if kinds[name] == "boolean" else value
+        conditions[name] = _json_or_text(text) if kinds[name] in ("numeric", "boolean") else value
+    return conditions
 
 
 def generate(
@@ -104,6 +112,7 @@ def generate(
 ) -> int:
     """Make a synthetic dataset with its manifest from real data (or from a saved model)."""
     from safegen.generator import Generator
+    from safegen.requests import MAX_ROWS
     from safegen.planning import plan
     from safegen.release import destination
 
@@ -113,8 +122,14 @@ def generate(
         raise UsageError("say how many rows (--rows N) and where they go (--out DIR)")
     if not sources and model is None:
         raise UsageError("name the data to learn from, or a fitted model (--model DIR)")
-    if rows < 1:
-        raise UsageError("--rows is a whole number from 1 on")
+    if not 1 <= rows <= MAX_ROWS:
+        raise UsageError(f"--rows is a whole number from 1 to {MAX_ROWS:,}")
+    if if_exists not in ("error", "same", "version"):
+        raise UsageError("--if-exists is error, same or version")
+    if workers < 1:
+        raise UsageError("--workers is a whole number from 1 on")
+    if model is not None and dry_run:
+        raise UsageError("--dry-run forecasts a fit; a saved model (--model) is fitted already")
     exists = cast(Literal["error", "same", "version"], if_exists)
     if out is not None:
         destination(out, exists)  # before hours of work
@@ -126,9 +141,9 @@ def generate(
         gen = Generator(backend, policy, options=_options(set_), ledger=ledger, key=key)
         read = parse_sources(sources or [])
         decision = gen.prepare(*read, schema=schema, seed=fit_seed)
-        for reason in decision.warnings:
-            say(f"warning: {reason.finding.observed}. {reason.finding.next_step or ''}".rstrip())
+        _say_warnings(decision)
         _say_roles(gen)
+        conditions = _conditions(gen, condition)  # a wrong one is told before the fit
         if dry_run:
             forecast = plan(gen, rows)
             if as_json:
@@ -137,9 +152,7 @@ def generate(
                 table(forecast)
             return 0
         if out is not None and if_exists == "same":
-            found = gen.existing(
-                rows, out, seed=seed, conditions=_conditions(gen, condition) or None
-            )
+            found = gen.existing(rows, out, seed=seed, conditions=conditions or None)
         if found is None:
             gen.train()
     if found is None:
@@ -175,11 +188,10 @@ def fit(
     from safegen.generator import Generator
 
     if Path(save).exists():
-        raise UsageError(f"{save} exists; a model is never overwritten")
+        raise TargetError(f"{save} exists; a model is never overwritten")
     gen = Generator(backend, policy, options=_options(set_), ledger=ledger)
     decision = gen.prepare(*parse_sources(sources), schema=schema, seed=fit_seed)
-    for reason in decision.warnings:
-        say(f"warning: {reason.finding.observed}. {reason.finding.next_step or ''}".rstrip())
+    _say_warnings(decision)
     _say_roles(gen)
     path = gen.train().save(save)
     if as_json:
@@ -187,6 +199,13 @@ def fit(
     else:
         show(str(path))
     return 0
+
+
+def _say_warnings(decision: Decision) -> None:
+    for reason in decision.warnings:
+        say(f"warning: {reason.finding.observed}")
+        if reason.finding.next_step:
+            say(f"  next: {reason.finding.next_step}")
 
 
 def _say_roles(gen: Any) -> None:

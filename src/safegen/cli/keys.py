@@ -18,7 +18,9 @@ def add_to(app: typer.Typer) -> None:
 
 @keys.command("new")
 def new(
-    path: Annotated[str, typer.Argument(help="The private key's file; PATH.pub is the public one.")],
+    path: Annotated[
+        str, typer.Argument(help="The private key's file; PATH.pub is the public one.")
+    ],
 ) -> int:
     """Make an Ed25519 key pair (PEM; the private half readable by its owner only)."""
     from safegen.manifest import new_key

@@ -26,13 +26,15 @@ def list_(
     books = open_ledger(ledger, create=False)
     if decisions:
         entries = [
-            {"seq": e.seq, "time": e.time, "kind": e.kind, "what": _what(e.payload)}
+            {"seq": str(e.seq), "time": e.time, "kind": e.kind, "what": _what(e.payload)}
             for e in books.log()
         ]
         if as_json:
             show_json(entries)
         else:
-            table((f"{e['seq']}", f"{e['time']}  {e['kind']:<10} {e['what']}") for e in entries)
+            table(
+                (e["seq"], f"{e['time'][:19]}  {e['kind']:<11} {e['what']}") for e in entries
+            )
         return 0
     records = list(books.records())
     if as_json:
@@ -55,7 +57,9 @@ def _what(payload: dict[str, object]) -> str:
     if "allowed" in payload:
         policy = payload.get("policy")
         name = policy.get("id") if isinstance(policy, dict) else ""
-        return f"{'allowed' if payload['allowed'] else 'REFUSED'} at {payload.get('gate')} by {name}"
+        return (
+            f"{'allowed' if payload['allowed'] else 'REFUSED'} at {payload.get('gate')} by {name}"
+        )
     return str(payload.get("dataset_id") or payload.get("digest") or "")
 
 

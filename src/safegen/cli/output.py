@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.errors import Refused, SafegenError, debugging, upstream
+from safegen.errors import Refused, SafegenError, UsageError, debugging, upstream
 
 if TYPE_CHECKING:
     from safegen.decision import Decision
 
-__all__ = ["fail", "say", "show", "show_decision", "show_json", "table"]
+__all__ = ["columns", "fail", "say", "show", "show_decision", "show_json", "table"]
+
+_WRAP: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 # Options that several commands share, said once.
 JsonOption = Annotated[
@@ -38,7 +44,13 @@ SourcesArgument = Annotated[
 
 
 def say(text: str) -> None:
-    """A line for the person in front of it."""
+    """A line for the person in front of it, wrapped on a terminal."""
+    if sys.stderr.isatty():
+        wrapped = [
+            textwrap.fill(line, columns(), subsequent_indent="  ", **_WRAP)
+            for line in text.splitlines()
+        ]
+        text = "\n".join(wrapped)
     sys.stderr.write(text + "\n")
 
 
@@ -48,7 +60,14 @@ def show(text: str) -> None:
 
 
 def show_json(document: Any) -> None:
-    show(json.dumps(document, indent=2, ensure_ascii=False))
+    """One JSON document; in ASCII where stdout is not in UTF-8."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    show(json.dumps(document, indent=2, ensure_ascii=not utf8))
+
+
+def columns() -> int:
+    """How wide lines are to be: as the terminal is, and readable; 100 when piped."""
+    return max(40, min(shutil.get_terminal_size((100, 24)).columns, 120))
 
 
 def show_decision(decision: Decision, as_json: bool) -> int:
@@ -56,75 +75,69 @@ def show_decision(decision: Decision, as_json: bool) -> int:
     if as_json:
         show_json(decision.to_json())
     else:
-        show(paint(decision.to_text()))
+        show(paint(decision))
     return 0 if decision.allowed else 3
 
 
-def paint(text: str) -> str:
-    """Colour a decision's text on a terminal."""
-    if not sys.stdout.isatty():
-        return text
-    from io import StringIO
+def paint(decision: Decision) -> str:
+    """A decision's text, coloured on a terminal."""
+    text = decision.to_text(min(columns(), 96))
+    return "\n".join(_styled(line, _style(line.strip())) for line in text.splitlines())
 
-    from rich.console import Console
-    from rich.text import Text
 
-    buffer = StringIO()
-    console = Console(file=buffer, force_terminal=True, width=200, highlight=False)
-    for line in text.splitlines():
-        bare = line.strip()
-        style = ""
-        if bare.startswith(("REFUSED", "✗")):
-            style = "bold red"
-        elif bare.startswith(("ADMITTED", "RELEASED", "✓")):
-            style = "green"
-        elif bare.startswith("!"):
-            style = "yellow"
-        console.print(Text(line, style=style), soft_wrap=True)
-    return buffer.getvalue().rstrip("\n")
+def _style(line: str) -> str:
+    if line.startswith(("REFUSED", "✗")):
+        return "1;31"  # bold red
+    if line.startswith(("ADMITTED", "RELEASED", "✓")):
+        return "32"  # green
+    return "33" if line.startswith("! ") else ""  # yellow
+
+
+def _styled(text: str, style: str) -> str:
+    plain = not style or not text or not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
+    return text if plain else f"\x1b[{style}m{text}\x1b[0m"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> None:
-    """Print (name, text) rows as an aligned table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Print (name, text) rows, aligned; a digest or a path is never cut."""
+    rows = [(printable(name), printable(text)) for name, text in rows]
+    pad = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        grid.add_row(_plain(name), _plain(text))
-    width = None if sys.stdout.isatty() else 110
-    Console(width=width, highlight=False, markup=False).print(grid)
+        lines = textwrap.wrap(text, max(columns() - pad - 2, 30), **_WRAP) or [""]
+        for head, line in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
+            show(f"{_styled(head, '1')}{' ' * (pad - len(head))}  {line}".rstrip())
 
 
-def _plain(text: str) -> Any:
-    from rich.text import Text
+def printable(text: str) -> str:
+    """Text without control characters, which a column's name may hold."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
-    return Text(text)
 
-
-def fail(error: BaseException) -> int:
+def fail(error: BaseException, as_json: bool = False) -> int:
     """Say on stderr what went wrong, in one paragraph; the exit code of the contract."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, BrokenPipeError):  # the reader went away: `safegen … | head`
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if debugging():
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         say("safegen: stopped; nothing was published")
         return 130
     if isinstance(error, Refused):
-        if "--json" in sys.argv:
+        if as_json:
             show_json(error.decision.to_json())
-        say(str(error))
+        say(error.decision.to_text(min(columns(), 96)))
         return error.exit_code
     if isinstance(error, SafegenError):
         say(f"safegen: {error}")
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return 1
+    if hasattr(error, "format_message") and hasattr(error, "ctx"):
+        return _misused(error)
     if isinstance(error, MemoryError):
         say("safegen: out of memory; ask for fewer rows at once, or use fewer --workers")
         return 1
@@ -135,15 +148,28 @@ def fail(error: BaseException) -> int:
     return 1
 
 
+def _misused(error: Any) -> int:
+    """Wrong arguments, as click says it: typer brings its own copy of click, or takes the other."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    message = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "safegen"
+    say(f"safegen: {message}; `{command} --help` lists what there is")
+    return 2
+
+
 def parse_sources(sources: list[str]) -> list[Any]:
     """Paths as given; NAME=PATH arguments together make one source of related tables."""
     from pathlib import Path
 
-    named = {}
+    named: dict[str, str] = {}
     plain: list[Any] = []
     for text in sources:
         name, sign, path = text.partition("=")
         if sign and name.isidentifier() and not Path(text).exists():
+            if name in named:
+                raise UsageError(f"table {name} is named twice; each table has one source")
             named[name] = path
         else:
             plain.append(text)

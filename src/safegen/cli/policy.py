@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated
 
 import typer
 
-from safegen.cli.output import JsonOption, say, show, show_json
+from safegen.cli.output import JsonOption, columns, say, show, show_json
 from safegen.errors import PolicyError
 
 app = typer.Typer(help="Policy files: check them, read them.", no_args_is_help=True)
@@ -55,7 +56,7 @@ def lint(
     if wrong:
         raise PolicyError(wrong)
     if not as_json:
-        show(f"{len(files)} policies, no problems")
+        show(f"{len(files)} {'policy' if len(files) == 1 else 'policies'}, no problems")
     return 0
 
 
@@ -85,20 +86,16 @@ def explain(
     if as_json:
         show_json([asdict(r) for r in rows])
         return 0
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    show(f"{loaded.id} {loaded.version}, {loaded.digest}\n{loaded.description}\nask: {loaded.contact}\n")
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("rule", "parameter", "value", "tighter", "set at", "meaning"):
-        grid.add_column(title, overflow="fold")
+    show(f"{loaded.id} {loaded.version}, {loaded.digest}")
+    for text in (loaded.description, f"ask: {loaded.contact}"):
+        show(textwrap.fill(text, columns()))
     last = ""
     for r in rows:
-        value = f"{r.value} {r.unit}".strip()
-        cells = ("" if r.rule == last else r.rule, r.parameter, value, r.tighter, r.origin, r.doc)
-        grid.add_row(*(Text(c) for c in cells), style="bold" if r.parameter == "severity" else "")
-        last = r.rule
-    console = Console(highlight=False, markup=False)
-    Console(width=max(console.width, 100), highlight=False, markup=False).print(grid)
+        if r.rule != last:
+            show(f"\n{r.rule}")
+            last = r.rule
+        unit = "" if r.unit == "choice" else f" {r.unit}"
+        show(f"  {r.parameter} = {r.value}{unit}  ({r.origin})")
+        meaning = f"{r.doc} {r.tighter[:1].upper()}{r.tighter[1:]}." if r.tighter else r.doc
+        show(textwrap.fill(meaning, columns(), initial_indent="      ", subsequent_indent="      "))
     return 0

@@ -6,15 +6,15 @@ The first ring, cheapest first; every piece found is kept:
 3. provenance columns, row by row                                4. digests known to the ledger
 
 How pieces combine (law 2): evidence of synthetic rows always wins over a claim of real ones. Only
-an attestation whose digest matches makes data real. Nothing found means unknown, never real, and
-its depth of 0 is then a lower bound.
+an attestation whose digest matches makes data real, and of several tables each needs one. Nothing
+found means unknown, never real, and its depth of 0 is then a lower bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.manifest import MANIFEST_NAME, Manifest, check_folder
 from safegen.manifest.model import Ancestry, Origin, SourceEntry
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_PREFIX
 from safegen.tables.cells import combine, table_digests
 from safegen.tables.sources import Source
 
@@ -38,7 +38,8 @@ class Evidence:
     """One piece: where it was found, what it says, how much of the source it covers.
 
     `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
-    content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column).
+    content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
+    is set when it speaks of one of several tables only.
     """
 
     ring: str
@@ -52,6 +53,7 @@ class Evidence:
     dataset_id: str | None = None
     license: str | None = None
     proof: bool = False
+    part: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -125,45 +127,43 @@ class SourceFacts:
             origin=origin,
             ancestry="unverified",
             depth_is_lower_bound=True,
-            evidence=(*self.evidence, Evidence("model", why, "unknown")),
+            evidence=(
+                *(replace(e, proof=False) for e in self.evidence),
+                Evidence("model", why, "unknown"),
+            ),
         )
 
 
 class _InBand:
-    """Tally of the provenance columns over a table's batches."""
+    """Tally of the provenance columns over a table's batches.
+
+    Databases fold the columns' names and joins append to them, so a name only has to begin as ours
+    do. Where neither origin nor depth is left, a value in what is left marks its row.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self.present = ORIGIN_COLUMN in schema.names or DEPTH_COLUMN in schema.names
+        folded = {n: n.strip().casefold() for n in schema.names}
+        ours = [n for n, f in folded.items() if f.startswith(PROVENANCE_PREFIX)]
+        self.origins = [n for n in ours if folded[n].startswith(ORIGIN_COLUMN)]
+        self.depths = [n for n in ours if folded[n].startswith(DEPTH_COLUMN)]
+        self.rest = [] if self.origins or self.depths else ours
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0
 
     def __call__(self, batch: pa.RecordBatch) -> None:
         self.rows += batch.num_rows
-        if not self.present:
-            return
-        depths = self._depths(batch)
+        depths = np.zeros(batch.num_rows)
+        for name in self.depths:
+            depths = np.maximum(depths, _depths(batch.column(name)))
+        for name in self.origins:
+            depths[_not_real(batch.column(name)) & (depths < 1)] = 1.0
+        for name in self.rest:
+            depths[_present(batch.column(name))] = 1.0
         synthetic = depths > 0
-        if ORIGIN_COLUMN in batch.schema.names:
-            column = batch.column(batch.schema.get_field_index(ORIGIN_COLUMN))
-            text = pc.utf8_lower(pc.cast(column, pa.string()))
-            # Any word but "real" is not a claim of real; only an absent value is no claim at all.
-            said = np.asarray(pc.fill_null(pc.not_equal(text, "real"), False))
-            synthetic |= said
-        depths = np.where(synthetic, np.maximum(depths, 1.0), 0.0)
+        depths[synthetic & (depths < 1)] = 1.0
         self.synthetic += int(synthetic.sum())
         self.depth_sum += float(depths.sum())
         self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
-
-    def _depths(self, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.float64]]:
-        if DEPTH_COLUMN not in batch.schema.names:
-            return np.zeros(batch.num_rows)
-        column = batch.column(batch.schema.get_field_index(DEPTH_COLUMN))
-        try:
-            numbers = pc.cast(column, pa.float64()).fill_null(0.0)
-        except pa.ArrowException:
-            return np.ones(batch.num_rows)  # damaged: still a mark of ours
-        values = np.nan_to_num(np.asarray(numbers, dtype=np.float64), nan=0.0, posinf=1e6)
-        return np.clip(values, 0.0, 1e6)
 
     def evidence(self, table: str) -> Evidence | None:
         if not self.synthetic:
@@ -175,9 +175,32 @@ class _InBand:
             "synthetic" if self.synthetic == self.rows else "mixed",
             share=self.synthetic / self.rows,
             depth=self.max_depth,
-            effective_depth=self.depth_sum / self.rows,
+            effective_depth=round(self.depth_sum / self.rows, 6),  # the column has 32 bits
             lower_bound=True,
         )
+
+
+def _present(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.asarray(column.is_valid(), dtype=bool)
+
+
+def _not_real(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows say that they are anything but real; only an absent value says nothing."""
+    try:
+        text = pc.utf8_trim_whitespace(pc.utf8_lower(pc.cast(column, pa.string())))
+    except pa.ArrowException:
+        return _present(column)  # damaged: still a mark of ours
+    said = pc.invert(pc.is_in(text, value_set=pa.array(["real", ""])))
+    return np.asarray(pc.and_(said, text.is_valid()), dtype=bool)
+
+
+def _depths(column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        numbers = pc.cast(column, pa.float64()).fill_null(0.0)
+    except pa.ArrowException:
+        return _present(column).astype(np.float64)  # damaged: still a mark of ours
+    values = np.nan_to_num(np.asarray(numbers, dtype=np.float64), nan=0.0, posinf=1e6)
+    return np.clip(values, 0.0, 1e6)
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
@@ -206,16 +229,26 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     combined = {key_id: combine(values) for key_id, values in lookups.items()}
     # 4
     if ledger is not None:
+        whole = _known(ledger, digest, combined)
+        pieces += [_from_record(r) for r in whole.values()]
         # Every table of its own too: a released table may be one of several here.
-        seen: dict[str, Record] = {}
-        for value in {digest, *digests.values()}:
-            seen |= {r.dataset_id: r for r in ledger.find(logical_digest=value)}
-        for key_id, values in lookups.items():
-            for value in {combined[key_id], *values.values()}:
-                seen |= {r.dataset_id: r for r in ledger.find(lookups={key_id: value})}
-        pieces += [_from_record(r) for r in seen.values()]
+        for name, value in digests.items() if len(digests) > 1 else ():
+            keyed_values = {key_id: values[name] for key_id, values in lookups.items()}
+            pieces += [
+                replace(piece := _from_record(r), part=name, text=f"table {name!r}: {piece.text}")
+                for dataset_id, r in _known(ledger, value, keyed_values).items()
+                if dataset_id not in whole
+            ]
     pieces += _from_sidecar(source, digest)
-    return _combined(source.uri, rows, digest, combined, pieces, problems)
+    return _combined(source.uri, list(digests), rows, digest, combined, pieces, problems)
+
+
+def _known(ledger: Ledger, digest: str, lookups: Mapping[str, str]) -> dict[str, Record]:
+    """What the ledger knows of this content, by dataset id."""
+    found = ledger.find(logical_digest=digest)
+    for key_id, value in lookups.items():
+        found += ledger.find(lookups={key_id: value})
+    return {r.dataset_id: r for r in found}
 
 
 def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
@@ -238,14 +271,16 @@ def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> 
                 lower_bound=True,
             )
         ]
-    return [_from_manifest(check.manifest, f"{source.folder}/{MANIFEST_NAME}", sound=not found)]
+    piece = _from_manifest(check.manifest, f"{source.folder}/{MANIFEST_NAME}", sound=not found)
+    if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
+        piece = replace(piece, origin="unknown", proof=False)
+    if source.uri != str(source.folder):  # one of several tables lies in this folder
+        piece = replace(piece, part="")
+    return [piece]
 
 
 def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
-    share = 0.0
-    if manifest.origin in ("synthetic", "mixed"):
-        share = manifest.composition.get("synthetic", manifest.rows) / max(manifest.rows, 1)
-        share = max(share, 1 / max(manifest.rows, 1))
+    share = _share(manifest.origin, manifest.composition, manifest.rows)
     origin: Origin = manifest.origin
     if not sound and origin == "real":
         origin = "unknown"
@@ -257,14 +292,22 @@ def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
         f"{maker}{state}",
         origin,
         share=share,
-        depth=manifest.depth,
-        effective_depth=manifest.effective_depth,
+        depth=max(manifest.depth, 1 if share else 0),
+        effective_depth=max(manifest.effective_depth, share),
         lower_bound=manifest.depth_is_lower_bound or not sound,
         ancestry=manifest.ancestry if sound else "unverified",
         dataset_id=manifest.dataset_id,
         license=manifest.license,
         proof=sound,
     )
+
+
+def _share(origin: str, composition: Mapping[str, Any], rows: int) -> float:
+    """The share of synthetic rows that a statement admits to; each has a depth of 1 at least."""
+    if origin not in ("synthetic", "mixed"):
+        return 0.0
+    rows = max(rows, 1)
+    return float(min(max(composition.get("synthetic", rows), 1) / rows, 1.0))
 
 
 def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
@@ -299,7 +342,13 @@ def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
 
 
 def _expired(expires: str | None) -> bool:
-    return expires is not None and expires < datetime.now(UTC).date().isoformat()
+    """Whether a statement's last day is over; a day that cannot be read is."""
+    if expires is None:
+        return False
+    try:
+        return date.fromisoformat(expires) < datetime.now(UTC).date()
+    except ValueError:
+        return True
 
 
 def _from_record(record: Record) -> Evidence:
@@ -317,11 +366,7 @@ def _from_record(record: Record) -> Evidence:
         "release": "released as synthetic" if record.origin == "synthetic" else "released",
         "derivation": f"derived, {record.origin}",
     }.get(record.statement, record.statement)
-    share = 0.0
-    if record.origin in ("synthetic", "mixed"):
-        composition = manifest.get("composition") or {}
-        share = composition.get("synthetic", record.rows) / max(record.rows, 1)
-        share = max(share, 1 / max(record.rows, 1))
+    share = _share(record.origin, manifest.get("composition") or {}, record.rows)
     origin: Origin = record.origin  # type: ignore[assignment]
     ancestry: Ancestry = record.ancestry  # type: ignore[assignment]
     return Evidence(
@@ -330,8 +375,8 @@ def _from_record(record: Record) -> Evidence:
         + (f", depth {record.depth}" if share else ""),
         origin,
         share=share,
-        depth=record.depth,
-        effective_depth=record.effective_depth,
+        depth=max(record.depth, 1 if share else 0),
+        effective_depth=max(record.effective_depth, share),
         lower_bound=record.depth_is_lower_bound,
         ancestry=ancestry,
         dataset_id=record.dataset_id,
@@ -365,6 +410,7 @@ def _from_sidecar(source: Source, digest: str) -> list[Evidence]:
 
 def _combined(
     uri: str,
+    tables: Sequence[str],
     rows: int,
     digest: str,
     lookups: Mapping[str, str],
@@ -372,13 +418,15 @@ def _combined(
     problems: Sequence[str],
 ) -> SourceFacts:
     synthetic = [p for p in pieces if p.synthetic]
-    real = [p for p in pieces if p.origin == "real" and p.proof]
+    proofs = [p for p in pieces if p.proof and p.origin != "unknown"]
+    parts = {p.part for p in proofs}
+    covered = None in parts or parts >= set(tables)  # every table is spoken of
     if synthetic:
         # Provenance columns speak row by row, so where they are they say how much; a stamp on a
         # mixture speaks for the whole. Depth takes the largest of what anything says.
         by_row = [p for p in synthetic if p.ring == "columns"]
         proven = [p for p in synthetic if p.proof]
-        measure = proven or by_row or synthetic
+        measure = [*proven, *by_row] or synthetic
         share = max(p.share for p in measure)
         return SourceFacts(
             uri,
@@ -387,18 +435,23 @@ def _combined(
             lookups,
             origin="synthetic" if share >= 1.0 else "mixed",
             ancestry="attested"
-            if proven and all(p.ancestry == "attested" for p in proven) and not problems
+            if proven
+            and covered
+            and all(p.ancestry == "attested" for p in proven)
+            and not problems
             else "unverified",
             depth=max(p.depth for p in synthetic),
             effective_depth=max(p.effective_depth for p in measure),
-            depth_is_lower_bound=not proven or any(p.lower_bound for p in proven),
+            depth_is_lower_bound=not (proven and covered) or any(p.lower_bound for p in proven),
             synthetic_share=share,
             evidence=tuple(pieces),
             problems=tuple(problems),
             dataset_id=next((p.dataset_id for p in [*proven, *synthetic] if p.dataset_id), None),
             license=next((p.license for p in synthetic if p.license), None),
         )
-    best = next(iter(real), None)
+    if not covered:
+        pieces = [replace(p, proof=False) for p in pieces]
+    best = next((p for p in pieces if p.origin == "real" and p.proof), None)
     return SourceFacts(
         uri,
         rows,

@@ -17,11 +17,12 @@ Cells are hashed column by column on whole batches; only the hash of each row is
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests"]
 _WIDTH = 17  # one tag byte, sixteen bytes of payload
 _LANES = 1024
 _CHUNK = 2048  # rows expanded at once: 4 MiB
+_EXACT = decimal.Context(prec=100)  # Python's default would round to 28 digits; decimal256 has 76
 
 Cells = npt.NDArray[np.uint8]
 
@@ -68,13 +70,16 @@ def _floats(array: pa.Array) -> Cells:
 
 def _by_value(array: pa.Array, cell: Callable[[Any], bytes]) -> Cells:
     """Cells computed once per distinct value; `cell` gives 17 bytes."""
+    if pa.types.is_dictionary(array.type) and len(array.dictionary) > len(array):
+        array = array.dictionary_decode()  # a slice needs few words of a long dictionary
     coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    codes = np.asarray(coded.indices.fill_null(-1).cast(pa.int64()))
+    codes = np.asarray(coded.indices.cast(pa.int64()).fill_null(-1))
     table = np.zeros((len(coded.dictionary) + 1, _WIDTH), dtype=np.uint8)
     for i, value in enumerate(coded.dictionary.to_pylist()):
         if value is not None:
             table[i] = np.frombuffer(cell(value), dtype=np.uint8)
-    return table[codes]  # code -1 takes the last row, which stays zero: null
+    cells: Cells = table[codes]
+    return cells  # code -1 takes the last row, which stays zero: null
 
 
 def _hashed(tag: bytes, data: bytes) -> bytes:
@@ -91,12 +96,18 @@ def _instants(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 
 
 def _days(array: pa.Array) -> npt.NDArray[np.int64]:
-    days = array.cast(pa.date32()).view(pa.int32()).cast(pa.int64())
-    return np.asarray(days.fill_null(0), dtype=np.int64)
+    """Days since 1970; a date64 that holds a time of day counts as its day."""
+    storage, per_day = (
+        (pa.int32(), 1) if pa.types.is_date32(array.type) else (pa.int64(), 86_400_000)
+    )
+    ticks = np.asarray(array.view(storage).cast(pa.int64()).fill_null(0), dtype=np.int64)
+    return ticks // per_day
 
 
 def _plain(array: pa.Array) -> pa.Array:
     """An array without dictionary or extension wrapping (strings stay dictionary encoded)."""
+    if pa.types.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     if pa.types.is_dictionary(array.type) and not _is_text(array.type.value_type):
@@ -148,7 +159,10 @@ def exact_cells(array: pa.Array) -> Cells:
     if t.is_time(kind):
         return _nulled(_cells(b"c", *_instants(array)), array)
     if t.is_decimal(kind):
-        return _by_value(array, lambda v: _hashed(b"m", str(v.normalize()).encode()))
+        wide = array if kind.bit_width >= 128 else array.cast(pa.decimal128(38, kind.scale))
+        return _by_value(wide, lambda v: _hashed(b"m", str(v.normalize(_EXACT)).encode()))
+    if t.is_binary_view(kind):
+        array, kind = array.cast(pa.large_binary()), pa.large_binary()
     if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind):
         return _by_value(array, lambda v: _hashed(b"y", v))
     cells = np.zeros((len(array), _WIDTH), dtype=np.uint8)
@@ -162,6 +176,7 @@ _NULLS = frozenset(
     {"", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>"}
     | {"n/a", "na", "nan", "none", "null", "nat"}
 )
+_INFINITE = frozenset({"inf", "infinity"})  # signed ones begin as numbers do
 _NULL_CELL = bytes(_WIDTH)
 
 
@@ -171,36 +186,61 @@ def _tolerant_text(value: str) -> bytes:
     folded = text.casefold()
     if folded in _NULLS:
         return _NULL_CELL
+    if folded in _INFINITE:
+        return _number_cell(float(text))
     if text[:1] in "+-.0123456789" and len(text) <= 40 and "_" not in text:
-        try:
-            return _number_cell(float(text))
-        except ValueError:
-            pass
-        if len(text) >= 10:
+        for read in (_number_text, _moment_text, _time_text):
             try:
-                return _moment_cell(datetime.fromisoformat(text))
-            except ValueError:
-                pass
+                return read(text)
+            except (ValueError, OverflowError):
+                continue
     return _hashed(b"s", folded.encode())
+
+
+def _number_text(text: str) -> bytes:
+    return _number_cell(float(text))
 
 
 def _number_cell(value: float) -> bytes:
     if math.isnan(value):
         return _NULL_CELL
-    return b"f" + np.float64(_rounded(np.array([value]))[0] + 0.0).tobytes() + bytes(8)
+    return b"f" + _rounded(np.array([value])).tobytes() + bytes(8)
 
 
-def _moment_cell(moment: datetime) -> bytes:
+def _time_text(text: str) -> bytes:
+    """A time of day with its seconds, as `_instants` gives it."""
+    if text.count(":") != 2:
+        raise ValueError
+    clock = time.fromisoformat(text)
+    seconds = clock.hour * 3600 + clock.minute * 60 + clock.second
+    return b"c" + seconds.to_bytes(8, "little") + (clock.microsecond * 1000).to_bytes(8, "little")
+
+
+def _moment_text(text: str) -> bytes:
+    if len(text) < 10:
+        raise ValueError
+    moment = datetime.fromisoformat(text)
     delta = moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     micros = delta.days * 86_400_000_000 + delta.seconds * 1_000_000 + delta.microseconds
     return b"t" + micros.to_bytes(8, "little", signed=True) + bytes(8)
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Numbers to 13 significant bits fewer than a double: tools' parsers differ in the last bit."""
+    """Numbers by what tools keep of them: 13 bits fewer than a double, and -0 is 0.
+
+    Parsers differ in the last bit. A fraction that a 32-bit float holds exactly is taken for one
+    and read by its shortest text (0.1, not 0.10000000149), which is what a CSV of it holds.
+    """
+    values = values + 0.0
     with np.errstate(over="ignore", invalid="ignore"):
+        narrow = values.astype(np.float32)
+        was_narrow = (narrow == values) & (values != np.trunc(values))
+        if was_narrow.any():
+            texts = pa.array(narrow[was_narrow]).cast(pa.string())
+            values[was_narrow] = np.asarray(texts.cast(pa.float64()))
         bits = values.view(np.int64)
-        return ((bits + (1 << 12)) & ~np.int64((1 << 13) - 1)).view(np.float64)
+        rounded = (bits + (1 << 12)) & ~np.int64((1 << 13) - 1)
+    return np.where(np.isfinite(values), rounded.view(np.float64), values)
 
 
 def tolerant_cells(array: pa.Array) -> Cells:
@@ -220,7 +260,7 @@ def tolerant_cells(array: pa.Array) -> Cells:
         values = np.asarray(
             pc.cast(array, pa.float64(), safe=False).fill_null(math.nan), dtype=np.float64
         )
-        cells = _cells(b"f", _rounded(values + 0.0).view(np.int64))
+        cells = _cells(b"f", _rounded(values).view(np.int64))
         cells[np.isnan(values)] = 0
         return cells
     if t.is_date(kind):
@@ -228,6 +268,9 @@ def tolerant_cells(array: pa.Array) -> Cells:
     if t.is_timestamp(kind):
         seconds, nanos = _instants(array)
         return _nulled(_cells(b"t", seconds * 1_000_000 + nanos // 1000), array)
+    if t.is_time(kind):
+        seconds, nanos = _instants(array)
+        return _nulled(_cells(b"c", seconds, nanos // 1000 * 1000), array)
     return exact_cells(array)
 
 
@@ -241,6 +284,10 @@ def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cel
 def _content_names(schema: pa.Schema) -> list[str]:
     """The columns that make up the content, in an order of their own."""
     return sorted(n for n in schema.names if not n.startswith(PROVENANCE_PREFIX))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 class RowsDigest:
@@ -290,11 +337,11 @@ class LookupDigest:
     """The keyed, tolerant digest of a table, for one key epoch of a ledger."""
 
     def __init__(self, schema: pa.Schema, key: bytes):
-        self.names = _content_names(schema)
+        # Ordered by the folded name: a renamed "Age" for "age" must not reorder the columns.
+        self.names = sorted(_content_names(schema), key=lambda n: (_folded(n), n))
         self.rows = 0
         self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
-        folded = [n.strip().casefold() for n in self.names]
-        self._prefix = "\x00".join(folded).encode()
+        self._prefix = "\x00".join(_folded(n) for n in self.names).encode()
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from safegen.errors import SourceError, hidden, upstream
+from safegen.errors import SafegenError, SourceError, hidden, upstream
 from safegen.manifest import MANIFEST_NAME
 from safegen.tables.batches import BATCH_ROWS, Batches
 from safegen.tables.stamps import read_stamps
@@ -34,6 +34,7 @@ SourceLike: TypeAlias = Any
 with `__arrow_c_stream__`, or `{name: any of these}` for related tables."""
 
 _MAX_FILES = 100_000
+_FIRST_BLOCK = 1 << 20  # what pyarrow infers the types of text files from
 _PARQUET = (".parquet", ".pq", ".parquet.brotli", ".parquet.gz", ".parquet.snappy", ".parquet.zst")
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -143,7 +144,14 @@ def _from_pandas(frame: Any) -> pa.Table:
         )
     _distinct_names(list(frame.columns), "the frame")
     if any(n is not None for n in frame.index.names):
+        levels = [n for n in frame.index.names if n is not None]
+        if any(not isinstance(n, str) for n in levels):
+            raise SourceError("the frame's index has a name that is not text; rename it")
+        if taken := [n for n in levels if n in frame.columns]:
+            raise SourceError(f"the index and a column are both named {_few(taken)}; rename one")
         frame = frame.reset_index()
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pyarrow would write them into the schema, or warn that it cannot
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError) as error:
@@ -165,18 +173,26 @@ def _spooled(reader: pa.RecordBatchReader) -> Source:
     os.close(descriptor)
     path = Path(name)
     rows = 0
-    with _reading("the stream"), pa.OSFile(name, "wb") as sink:
-        with pa.ipc.new_file(sink, reader.schema) as writer:
+    try:
+        _distinct(reader.schema, "the stream")
+        # The stream format, because the file format takes one dictionary per column only.
+        with (
+            _reading("the stream"),
+            pa.OSFile(name, "wb") as sink,
+            pa.ipc.new_stream(sink, reader.schema) as writer,
+        ):
             for batch in reader:
                 rows += batch.num_rows
                 writer.write_batch(batch)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
     class Spool:
         pass
 
     spool = Spool()
     weakref.finalize(spool, path.unlink, missing_ok=True)
-    _distinct(reader.schema, "the stream")
     batches = Batches(reader.schema, lambda: _arrow_batches(path, spool), rows)
     return Source("memory:", {TABLE: batches}, tuple(read_stamps(reader.schema)), spool=spool)
 
@@ -186,11 +202,13 @@ def _spooled(reader: pa.RecordBatchReader) -> Source:
 
 def _local(source: str | os.PathLike[str]) -> Path:
     text = os.fspath(source)
-    parts = urlsplit(text)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if len(parts.scheme) > 1 and "://" in text:
-        raise SourceError(f"{parts.scheme}:// is not read by this version; copy the data here")
+    if not text:
+        raise SourceError("the source's path is empty")
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() == "file" and rest.startswith("/"):
+        return Path(unquote(urlsplit(text).path))
+    if colon and rest.startswith("//") and len(scheme) > 1 and scheme.isalnum():
+        raise SourceError(f"{scheme}:// is not read by this version; copy the data here")
     return Path(text)
 
 
@@ -224,26 +242,27 @@ def _from_folder(folder: Path) -> Source:
     for file in files:
         parts = file.relative_to(root).parts
         groups.setdefault(parts[0] if has_manifest and len(parts) > 1 else TABLE, []).append(file)
-    tables = {name: _concatenated(folder, group) for name, group in groups.items()}
-    stamps = [s for t in tables.values() for s in read_stamps(t.schema)]
+    opened = {name: [_open_file(f) for f in group] for name, group in groups.items()}
+    tables = {name: _concatenated(folder, groups[name], o) for name, o in opened.items()}
+    # A stamp on one file is a stamp on the whole, and one file's stamp hides no other's.
+    stamps = [s for o in opened.values() for one in o for s in read_stamps(one.schema)]
     return Source(str(folder), tables, tuple(stamps), folder=folder if has_manifest else None)
 
 
-def _concatenated(folder: Path, files: list[Path]) -> Batches:
-    opened = [_open_file(f) for f in files]
+def _concatenated(folder: Path, files: list[Path], opened: list[Batches]) -> Batches:
     if len(opened) == 1:
         return opened[0]
-    with _reading(str(folder)):
-        schema = pa.unify_schemas([o.schema for o in opened], promote_options="permissive")
-    # Metadata of every file: a stamp on one of them is a stamp on the whole.
-    metadata: dict[bytes, bytes] = {}
-    for one in opened:
-        for key, value in (one.schema.metadata or {}).items():
-            metadata.setdefault(key, value)
-    schema = schema.with_metadata(metadata)
+    first = opened[0].schema
     for file, one in zip(files, opened, strict=True):
-        if set(one.schema.names) != set(schema.names):
-            raise SourceError(f"{file}: its columns differ from those of the other files")
+        if set(one.schema.names) != set(first.names):
+            raise SourceError(f"{file}: its columns differ from those of {files[0].name}")
+    try:
+        schema = pa.unify_schemas([o.schema for o in opened], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{folder}: one column has types in its files that do not go together, such as text "
+            f"and numbers; give it one type in all {len(files)} files"
+        ) from hidden(error)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for one in opened:
@@ -297,30 +316,71 @@ def _open_parquet(path: Path) -> Batches:
 
 
 def _open_csv(path: Path) -> Batches:
+    """The table in a CSV file. An empty cell, or one like NA or null without quotes, is null."""
     import pyarrow.csv as csv
 
-    delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+    parse = csv.ParseOptions(
+        delimiter="\t" if ".tsv" in path.name.lower() else ",", newlines_in_values=True
+    )
+    convert = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+
+    def read(block: int | None) -> pa.Table:
+        return csv.read_csv(path, csv.ReadOptions(block_size=block), parse, convert)
+
+    table = _one_type_per_column(path, read)
+    foreign = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    if foreign:
+        raise SourceError(
+            f"{path}: {len(foreign)} columns ({_few(foreign)}) hold text that is not UTF-8; save "
+            "the file as UTF-8"
+        )
     return Batches.of(table)
 
 
 def _open_json(path: Path) -> Batches:
     import pyarrow.json as json
 
-    return Batches.of(json.read_json(path))
+    def read(block: int | None) -> pa.Table:
+        return json.read_json(path, json.ReadOptions(block_size=block))
+
+    return Batches.of(_one_type_per_column(path, read))
+
+
+def _one_type_per_column(path: Path, read: Callable[[int | None], pa.Table]) -> pa.Table:
+    """Read a text file whose types are inferred from its first block, else from all of it.
+
+    1 and 2 in the first megabyte and 2.5 in the second make a column of floats, not an error.
+    """
+    try:
+        return read(None)
+    except pa.ArrowInvalid:
+        unpacked = path.stat().st_size * (20 if path.name.lower().endswith(".gz") else 1)
+        if unpacked <= _FIRST_BLOCK:
+            raise
+        return read(min(unpacked + 1, 2**31 - 1))
 
 
 def _open_arrow(path: Path) -> Batches:
     with pa.memory_map(str(path)) as source:
-        schema = pa.ipc.open_file(source).schema
+        schema = _ipc(source).schema
     return Batches(schema, lambda: _arrow_batches(path, None))
+
+
+def _ipc(source: pa.NativeFile) -> Any:
+    """A reader of an Arrow IPC file (Feather too) or stream."""
+    try:
+        return pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source)
 
 
 def _arrow_batches(path: Path, keep: object) -> Iterator[pa.RecordBatch]:
     with _reading(str(path)), pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        for i in range(reader.num_record_batches):
-            batch = reader.get_batch(i)
+        reader = _ipc(source)
+        count = getattr(reader, "num_record_batches", None)
+        batches = reader if count is None else map(reader.get_batch, range(count))
+        for batch in batches:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield batch.slice(start, BATCH_ROWS)
     del keep  # the spool file lives as long as somebody iterates
@@ -334,7 +394,7 @@ def _reading(what: str) -> Iterator[None]:
     """Turn a reader's error into a SourceError without its text."""
     try:
         yield
-    except (SourceError, GeneratorExit):
+    except (SafegenError, MemoryError):
         raise
     except pa.ArrowException as error:
         raise SourceError(
@@ -344,7 +404,7 @@ def _reading(what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or "damaged or not of this format"
         raise SourceError(f"{what}: cannot be read ({reason})") from hidden(error)
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+    except Exception as error:  # whatever a stream, a lazy frame or a decoder raises
         raise SourceError(f"{what}: cannot be read ({upstream(error)})") from hidden(error)
 
 

@@ -18,7 +18,7 @@ __all__ = ["KEY", "read_stamps", "stamped"]
 KEY = "safegen"
 _PANDAS = b"PANDAS_ATTRS"
 _SPARK = b"org.apache.spark.sql.parquet.row.metadata"
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 24  # the Spark schema of some ten thousand stamped columns
 
 _SPARK_TYPES = {
     "bool": "boolean",
@@ -72,6 +72,15 @@ def _parsed(text: Any) -> Any:
         return None
 
 
+def _document(data: bytes | None, place: str) -> tuple[Any, list[dict[str, Any]]]:
+    """A metadata document of another tool, parsed; and a stamp if it is damaged but named ours."""
+    if data is None:
+        return None, []
+    parsed = _parsed(data) if len(data) <= _MAX_BYTES else None
+    damaged = parsed is None and f'"{KEY}"'.encode() in data
+    return parsed, [{"place": place}] if damaged else []
+
+
 def _known(stamp: Any, place: str) -> dict[str, Any] | None:
     """A stamp as a small dict; a damaged one still says that there was a stamp."""
     if stamp is None:
@@ -88,13 +97,21 @@ def read_stamps(schema: pa.Schema, attrs: Mapping[str, Any] | None = None) -> li
     Each is {dataset_id?, origin?, depth?, place}. What cannot be parsed is still reported.
     """
     found: list[dict[str, Any] | None] = []
-    metadata = {k: v for k, v in (schema.metadata or {}).items() if len(v) <= _MAX_BYTES}
-    if KEY.encode() in metadata:
-        found.append(_known(_parsed(metadata[KEY.encode()]) or "damaged", "Parquet key"))
-    pandas = _parsed(metadata.get(_PANDAS, b"null"))
+    metadata = schema.metadata or {}
+    if (own := metadata.get(KEY.encode())) is not None:
+        stamp = _parsed(own) if len(own) <= _MAX_BYTES else None
+        found.append(_known(stamp or "damaged", "Parquet key"))
+    pandas, damaged = _document(metadata.get(_PANDAS), "pandas attrs")
+    found += damaged
     if isinstance(pandas, Mapping) and KEY in pandas:
-        found.append(_known(pandas[KEY], "pandas attrs"))
-    spark = _parsed(metadata.get(_SPARK, b"null"))
+        found.append(_known(pandas[KEY] or "damaged", "pandas attrs"))
+    arrow, damaged = _document(metadata.get(b"pandas"), "pandas attrs")
+    found += damaged
+    kept = arrow.get("attributes") if isinstance(arrow, Mapping) else None
+    if isinstance(kept, Mapping) and KEY in kept:  # pyarrow's own place for them
+        found.append(_known(kept[KEY] or "damaged", "pandas attrs"))
+    spark, damaged = _document(metadata.get(_SPARK), "Spark column metadata")
+    found += damaged
     if isinstance(spark, Mapping) and isinstance(spark.get("fields"), list):
         for field in spark["fields"]:
             inner = field.get("metadata") if isinstance(field, Mapping) else None
@@ -107,5 +124,5 @@ def read_stamps(schema: pa.Schema, attrs: Mapping[str, Any] | None = None) -> li
             found.append(_known(stamp, "Arrow field metadata"))
             break
     if attrs and KEY in attrs:
-        found.append(_known(attrs[KEY], "pandas attrs"))
+        found.append(_known(attrs[KEY] or "damaged", "pandas attrs"))
     return [s for s in found if s is not None]

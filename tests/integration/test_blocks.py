@@ -1,0 +1,96 @@
+"""Output in blocks: a request is a prefix of a longer one, workers change nothing, memory stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import safegen
+from safegen.engines.local import block_plan
+from safegen.testing import example_table
+
+BLOCK = 65_536
+
+_CHILD = """
+import json, resource, sys
+import safegen
+from safegen.testing import example_table
+gen = safegen.Generator(ledger=sys.argv[3]).fit(example_table(3000))
+gen.generate(int(sys.argv[1]), sys.argv[2])
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+"""
+
+
+def peak(rows: int, folder: Path) -> int:
+    out = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(rows), str(folder / str(rows)), str(folder / "l.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    return int(json.loads(out.stdout.splitlines()[-1]))
+
+
+def rows_of(folder: Path) -> object:
+    source = safegen.Dataset(folder, safegen.Manifest.read(folder))
+    return source.to_arrow().replace_schema_metadata(None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "plan"),
+    [(1, [(0, 1)]), (10, [(0, 10)]), (11, [(0, 10), (1, 1)]), (20, [(0, 10), (1, 10)])],
+)
+def test_all_blocks_are_full_but_the_last(rows: int, plan: list[tuple[int, int]]) -> None:
+    assert list(block_plan(rows, 10)) == plan
+
+
+def test_a_shorter_request_is_a_prefix_of_a_longer_one_and_workers_change_nothing(
+    tmp_path: Path,
+) -> None:
+    gen = safegen.Generator(ledger=tmp_path / "l.db").fit(example_table(1000))
+    long = gen.generate(BLOCK + 5000, tmp_path / "long")
+    block = gen.generate(BLOCK, tmp_path / "block")
+    short = gen.generate(100, tmp_path / "short")
+    two = gen.generate(BLOCK + 5000, tmp_path / "two", workers=2)
+    assert two.manifest.logical_digest == long.manifest.logical_digest
+    table = rows_of(long.path)
+    assert table.equals(rows_of(two.path))  # type: ignore[attr-defined]
+    assert table.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
+    assert table.slice(0, 100).equals(rows_of(short.path))  # type: ignore[attr-defined]
+    groups = [g.rows for f in long.manifest.files for g in f.row_groups]
+    assert groups == [BLOCK, 5000]
+    other = gen.generate(100, tmp_path / "other", seed=12)
+    assert not rows_of(other.path).equals(rows_of(short.path))  # type: ignore[attr-defined]
+
+
+def test_a_lost_worker_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.engines import local
+
+    gen = safegen.Generator(ledger=tmp_path / "l.db").fit(example_table(300))
+    answer = local._Worker.answer
+
+    def killed(self: local._Worker) -> object:
+        self._process.kill()
+        self._process.wait()
+        return answer(self)
+
+    monkeypatch.setattr(local._Worker, "answer", killed)
+    with pytest.raises(safegen.BackendError, match="ended"):
+        gen.generate(3 * BLOCK, tmp_path / "out", workers=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l.db"]
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) -> None:
+    few, many = peak(100_000, tmp_path), peak(1_000_000, tmp_path)
+    assert abs(many / few - 1) <= 0.10, f"{few} KiB against {many} KiB"
+    assert pq.read_metadata(tmp_path / "1000000/data/part-00000.parquet").num_rows == 1_000_000

@@ -1,0 +1,221 @@
+"""The release safeguards on tables made to fail, each beside its honest twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from safegen.decision import Finding
+from safegen.gates import Admission, Release
+from safegen.measure.profile import TableProfile, TableTally
+from safegen.policy import LineageParams, ManifestParams, SchemaParams, SupportParams
+from safegen.safeguards.lineage import Lineage
+from safegen.safeguards.manifest import ManifestComplete
+from safegen.safeguards.schema import SchemaKept
+from safegen.safeguards.support import SupportKept
+from safegen.tables.schema import infer_schema
+from safegen.testing import check_safeguard
+
+ROWS = 4000
+
+
+def real_table(seed: int = 0, rows: int = ROWS) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    return pa.table(
+        {
+            "country": pa.array(
+                rng.choice(["a", "b", "c", "d"], rows, p=[0.9, 0.08, 0.015, 0.005])
+            ),
+            "income": pa.array(rng.lognormal(10, 1, rows)),
+            "score": pa.array(rng.normal(size=rows), mask=rng.random(rows) < 0.2),
+            "flag": pa.array(rng.random(rows) < 0.4),
+        }
+    )
+
+
+def context(staged: pa.Table, real: pa.Table | None = None, **more: Any) -> Release:
+    real = real_table() if real is None else real
+    schema = infer_schema(real)
+    profile = TableProfile.of(real, schema)
+    tally = TableTally(profile)
+    for start in range(0, max(staged.num_rows, 1), 700):
+        tally.update(staged.slice(start, 700))
+    return Release(
+        rows=staged.num_rows,
+        conditions={},
+        schemas={"table": schema},
+        real={"table": profile},
+        staged={"table": tally},
+        in_band={"table": {"synthetic": staged.num_rows}},
+        **more,
+    )
+
+
+def by_check(findings: Any) -> dict[str, Finding]:
+    return {f.check: f for f in findings}
+
+
+def support(staged: pa.Table, **params: Any) -> dict[str, Finding]:
+    rule = SupportParams(severity="enforce", **params)
+    return by_check(SupportKept().release(context(staged), rule))
+
+
+def schema(staged: pa.Table, **params: Any) -> dict[str, Finding]:
+    rule = SchemaParams(severity="enforce", **params)
+    return by_check(SchemaKept().release(context(staged), rule))
+
+
+def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def test_a_faithful_sample_is_admitted_by_every_check() -> None:
+    for seed in range(1, 11):
+        honest = real_table(seed)
+        for found in (support(honest), schema(honest, out_of_range=0.01)):
+            assert {f.status for f in found.values()} <= {"met", "inconclusive"}, found
+
+
+def test_dropped_level_is_refused_and_named_by_rank_not_by_value() -> None:
+    """The third most frequent level has 60 real rows; 60 are expected, none is there."""
+    table = real_table(1)
+    values = [v if v != "c" else "a" for v in table.column("country").to_pylist()]
+    found = support(with_column(table, "country", pa.array(values)))
+    assert found["levels"].status == "unmet"
+    assert "country#3" in found["levels"].evidence[0]
+    assert "'c'" not in str(found["levels"])
+
+
+def test_a_level_too_rare_at_this_n_is_not_asked_for() -> None:
+    table = real_table(1).slice(0, 300)
+    values = ["a" if v in ("c", "d") else v for v in table.column("country").to_pylist()]
+    found = support(with_column(table, "country", pa.array(values)))
+    assert found["levels"].status == "met"
+    assert "too rare to judge" in found["levels"].observed
+
+
+def test_dropped_tail_is_refused() -> None:
+    table = real_table(1)
+    income = np.asarray(table.column("income"))
+    cut = np.clip(income, *np.quantile(income, [0.02, 0.98]))
+    found = support(with_column(table, "income", pa.array(cut)))
+    assert found["tails"].status == "unmet"
+    assert {e.split(":")[0] for e in found["tails"].evidence} == {"income#low", "income#high"}
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("country", pa.array(["a"] * ROWS)), ("flag", pa.array([True] * ROWS))],
+)
+def test_a_newly_constant_column_is_refused(column: str, values: pa.Array) -> None:
+    found = support(with_column(real_table(1), column, values))
+    assert found["constant"].status == "unmet"
+    assert found["constant"].evidence == (column,)
+
+
+def test_a_newly_constant_number_is_refused_and_a_constant_source_is_not() -> None:
+    rng = np.random.default_rng(1)
+    varying = pa.table({"x": rng.normal(size=100), "y": np.ones(100)})
+    constant = pa.table({"x": np.zeros(500), "y": np.ones(500)})
+    found = by_check(
+        SupportKept().release(context(constant, varying), SupportParams(severity="enforce"))
+    )
+    assert found["constant"].evidence == ("x",)
+
+
+def test_three_rows_of_one_value_are_no_proof_of_collapse() -> None:
+    """Nine in ten real rows are of one country, so three alike say nothing, and 300 do."""
+    table = real_table(1)
+    alike = table.filter(pc.equal(table.column("country"), "a")).slice(0, 3)
+    assert support(alike)["constant"].status == "met"
+    many = table.filter(pc.equal(table.column("country"), "a")).slice(0, 300)
+    assert support(many)["constant"].evidence == ("country",)
+
+
+def test_too_few_rows_to_judge_anything_is_inconclusive_never_met() -> None:
+    found = support(real_table(1).slice(0, 5))
+    assert found["levels"].status == "inconclusive"
+    assert found["tails"].status == "inconclusive"
+
+
+def test_a_value_outside_the_source_is_refused() -> None:
+    table = real_table(1)
+    values = table.column("country").to_pylist()
+    values[7] = "CANARY"
+    found = schema(with_column(table, "country", pa.array(values)), out_of_range=0.0)
+    assert found["ranges"].status == "unmet"
+    assert "CANARY" not in str(found["ranges"])
+    honest = real_table(0)
+    assert schema(honest, out_of_range=0.0)["ranges"].status == "met"
+
+
+def test_another_type_or_a_missing_column_is_refused() -> None:
+    table = real_table(1)
+    assert schema(table.drop_columns(["flag"]))["columns"].status == "unmet"
+    narrow = with_column(table, "income", table.column("income").cast(pa.float32()))
+    assert schema(narrow)["columns"].status == "unmet"
+    assert schema(table)["columns"].status == "met"
+
+
+def test_lost_missing_values_are_refused() -> None:
+    table = real_table(1)
+    found = schema(with_column(table, "score", table.column("score").fill_null(0.0)))
+    assert found["missingness"].status == "unmet"
+    low, high = found["missingness"].interval or (0, 0)
+    assert low < -0.2 < high
+    assert schema(table)["missingness"].status in ("met", "inconclusive")
+
+
+def test_missingness_at_small_n_is_inconclusive() -> None:
+    assert schema(real_table(1).slice(0, 100))["missingness"].status == "inconclusive"
+
+
+@pytest.mark.parametrize("guard", [SchemaKept(), SupportKept()])
+def test_without_the_real_rows_nothing_can_be_judged(guard: Any) -> None:
+    blind = Release(10, {}, {}, None, {})
+    params = {"schema": SchemaParams, "support": SupportParams}[guard.rule](severity="enforce")
+    assert [f.status for f in guard.release(blind, params)] == ["broken"]
+
+
+def test_untagged_rows_are_refused() -> None:
+    params = ManifestParams(severity="enforce")
+    whole = context(real_table(1))
+    partly = Release(whole.rows, {}, whole.schemas, None, {}, {"table": {"synthetic": 3}})
+    assert by_check(ManifestComplete().release(whole, params))["in-band"].status == "met"
+    assert by_check(ManifestComplete().release(partly, params))["in-band"].status == "unmet"
+
+
+def test_a_missing_signature_is_refused_where_one_is_required() -> None:
+    params = ManifestParams(severity="enforce", signature="required")
+    for signed, status in ((True, "met"), (False, "unmet")):
+        found = by_check(ManifestComplete().release(context(real_table(1), signed=signed), params))
+        assert found["signature"].status == status
+
+
+def test_shipped_safeguards_conform() -> None:
+    release = context(real_table(1))
+    admission = Admission([], {"datasets": 0})
+    check_safeguard(SupportKept(), SupportParams(severity="enforce"), releases=[release])
+    check_safeguard(SchemaKept(), SchemaParams(severity="enforce"), releases=[release])
+    check_safeguard(ManifestComplete(), ManifestParams(severity="enforce"), releases=[release])
+    check_safeguard(Lineage(), LineageParams(severity="enforce"), admissions=[admission])
+
+
+def test_the_battery_finds_a_silent_safeguard() -> None:
+    class Silent:
+        rule = "support"
+
+        def admission(self, context: Any, params: Any) -> list[Finding]:
+            return []
+
+        def release(self, context: Any, params: Any) -> list[Finding]:
+            return []
+
+    with pytest.raises(AssertionError, match="silent"):
+        check_safeguard(
+            Silent(), SupportParams(severity="enforce"), releases=[context(real_table(1))]
+        )
