@@ -118,6 +118,7 @@ class ReleaseContext(Protocol):
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
     signed: bool
+    real_values: bool
 
 
 @runtime_checkable

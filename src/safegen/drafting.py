@@ -11,6 +11,7 @@ from safegen.manifest.model import ColumnEntry, GeneratorEntry
 from safegen.policy import Policy
 from safegen.preparation import Prepared
 from safegen.release import Staging
+from safegen.requests import Request
 
 __all__ = ["draft"]
 
@@ -22,7 +23,7 @@ def draft(
     policy: Policy,
     decision: Decision,
     digest: str,
-    request: str,
+    request: Request,
 ) -> Manifest:
     """A manifest without its files, which are listed when all of them are written."""
     decisions = [prepared.decision, decision]
@@ -68,7 +69,12 @@ def draft(
             *prepared.doubts,
             *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),
         ],
-        extra={"request": request, "table_rows": dict(stage.table_rows)},
+        extra={
+            "request": request.digest,
+            "table_rows": dict(stage.table_rows),
+            # The columns only: the values asked for are values of the data.
+            "conditioned_on": sorted(request.conditions),
+        },
     )
 
 

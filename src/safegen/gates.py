@@ -85,6 +85,7 @@ class Release:
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     signed: bool = False
+    real_values: bool = False  # whether the policy lets findings name real values
 
 
 def load_policy(policy: str | Path | Policy) -> Policy:

@@ -282,6 +282,7 @@ class Generator:
             staged=stage.tallies,
             in_band=stage.in_band,
             signed=self._key is not None,
+            real_values=self.policy.report.real_values,
         )
         subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.target}"]
         decision = gates.release(self.policy, context, self._books, subject, prepared.facts)
@@ -298,7 +299,7 @@ class Generator:
             fit_seed=str(self._ready().seed),
             reproducible=self._backend.reproducible,
         )
-        return draft(self._ready(), stage, maker, self.policy, decision, digest, request.digest)
+        return draft(self._ready(), stage, maker, self.policy, decision, digest, request)
 
     # ---- models on disk --------------------------------------------------------------------------
 

@@ -90,6 +90,15 @@ def test_dropped_level_is_refused_and_named_by_rank_not_by_value() -> None:
     assert "'c'" not in str(found["levels"])
 
 
+def test_a_level_is_named_by_its_value_only_where_the_policy_says_so() -> None:
+    table = real_table(1)
+    values = [v if v != "c" else "a" for v in table.column("country").to_pylist()]
+    staged = with_column(table, "country", pa.array(values))
+    rule = SupportParams(severity="enforce")
+    told = by_check(SupportKept().release(context(staged, real_values=True), rule))
+    assert told["levels"].evidence[0].startswith("country#3 ('c')")
+
+
 def test_a_level_too_rare_at_this_n_is_not_asked_for() -> None:
     table = real_table(1).slice(0, 300)
     values = ["a" if v in ("c", "d") else v for v in table.column("country").to_pylist()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,15 +25,15 @@ def list_(
 
     books = open_ledger(ledger, create=False)
     if decisions:
-        entries = [
-            {"seq": str(e.seq), "time": e.time, "kind": e.kind, "what": _what(e.payload)}
+        entries: list[dict[str, Any]] = [
+            {"seq": e.seq, "time": e.time, "kind": e.kind, "what": _what(e.payload)}
             for e in books.log()
         ]
         if as_json:
             show_json(entries)
         else:
             table(
-                (e["seq"], f"{e['time'][:19]}  {e['kind']:<11} {e['what']}") for e in entries
+                (str(e["seq"]), f"{e['time'][:19]}  {e['kind']:<11} {e['what']}") for e in entries
             )
         return 0
     records = list(books.records())

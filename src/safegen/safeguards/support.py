@@ -31,6 +31,7 @@ class _Stratum:
     real_rows: int
     seen: int
     rows: int
+    value: object = None
 
     @property
     def expected(self) -> float:
@@ -64,6 +65,7 @@ def _level_strata(table: str, tally: TableTally) -> Iterator[_Stratum]:
                 column.profile.rows,
                 column.levels[level],
                 column.rows,
+                level,
             )
 
 
@@ -77,6 +79,12 @@ def _tail_strata(table: str, tally: TableTally) -> Iterator[_Stratum]:
                 column.tails[side],
                 column.rows,
             )
+
+
+def _title(stratum: _Stratum, real_values: bool) -> str:
+    """A stratum's id; with its value only where the policy says `report.real_values: true`."""
+    named = real_values and stratum.value is not None
+    return f"{stratum.name} ({stratum.value!r})" if named else stratum.name
 
 
 def _path(table: str, column: str) -> str:
@@ -116,7 +124,7 @@ def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Fi
         n=rows,
         method="presence; Wilson interval of the share of strata, 95 %",
         evidence=tuple(
-            f"{s.name}: 0 of {s.rows:,} rows (share below {zero_upper(s.rows):.2g} with 95 % "
+            f"{_title(s, context.real_values)}: 0 of {s.rows:,} rows (share below {zero_upper(s.rows):.2g} with 95 % "
             f"confidence), {s.real / s.real_rows:.2g} in reality, {s.expected:.0f} expected"
             for s in gone[:_SHOWN]
         ),
