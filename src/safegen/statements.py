@@ -179,14 +179,17 @@ def _date(value: str | date | None) -> str | None:
 
 
 def _refuse_unreachable(books: Books) -> None:
-    if books.ledger is None:
+    missing = books.state.get("key_epochs_missing")
+    if books.ledger is None or missing:
+        problem = books.state.get("problem") or f"no key for {len(missing or ())} of its epochs"
         finding = Finding(
             "lineage",
             "ledger",
             "broken",
-            f"the ledger cannot be searched ({books.state.get('problem')})",
+            f"the ledger cannot be searched ({problem})",
             "a ledger to search, and to keep the statement",
-            next_step="make it reachable, or name another with --ledger",
+            next_step="make it reachable, or name another with --ledger; its key file lies in "
+            "the config folder of whoever made it",
         )
         _refuse(finding, books, [])
 

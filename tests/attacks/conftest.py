@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,16 +24,20 @@ def _real_rows() -> pd.DataFrame:
     return frame.sample(min(REAL_ROWS, len(frame)), random_state=1).reset_index(drop=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's folders for this session: the real ledger is never touched."""
-    place = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
-            patch.setenv(name, str(place / name))
-        for name in ("SAFEGEN_LEDGER", "SAFEGEN_DEBUG", "SAFEGEN_ORG"):
-            patch.delenv(name, raising=False)
-        yield place
+def _live_in(home: Path, patch: pytest.MonkeyPatch) -> None:
+    for folder in ("DATA", "CONFIG", "CACHE"):
+        patch.setenv(f"XDG_{folder}_HOME", str(home / folder.lower()))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for all attacks: what was released in one test is known in the next."""
+    return tmp_path_factory.mktemp("home-of-attacks")
+
+
+@pytest.fixture(autouse=True)
+def _same_home(_home: None, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _live_in(home, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +46,13 @@ def world(home: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("world")
     real = place / "real.parquet"
     _real_rows().to_parquet(real)
-    safegen.attest(real, by="an attack test")
-    generator = safegen.Generator("sdv.gaussian_copula", policy="baseline").fit(real)
-    model = generator.save(place / "model")
-    return World(real, generator, model, generator.generate(RELEASED_ROWS, place / "released"))
+    with pytest.MonkeyPatch.context() as patch:
+        _live_in(home, patch)
+        safegen.attest(real, by="an attack test")
+        generator = safegen.Generator("sdv.gaussian_copula", policy="baseline").fit(real)
+        model = generator.save(place / "model")
+        released = generator.generate(RELEASED_ROWS, place / "released")
+    return World(real, generator, model, released)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +76,7 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def no_ledger(_same_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another machine: nobody's ledger is there."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
     return tmp_path / "elsewhere"

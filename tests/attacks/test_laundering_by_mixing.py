@@ -63,9 +63,7 @@ def parts(world: World, tmp_path: Path) -> tuple[Path, Path, Path, Path]:
 
 
 @pytest.mark.parametrize("mix", MIXES, ids=lambda f: f.__name__.strip("_"))
-def test_a_mixture_is_refused_and_measured(
-    parts: tuple[Path, Path, Path, Path], mix: Mix
-) -> None:
+def test_a_mixture_is_refused_and_measured(parts: tuple[Path, Path, Path, Path], mix: Mix) -> None:
     before, released, behind, _ = parts
     decision = check(mix(before, released, behind))
     assert is_refused_as_synthetic(decision)
@@ -74,9 +72,7 @@ def test_a_mixture_is_refused_and_measured(
 
 
 @pytest.mark.parametrize("mix", MIXES, ids=lambda f: f.__name__.strip("_"))
-def test_a_mixture_of_real_rows_is_admitted(
-    parts: tuple[Path, Path, Path, Path], mix: Mix
-) -> None:
+def test_a_mixture_of_real_rows_is_admitted(parts: tuple[Path, Path, Path, Path], mix: Mix) -> None:
     before, _, behind, honest = parts
     assert check(mix(before, honest, behind)).allowed
 

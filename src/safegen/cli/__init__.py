@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = ["--debug", *(w for w in words if w != "--debug")]
     try:
         code = app(args=words, standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except BaseException as error:
         code = fail(error, as_json="--json" in words)

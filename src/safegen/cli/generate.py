@@ -112,9 +112,9 @@ def generate(
 ) -> int:
     """Make a synthetic dataset with its manifest from real data (or from a saved model)."""
     from safegen.generator import Generator
-    from safegen.requests import MAX_ROWS
     from safegen.planning import plan
     from safegen.release import destination
+    from safegen.requests import MAX_ROWS
 
     if engine != "local":
         raise UsageError(f"--engine is local in this version, not {engine!r}")

@@ -435,10 +435,7 @@ def _combined(
             lookups,
             origin="synthetic" if share >= 1.0 else "mixed",
             ancestry="attested"
-            if proven
-            and covered
-            and all(p.ancestry == "attested" for p in proven)
-            and not problems
+            if proven and covered and all(p.ancestry == "attested" for p in proven) and not problems
             else "unverified",
             depth=max(p.depth for p in synthetic),
             effective_depth=max(p.effective_depth for p in measure),

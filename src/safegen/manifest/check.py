@@ -80,7 +80,8 @@ def _inside(path: str) -> bool:
         and str(pure) == path
         and "\\" not in path
         and "\x00" not in path
-        and all(part not in ("..", ".", "") for part in pure.parts)
+        and path != "."
+        and ".." not in pure.parts
     )
 
 
@@ -116,14 +117,24 @@ def _files(folder: Path, manifest: Manifest, deep: bool) -> list[str]:
             problems += _content(folder / path, entry, deep)
         except OSError as error:
             problems.append(f"{path}: cannot be read ({error.strerror})")
-    return problems
+    return [_printable(p) for p in problems]
+
+
+def _printable(text: str) -> str:
+    """Text in which no file name can move a cursor or fail to be encoded."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _walk(folder: Path) -> tuple[set[str], list[str]]:
     """The regular files under a folder, and whatever is neither file nor folder."""
     found: set[str] = set()
     odd: list[str] = []
-    for root, folders, files in os.walk(folder, followlinks=False):
+
+    def unread(error: OSError) -> None:
+        path = Path(error.filename).relative_to(folder).as_posix()
+        odd.append(f"{path}: cannot be looked into ({error.strerror})")
+
+    for root, folders, files in os.walk(folder, onerror=unread, followlinks=False):
         base = Path(root)
         for name in [*folders, *files]:
             path = (base / name).relative_to(folder).as_posix()

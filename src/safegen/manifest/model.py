@@ -7,7 +7,9 @@ readers round integers above 2^53.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -200,8 +202,7 @@ class Manifest(_Part):
         if file.is_dir():
             file = file / MANIFEST_NAME
         try:
-            with file.open("rb") as stream:
-                data = stream.read(MAX_DOCUMENT_BYTES + 1)
+            data = read_plain(file, MAX_DOCUMENT_BYTES + 1)
         except OSError as error:
             raise ManifestError(
                 [f"{file}: cannot be read ({error.strerror or type(error).__name__})"]
@@ -274,13 +275,25 @@ def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return f"<table><caption>{escape(title)}</caption><tbody>{body}</tbody></table>"
 
 
+def read_plain(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a plain file; a pipe in its place is not waited for.
+
+    Raises: OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        return stream.read(most)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     descriptor, name = tempfile.mkstemp(prefix=".safegen-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-            os.fchmod(stream.fileno(), 0o644)
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a statement from its readers
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

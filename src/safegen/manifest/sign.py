@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import ManifestError, UsageError
 from safegen.manifest.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical
-from safegen.manifest.model import MANIFEST_NAME, Manifest
+from safegen.manifest.model import MANIFEST_NAME, Manifest, read_plain
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
@@ -224,7 +224,6 @@ def read_keys(keys: Iterable[str | Path | PublicKey]) -> list[PublicKey]:
 def read_envelope(path: Path) -> bytes | None:
     """The bytes of a signature file, or None when there is none."""
     try:
-        with path.open("rb") as stream:
-            return stream.read(2 * MAX_DOCUMENT_BYTES)
+        return read_plain(path, 2 * MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         return None

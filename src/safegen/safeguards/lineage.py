@@ -28,7 +28,7 @@ class Lineage:
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         sources = context.sources
         findings = [
-            _ledger(context.ledger, params),
+            _ledger(context.ledger),
             _intact(sources),
             _depth(sources, params.max_depth),
         ]
@@ -43,7 +43,7 @@ class Lineage:
         return ()
 
 
-def _ledger(ledger: Any, params: Any) -> Finding:
+def _ledger(ledger: Any) -> Finding:
     status = ledger.get("status")
     missing = ledger.get("key_epochs_missing") or []
     required = "a ledger that can be searched"
@@ -64,8 +64,8 @@ def _ledger(ledger: Any, params: Any) -> Finding:
             "unmet",
             f"{len(missing)} of its key epochs have no key here, so re-saved copies are not found",
             required,
-            next_step="copy the ledger's key file from the machine that made it",
-            at_most="enforce" if params.ledger == "required" else "warn",
+            next_step="copy the ledger's key file from the machine that made it: what cannot be "
+            "looked up is not known to be real",
         )
     return Finding("lineage", "ledger", "met", f"{ledger.get('datasets', 0)} datasets", required)
 

@@ -297,7 +297,7 @@ def _open_file(path: Path) -> Batches:
                 if path.stat().st_size == 0:
                     raise SourceError(f"{path}: the file is empty")
                 batches = opener(path)
-            _distinct(batches.schema, str(path))
+                _distinct(batches.schema, str(path))
             return batches
     raise SourceError(f"{path}: not a kind of file that safegen reads ({', '.join(KNOWN)})")
 
@@ -327,8 +327,11 @@ def _open_csv(path: Path) -> Batches:
     def read(block: int | None) -> pa.Table:
         return csv.read_csv(path, csv.ReadOptions(block_size=block), parse, convert)
 
-    table = _one_type_per_column(path, read)
-    foreign = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    try:
+        table = _one_type_per_column(path, read)
+        foreign = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    except UnicodeDecodeError:
+        raise SourceError(f"{path}: its column names are not UTF-8; save it as UTF-8") from None
     if foreign:
         raise SourceError(
             f"{path}: {len(foreign)} columns ({_few(foreign)}) hold text that is not UTF-8; save "
