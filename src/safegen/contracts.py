@@ -78,6 +78,7 @@ class Backend(Protocol):
     weights: ClassVar[bool]  # whether rows can carry weights
     conditions: ClassVar[bool]  # whether `conditions` are native (not rejection sampling)
     reproducible: ClassVar[bool]
+    pickles: ClassVar[bool]  # whether reading a saved model can run code (unpickling does)
     block_rows: ClassVar[int]
     Options: ClassVar[type[BackendOptions]]
 

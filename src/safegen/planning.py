@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.measure.profile import TableProfile
@@ -78,6 +80,12 @@ def _about(seconds: float) -> str:
 
 
 def _peak_mib() -> float:
+    """Peak resident memory of this process. `ru_maxrss` would do, but a child inherits its
+    parent's."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
     try:
         import resource
     except ImportError:  # Windows

@@ -211,6 +211,7 @@ class Rows:
     weights: ClassVar[bool] = False
     conditions: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    pickles: ClassVar[bool] = False
     block_rows: ClassVar[int] = 1024
     Options: ClassVar[type[BackendOptions]] = BackendOptions
 

@@ -9,18 +9,15 @@ import pytest
 from forging import World
 
 import safegen
-from safegen.demo import find_data
+from safegen.demo import place_data
 
 REAL_ROWS = 8_000
 RELEASED_ROWS = 3_000
 
 
-def _real_rows() -> pd.DataFrame:
-    place, _ = find_data()
-    if place.suffix == ".csv":  # scikit-learn's table begins with a line of counts
-        frame = pd.read_csv(place, skiprows=1, header=None)
-        return frame.set_axis([f"x{i:02d}" for i in range(frame.shape[1])], axis=1)
-    frame = pd.read_parquet(place)
+def _real_rows(folder: Path) -> pd.DataFrame:
+    place, _ = place_data(folder)
+    frame = pd.read_csv(place) if place.suffix == ".csv" else pd.read_parquet(place)
     return frame.sample(min(REAL_ROWS, len(frame)), random_state=1).reset_index(drop=True)
 
 
@@ -45,7 +42,7 @@ def world(home: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Attested real rows, a fitted and saved generator, and its release."""
     place = tmp_path_factory.mktemp("world")
     real = place / "real.parquet"
-    _real_rows().to_parquet(real)
+    _real_rows(place / "whole").to_parquet(real)
     with pytest.MonkeyPatch.context() as patch:
         _live_in(home, patch)
         safegen.attest(real, by="an attack test")

@@ -16,7 +16,7 @@ from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, canonical_bytes
 
 
 @pytest.fixture(scope="session")
-def _released(world: World, key: Path, home: Path, tmp_path_factory: Any) -> tuple[Path, Path]:
+def two_released(world: World, key: Path, home: Path, tmp_path_factory: Any) -> tuple[Path, Path]:
     """Two datasets that were signed when they were released."""
     place = tmp_path_factory.mktemp("signed")
     with pytest.MonkeyPatch.context() as patch:
@@ -27,10 +27,10 @@ def _released(world: World, key: Path, home: Path, tmp_path_factory: Any) -> tup
 
 
 @pytest.fixture
-def signed(_released: tuple[Path, Path], tmp_path: Path) -> Path:
+def signed(two_released: tuple[Path, Path], tmp_path: Path) -> Path:
     import shutil
 
-    return Path(shutil.copytree(_released[0], tmp_path / "signed"))
+    return Path(shutil.copytree(two_released[0], tmp_path / "signed"))
 
 
 def _public(key: Path) -> str:
@@ -105,12 +105,12 @@ def test_no_trusted_key_at_all_trusts_nobody(signed: Path, key: Path) -> None:
 
 
 def test_a_signature_of_another_dataset(
-    signed: Path, _released: tuple[Path, Path], key: Path
+    signed: Path, two_released: tuple[Path, Path], key: Path
 ) -> None:
-    _write(signed, _envelope(_released[1]))
+    _write(signed, _envelope(two_released[1]))
     _fails(signed, word="the signature is not of this")
     _fails(signed, "--trusted-key", _public(key), word="the signature is not of this")
-    (signed / MANIFEST_NAME).write_bytes((_released[1] / MANIFEST_NAME).read_bytes())
+    (signed / MANIFEST_NAME).write_bytes((two_released[1] / MANIFEST_NAME).read_bytes())
     _fails(signed, "--trusted-key", _public(key), word="the manifest says")
 
 
@@ -208,4 +208,7 @@ def test_a_damaged_default_ledger_is_not_taken_for_none(
     ran = cli("verify", folder)
     assert ran.code == 1
     assert "ledger" in ran.err
-    assert json.loads(cli("verify", world.dataset.path, "--json", "--ledger", broken).out or "{}") == {}
+    assert (
+        json.loads(cli("verify", world.dataset.path, "--json", "--ledger", broken).out or "{}")
+        == {}
+    )

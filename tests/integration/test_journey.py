@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import safegen
-from safegen.demo import find_data
+from safegen.demo import place_data
 from safegen.ledger import open_ledger
+from safegen.tables.sources import read_source
 from safegen.testing import example_table
 
 
@@ -22,15 +23,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def real(place: Path) -> Path:
     """The first 8,000 rows of Adult (or scikit-learn's table where Adult is not installed)."""
-    table = safegen_table().slice(0, 8000)
-    pq.write_table(table, place / "real.parquet")
+    whole, _ = place_data(place / "whole")
+    table = read_source(whole).tables["table"].table()
+    pq.write_table(table.slice(0, 8000), place / "real.parquet")
     return place / "real.parquet"
-
-
-def safegen_table() -> object:
-    from safegen.tables.sources import read_source
-
-    return read_source(find_data()[0]).tables["table"].table()
 
 
 def test_from_a_real_table_to_a_verified_dataset_and_a_refusal(place: Path, real: Path) -> None:

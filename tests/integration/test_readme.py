@@ -50,7 +50,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def place(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder after the README's first Python block: it holds real.parquet."""
+    """A working folder after the README's first Python block: it holds data/adult.parquet."""
     folder = tmp_path_factory.mktemp("readme")
     subprocess.run(
         [sys.executable, "-c", blocks("python")[0]], cwd=folder, env=environment

@@ -47,7 +47,8 @@ def test_importing_safegen_is_light() -> None:
         "import safegen; safegen.Manifest; safegen.Decision; safegen.SafegenError",
         "import safegen.ledger, safegen.cli",
         *(
-            f"import safegen.cli\n    with contextlib.suppress(SystemExit): safegen.cli.main({words})"
+            "import safegen.cli\n"
+            f"    with contextlib.suppress(SystemExit): safegen.cli.main({words})"
             for words in (
                 ["policy", "lint", "baseline"],
                 ["policy", "explain", "strict"],

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--debug" in words:  # wherever it stands
         words = ["--debug", *(w for w in words if w != "--debug")]
     try:
-        code = app(args=words, standalone_mode=False)
+        code = app(args=words, prog_name="safegen", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()

@@ -96,6 +96,7 @@ def explain(
             last = r.rule
         unit = "" if r.unit == "choice" else f" {r.unit}"
         show(f"  {r.parameter} = {r.value}{unit}  ({r.origin})")
-        meaning = f"{r.doc} {r.tighter[:1].upper()}{r.tighter[1:]}." if r.tighter else r.doc
+        order = f"from loose to tight: {r.tighter}" if "<" in r.tighter else r.tighter
+        meaning = f"{r.doc} {order[:1].upper()}{order[1:]}." if order else r.doc
         show(textwrap.fill(meaning, columns(), initial_indent="      ", subsequent_indent="      "))
     return 0

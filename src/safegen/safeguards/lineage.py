@@ -67,7 +67,8 @@ def _ledger(ledger: Any) -> Finding:
             next_step="copy the ledger's key file from the machine that made it: what cannot be "
             "looked up is not known to be real",
         )
-    return Finding("lineage", "ledger", "met", f"{ledger.get('datasets', 0)} datasets", required)
+    known = int(ledger.get("datasets", 0))
+    return Finding("lineage", "ledger", "met", f"it knows {known:,}", required, n=known)
 
 
 def _intact(sources: Sequence[SourceFacts]) -> Finding:
@@ -86,7 +87,8 @@ def _intact(sources: Sequence[SourceFacts]) -> Finding:
 
 
 def _evidence(source: SourceFacts) -> tuple[str, ...]:
-    return tuple(f"{source.uri}: {e.text}" for e in source.evidence)
+    name = "in memory" if source.uri == "memory:" else source.uri
+    return tuple(f"{name}: {e.text}" for e in source.evidence)
 
 
 def _depth(sources: Sequence[SourceFacts], most: float) -> Finding:

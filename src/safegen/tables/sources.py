@@ -329,9 +329,10 @@ def _open_csv(path: Path) -> Batches:
 
     try:
         table = _one_type_per_column(path, read)
-        foreign = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+        kinds = zip(table.schema.names, table.schema.types, strict=True)
     except UnicodeDecodeError:
         raise SourceError(f"{path}: its column names are not UTF-8; save it as UTF-8") from None
+    foreign = [name for name, kind in kinds if pa.types.is_binary(kind)]
     if foreign:
         raise SourceError(
             f"{path}: {len(foreign)} columns ({_few(foreign)}) hold text that is not UTF-8; save "

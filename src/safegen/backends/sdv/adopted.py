@@ -180,6 +180,7 @@ class Adopted:
     weights: ClassVar[bool] = False
     conditions: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
+    pickles: ClassVar[bool] = True
     block_rows: ClassVar[int] = BLOCK_ROWS
     Options: ClassVar[type[BackendOptions]] = BackendOptions
 

@@ -63,6 +63,7 @@ class GaussianCopula:
     weights: ClassVar[bool] = False
     conditions: ClassVar[bool] = True
     reproducible: ClassVar[bool] = True
+    pickles: ClassVar[bool] = False
     block_rows: ClassVar[int] = 65_536
     Options: ClassVar[type[BackendOptions]] = Options
 
