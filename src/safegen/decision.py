@@ -146,6 +146,7 @@ class Decision:
             f"{self.policy['id']} {self.policy['version']}"
         ]
         lines += [f"  what: {s}" for s in self.subject]
+        shown: set[str] = set()
         for reason in self.reasons:
             finding = reason.finding
             mark = "✗" if reason.outcome == "block" else "!"
@@ -153,7 +154,9 @@ class Decision:
             lines += _labelled("observed", finding.observed, width)
             lines += _labelled("required", finding.required, width)
             for text in finding.evidence:
-                lines += _labelled("evidence", text, width)
+                if text not in shown:  # two findings often rest on the same evidence
+                    lines += _labelled("evidence", text, width)
+            shown.update(finding.evidence)
             if finding.next_step:
                 lines += _labelled("next", finding.next_step, width)
         passed = [r.finding.name for r in self.judged if r.outcome in ("pass", "audit")]

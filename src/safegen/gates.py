@@ -5,6 +5,7 @@ A safeguard that raises is a finding against the run ("broken"), never a gap in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,7 @@ class Books:
             opened = open_ledger(ledger, create=create)
             return cls(opened, opened.state())
         except LedgerError as error:
-            return cls(None, {"url": str(ledger or "the default ledger"), "datasets": 0}).lost(
-                error
-            )
+            return cls(None, {"url": _named(ledger), "datasets": 0}).lost(error)
 
     def lost(self, error: LedgerError) -> Books:
         """These books when the ledger failed under way."""
@@ -64,6 +63,14 @@ class Books:
         """Append to the log; nothing when there is no ledger (the decision says so)."""
         if self.ledger is not None:
             self.ledger.record(kind, payload)
+
+
+def _named(ledger: LedgerLike) -> str:
+    """A ledger's name for people: of a URL to another machine only its scheme, for the rest may
+    hold a password."""
+    text = str(ledger or os.environ.get("SAFEGEN_LEDGER") or "the default ledger")
+    scheme, sign, _ = text.partition("://")
+    return f"{scheme}://…" if sign and scheme != "sqlite" else text
 
 
 @dataclass(frozen=True)

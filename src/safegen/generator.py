@@ -422,6 +422,15 @@ class Generator:
         }
         return Request.of(prepared, rows, seed, conditions or {}, made_by)
 
+    def check_request(
+        self, rows: int, *, seed: int = 11, conditions: Mapping[str, Scalar] | None = None
+    ) -> None:
+        """Find out before `train` whether `generate` could take these arguments.
+
+        Raises: UsageError, as `generate` would after hours of fitting.
+        """
+        self._request(rows, seed, conditions).profiles(self._ready())
+
     def existing(
         self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
     ) -> Dataset | None:

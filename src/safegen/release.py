@@ -341,6 +341,12 @@ def destination(out: str | os.PathLike[str], if_exists: IfExists) -> Path:
             versioned = target.with_name(f"{target.name}-{number}")
             number += 1
         return versioned
+    base = next(p for p in (target, *target.parents) if p.exists())
+    if not base.is_dir():
+        raise TargetError(f"{base}: a file is in the way; choose another place")
+    kept = if_exists == "same" and base == target  # nothing will be written there
+    if not kept and not os.access(target.parent if base == target else base, os.W_OK):
+        raise TargetError(f"{target}: no permission to write there; choose another place")
     if if_exists == "error" and target.exists() and not _empty(target):
         raise TargetError(
             f"{target} exists; remove it, choose another place, or say if_exists=same (keep it if "

@@ -143,7 +143,8 @@ def generate(
         decision = gen.prepare(*read, schema=schema, seed=fit_seed)
         _say_warnings(decision)
         _say_roles(gen)
-        conditions = _conditions(gen, condition)  # a wrong one is told before the fit
+        conditions = _conditions(gen, condition)
+        gen.check_request(rows, seed=seed, conditions=conditions)  # before hours of fitting
         if dry_run:
             forecast = plan(gen, rows)
             if as_json:

@@ -52,14 +52,18 @@ def sample_blocks(
 
     Raises: BackendError when a block comes short, or a worker is lost.
     """
-    plan = list(block_plan(rows, block_rows))
-    workers = max(1, min(workers, len(plan)))
+    workers = max(1, min(workers, -(-rows // block_rows)))
     source: Iterator[dict[str, pa.Table]]
     if workers == 1:
-        source = (model.sample(n, seed=seed, block=b, conditions=conditions) for b, n in plan)
+        source = (
+            model.sample(n, seed=seed, block=b, conditions=conditions)
+            for b, n in block_plan(rows, block_rows)
+        )
     else:
-        source = _by_workers(model, backend, plan, seed, conditions, workers)
-    for (block, wanted), tables in zip(plan, source, strict=True):
+        source = _by_workers(
+            model, backend, block_plan(rows, block_rows), seed, conditions, workers
+        )
+    for (block, wanted), tables in zip(block_plan(rows, block_rows), source, strict=True):
         got = sum(t.num_rows for t in tables.values())
         if len(tables) == 1 and got != wanted:
             raise BackendError(
@@ -71,7 +75,7 @@ def sample_blocks(
 def _by_workers(
     model: Model,
     backend: str,
-    plan: list[tuple[int, int]],
+    plan: Iterator[tuple[int, int]],
     seed: int,
     conditions: Mapping[str, Scalar] | None,
     workers: int,
@@ -81,10 +85,9 @@ def _by_workers(
         model.save(folder)
         crew = [stack.enter_context(_Worker(backend, folder)) for _ in range(workers)]
         waiting: deque[_Worker] = deque()
-        todo = iter(plan)
 
         def give(worker: _Worker) -> None:
-            task = next(todo, None)
+            task = next(plan, None)
             if task is not None:
                 worker.ask(task, seed, conditions)
                 waiting.append(worker)

@@ -81,10 +81,16 @@ def _tail_strata(table: str, tally: TableTally) -> Iterator[_Stratum]:
             )
 
 
-def _title(stratum: _Stratum, real_values: bool) -> str:
-    """A stratum's id; with its value only where the policy says `report.real_values: true`."""
-    named = real_values and stratum.value is not None
-    return f"{stratum.name} ({stratum.value!r})" if named else stratum.name
+def _missing(stratum: _Stratum, real_values: bool) -> str:
+    """What is gone, by the stratum's id; with its value only where the policy allows that."""
+    name = stratum.name
+    if real_values and stratum.value is not None:
+        name += f" ({stratum.value!r})"
+    share = stratum.real / stratum.real_rows
+    return (
+        f"{name}: 0 of {stratum.rows:,} rows, {stratum.expected:.0f} expected; its share is below "
+        f"{zero_upper(stratum.rows):.2g} with 95 % confidence, and {share:.2g} in reality"
+    )
 
 
 def _path(table: str, column: str) -> str:
@@ -123,11 +129,7 @@ def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Fi
         interval=share_interval(len(judged) - len(gone), len(judged)) if judged else None,
         n=rows,
         method="presence; Wilson interval of the share of strata, 95 %",
-        evidence=tuple(
-            f"{_title(s, context.real_values)}: 0 of {s.rows:,} rows (share below {zero_upper(s.rows):.2g} with 95 % "
-            f"confidence), {s.real / s.real_rows:.2g} in reality, {s.expected:.0f} expected"
-            for s in gone[:_SHOWN]
-        ),
+        evidence=tuple(_missing(s, context.real_values) for s in gone[:_SHOWN]),
         next_step="the generator has lost part of reality: another backend, more training, or a "
         "policy with tail quotas; #k is the k-th most frequent level of that column in the source"
         if gone
