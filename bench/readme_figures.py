@@ -151,23 +151,24 @@ def _say_quality(name: str, made: pd.DataFrame, test: pd.DataFrame, fit: float |
 def digests() -> None:
     """CPU seconds per million rows: the multiset hash, and sorted row digests in its place."""
     from safegen.tables import cells
+    from safegen.tables import digests as both
 
     table = pa.Table.from_pandas(real(), preserve_index=False)
     table = pa.concat_tables([table] * (1_000_000 // table.num_rows + 1)).slice(0, 1_000_000)
     batches = table.combine_chunks().to_batches(max_chunksize=65_536)
 
     def multiset() -> None:
-        digest = cells.RowsDigest(table.schema)
+        digest = both.RowsDigest(table.schema)
         for batch in batches:
             digest.update(batch)
         digest.value()
 
     def in_order() -> None:
-        names = cells._content_names(table.schema)
-        width = cells._WIDTH * len(names)
+        names = both._content_names(table.schema)
+        width = cells.WIDTH * len(names)
         found = []
         for batch in batches:
-            data = memoryview(cells._row_bytes(batch, names, cells.exact_cells))
+            data = memoryview(both._row_bytes(batch, names, cells.exact_cells))
             found += [
                 hashlib.blake2b(data[i * width : (i + 1) * width], digest_size=16).digest()
                 for i in range(batch.num_rows)

@@ -15,7 +15,7 @@ from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, ch
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
-from safegen.tables.cells import RowsDigest, combine
+from safegen.tables.digests import RowsDigest, combine
 from safegen.tables.sources import TABLE, read_source
 
 if TYPE_CHECKING:

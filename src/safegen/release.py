@@ -30,7 +30,7 @@ from safegen.manifest.sign import envelope_for
 from safegen.measure.profile import TableTally
 from safegen.pages import card, report
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
-from safegen.tables.cells import LookupDigest, RowsDigest, combine
+from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.sources import TABLE
 from safegen.tables.stamps import stamped
 

@@ -23,7 +23,7 @@ from safegen.decision import Decision
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from safegen.manifest.canonical import canonical_bytes, digest_of
 from safegen.release import data_entry, file_entry
-from safegen.tables.cells import RowsDigest
+from safegen.tables.digests import RowsDigest
 
 COMMAND = [sys.executable, "-c", "from safegen.cli import main; main()"]
 

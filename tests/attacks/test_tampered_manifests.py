@@ -298,3 +298,21 @@ def test_a_folder_that_calls_itself_real_is_not(
     assert [r.finding.name for r in decision.warnings] == ["lineage/unattested"]
     assert not check(folder, "training").allowed
     assert not check(folder, "strict").allowed
+
+
+def test_a_manifest_that_plays_the_depth_down(
+    world: World, tmp_path: Path, no_ledger: Path
+) -> None:
+    """A synthetic row has a depth of 1 at least, and its own column outweighs a total."""
+    folder = world.copy(tmp_path / "marked")
+    little = {"origin": "mixed", "depth": 0, "effective_depth": 0.0}
+    little |= {"composition": {"real": 2999, "synthetic": 1}}
+    reseal(folder, document(folder) | little)
+    found = check(folder).findings["lineage/depth"].observed
+    assert "effective depth 1 or more: 3,000 of 3,000 rows" in found
+
+    folder = world.copy(tmp_path / "bare")
+    names = [c["name"] for c in document(folder)["columns"]]
+    rewrite(folder, lambda t: t.select(names).replace_schema_metadata(None))
+    reseal(folder, document(folder) | {"depth": 0, "effective_depth": 0.0})
+    assert is_refused_as_synthetic(check(folder))

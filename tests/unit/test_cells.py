@@ -22,14 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safegen.tables.batches import Batches
-from safegen.tables.cells import (
-    LookupDigest,
-    RowsDigest,
-    combine,
-    exact_cells,
-    table_digests,
-    tolerant_cells,
-)
+from safegen.tables.cells import exact_cells, tolerant_cells
+from safegen.tables.digests import LookupDigest, RowsDigest, combine, table_digests
 from safegen.tables.sources import read_source
 
 KEY = b"k" * 32

@@ -27,7 +27,7 @@ from safegen.ledger import Ledger, Record
 from safegen.manifest import MANIFEST_NAME, Manifest, check_folder
 from safegen.manifest.model import Ancestry, Origin, SourceEntry
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_PREFIX
-from safegen.tables.cells import combine, table_digests
+from safegen.tables.digests import combine, table_digests
 from safegen.tables.sources import Source
 
 __all__ = ["Evidence", "SourceFacts", "ledger_problems", "resolve", "sidecar_of"]

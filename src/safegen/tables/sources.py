@@ -1,8 +1,6 @@
 """Reading what a caller calls a source: a path, a frame, an Arrow table, a stream, or a dict.
 
-Errors of readers quote the data that they stumbled over; their text stays out (law 4). Files are
-recognised by their name, and then by nothing else: a file that is not what its name says is an
-error.
+What is in memory is read here; files by `tables.files`.
 """
 
 from __future__ import annotations
@@ -10,8 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,9 +16,19 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from safegen.errors import SafegenError, SourceError, hidden, upstream
+from safegen.errors import SourceError, hidden, upstream
 from safegen.manifest import MANIFEST_NAME
-from safegen.tables.batches import BATCH_ROWS, Batches
+from safegen.tables.batches import Batches
+from safegen.tables.files import (
+    KNOWN,
+    arrow_batches,
+    distinct,
+    distinct_names,
+    few,
+    is_known,
+    open_file,
+    reading,
+)
 from safegen.tables.stamps import read_stamps
 
 __all__ = ["TABLE", "Source", "SourceLike", "read_source"]
@@ -34,12 +41,6 @@ SourceLike: TypeAlias = Any
 with `__arrow_c_stream__`, or `{name: any of these}` for related tables."""
 
 _MAX_FILES = 100_000
-_FIRST_BLOCK = 1 << 20  # what pyarrow infers the types of text files from
-_PARQUET = (".parquet", ".pq", ".parquet.brotli", ".parquet.gz", ".parquet.snappy", ".parquet.zst")
-_CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-_JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-_ARROW = (".arrow", ".feather", ".ipc")
-KNOWN = (*_PARQUET, *_CSV, *_JSON, *_ARROW)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _several(sources: Mapping[Any, Any]) -> Source:
 def _from_memory(source: Any) -> Source:
     module = type(source).__module__.partition(".")[0]
     attrs: Mapping[str, Any] | None = None
-    with _reading(f"the {type(source).__name__} in memory"):
+    with reading(f"the {type(source).__name__} in memory"):
         if isinstance(source, pa.Table):
             table = source
         elif isinstance(source, pa.RecordBatch):
@@ -129,7 +130,7 @@ def _from_memory(source: Any) -> Source:
                 "path, a pandas or polars frame, a pyarrow Table, an HF dataset, anything with "
                 "__arrow_c_stream__, or a dict of those"
             )
-    _distinct(table.schema, "the table in memory")
+    distinct(table.schema, "the table in memory")
     return Source("memory:", {TABLE: Batches.of(table)}, tuple(read_stamps(table.schema, attrs)))
 
 
@@ -140,15 +141,15 @@ def _from_pandas(frame: Any) -> pa.Table:
     odd = [i for i, n in enumerate(frame.columns) if not isinstance(n, str)]
     if odd:
         raise SourceError(
-            f"{len(odd)} column names are not text (positions {_few(odd)}); rename them"
+            f"{len(odd)} column names are not text (positions {few(odd)}); rename them"
         )
-    _distinct_names(list(frame.columns), "the frame")
+    distinct_names(list(frame.columns), "the frame")
     if any(n is not None for n in frame.index.names):
         levels = [n for n in frame.index.names if n is not None]
         if any(not isinstance(n, str) for n in levels):
             raise SourceError("the frame's index has a name that is not text; rename it")
         if taken := [n for n in levels if n in frame.columns]:
-            raise SourceError(f"the index and a column are both named {_few(taken)}; rename one")
+            raise SourceError(f"the index and a column are both named {few(taken)}; rename one")
         frame = frame.reset_index()
     frame = frame.copy(deep=False)
     frame.attrs = {}  # pyarrow would write them into the schema, or warn that it cannot
@@ -174,10 +175,10 @@ def _spooled(reader: pa.RecordBatchReader) -> Source:
     path = Path(name)
     rows = 0
     try:
-        _distinct(reader.schema, "the stream")
+        distinct(reader.schema, "the stream")
         # The stream format, because the file format takes one dictionary per column only.
         with (
-            _reading("the stream"),
+            reading("the stream"),
             pa.OSFile(name, "wb") as sink,
             pa.ipc.new_stream(sink, reader.schema) as writer,
         ):
@@ -193,7 +194,7 @@ def _spooled(reader: pa.RecordBatchReader) -> Source:
 
     spool = Spool()
     weakref.finalize(spool, path.unlink, missing_ok=True)
-    batches = Batches(reader.schema, lambda: _arrow_batches(path, spool), rows)
+    batches = Batches(reader.schema, lambda: arrow_batches(path, spool), rows)
     return Source("memory:", {TABLE: batches}, tuple(read_stamps(reader.schema)), spool=spool)
 
 
@@ -220,7 +221,7 @@ def _from_path(path: Path) -> Source:
             raise SourceError(f"{path}: no such file or folder")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-    batches = _open_file(path)
+    batches = open_file(path)
     return Source(str(path), {TABLE: batches}, tuple(read_stamps(batches.schema)), file=path)
 
 
@@ -231,18 +232,18 @@ def _from_folder(folder: Path) -> Source:
         p
         for p in root.rglob("*")
         if p.is_file()
-        and _is_known(p)
+        and is_known(p)
         and not any(part.startswith((".", "_")) for part in p.relative_to(root).parts)
     )
     if not files:
-        raise SourceError(f"{folder}: no data file in it ({', '.join(KNOWN[:1] + _CSV[:1])}, …)")
+        raise SourceError(f"{folder}: no data file in it ({KNOWN[0]}, .csv, …)")
     if len(files) > _MAX_FILES:
         raise SourceError(f"{folder}: more than {_MAX_FILES:,} files")
     groups: dict[str, list[Path]] = {}
     for file in files:
         parts = file.relative_to(root).parts
         groups.setdefault(parts[0] if has_manifest and len(parts) > 1 else TABLE, []).append(file)
-    opened = {name: [_open_file(f) for f in group] for name, group in groups.items()}
+    opened = {name: [open_file(f) for f in group] for name, group in groups.items()}
     tables = {name: _concatenated(folder, groups[name], o) for name, o in opened.items()}
     # A stamp on one file is a stamp on the whole, and one file's stamp hides no other's.
     stamps = [s for o in opened.values() for one in o for s in read_stamps(one.schema)]
@@ -267,7 +268,7 @@ def _concatenated(folder: Path, files: list[Path], opened: list[Batches]) -> Bat
     def batches() -> Iterator[pa.RecordBatch]:
         for one in opened:
             for batch in one:
-                with _reading(str(folder)):
+                with reading(str(folder)):
                     yield from (
                         pa.Table.from_batches([batch])
                         .select(schema.names)
@@ -277,156 +278,3 @@ def _concatenated(folder: Path, files: list[Path], opened: list[Batches]) -> Bat
 
     known = [o.rows for o in opened]
     return Batches(schema, batches, None if None in known else sum(r or 0 for r in known))
-
-
-def _is_known(path: Path) -> bool:
-    return path.name.lower().endswith(KNOWN)
-
-
-def _open_file(path: Path) -> Batches:
-    name = path.name.lower()
-    openers: tuple[tuple[tuple[str, ...], Callable[[Path], Batches]], ...] = (
-        (_PARQUET, _open_parquet),
-        (_CSV, _open_csv),
-        (_JSON, _open_json),
-        (_ARROW, _open_arrow),
-    )
-    for suffixes, opener in openers:
-        if name.endswith(suffixes):
-            with _reading(str(path)):
-                if path.stat().st_size == 0:
-                    raise SourceError(f"{path}: the file is empty")
-                batches = opener(path)
-                _distinct(batches.schema, str(path))
-            return batches
-    raise SourceError(f"{path}: not a kind of file that safegen reads ({', '.join(KNOWN)})")
-
-
-def _open_parquet(path: Path) -> Batches:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        with _reading(str(path)), pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=BATCH_ROWS)
-
-    return Batches(schema, batches, rows)
-
-
-def _open_csv(path: Path) -> Batches:
-    """The table in a CSV file. An empty cell, or one like NA or null without quotes, is null."""
-    import pyarrow.csv as csv
-
-    parse = csv.ParseOptions(
-        delimiter="\t" if ".tsv" in path.name.lower() else ",", newlines_in_values=True
-    )
-    convert = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
-
-    def read(block: int | None) -> pa.Table:
-        return csv.read_csv(path, csv.ReadOptions(block_size=block), parse, convert)
-
-    try:
-        table = _one_type_per_column(path, read)
-        kinds = zip(table.schema.names, table.schema.types, strict=True)
-    except UnicodeDecodeError:
-        raise SourceError(f"{path}: its column names are not UTF-8; save it as UTF-8") from None
-    foreign = [name for name, kind in kinds if pa.types.is_binary(kind)]
-    if foreign:
-        raise SourceError(
-            f"{path}: {len(foreign)} columns ({_few(foreign)}) hold text that is not UTF-8; save "
-            "the file as UTF-8"
-        )
-    return Batches.of(table)
-
-
-def _open_json(path: Path) -> Batches:
-    import pyarrow.json as json
-
-    def read(block: int | None) -> pa.Table:
-        return json.read_json(path, json.ReadOptions(block_size=block))
-
-    return Batches.of(_one_type_per_column(path, read))
-
-
-def _one_type_per_column(path: Path, read: Callable[[int | None], pa.Table]) -> pa.Table:
-    """Read a text file whose types are inferred from its first block, else from all of it.
-
-    1 and 2 in the first megabyte and 2.5 in the second make a column of floats, not an error.
-    """
-    try:
-        return read(None)
-    except pa.ArrowInvalid:
-        unpacked = path.stat().st_size * (20 if path.name.lower().endswith(".gz") else 1)
-        if unpacked <= _FIRST_BLOCK:
-            raise
-        return read(min(unpacked + 1, 2**31 - 1))
-
-
-def _open_arrow(path: Path) -> Batches:
-    with pa.memory_map(str(path)) as source:
-        schema = _ipc(source).schema
-    return Batches(schema, lambda: _arrow_batches(path, None))
-
-
-def _ipc(source: pa.NativeFile) -> Any:
-    """A reader of an Arrow IPC file (Feather too) or stream."""
-    try:
-        return pa.ipc.open_file(source)
-    except pa.ArrowInvalid:
-        source.seek(0)
-        return pa.ipc.open_stream(source)
-
-
-def _arrow_batches(path: Path, keep: object) -> Iterator[pa.RecordBatch]:
-    with _reading(str(path)), pa.memory_map(str(path)) as source:
-        reader = _ipc(source)
-        count = getattr(reader, "num_record_batches", None)
-        batches = reader if count is None else map(reader.get_batch, range(count))
-        for batch in batches:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.slice(start, BATCH_ROWS)
-    del keep  # the spool file lives as long as somebody iterates
-
-
-# ---- refusals ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Turn a reader's error into a SourceError without its text."""
-    try:
-        yield
-    except (SafegenError, MemoryError):
-        raise
-    except pa.ArrowException as error:
-        raise SourceError(
-            f"{what}: cannot be read as what its name or type says; it is damaged, ragged, or in "
-            f"another format ({upstream(error)})"
-        ) from hidden(error)
-    except OSError as error:
-        reason = error.strerror or "damaged or not of this format"
-        raise SourceError(f"{what}: cannot be read ({reason})") from hidden(error)
-    except Exception as error:  # whatever a stream, a lazy frame or a decoder raises
-        raise SourceError(f"{what}: cannot be read ({upstream(error)})") from hidden(error)
-
-
-def _distinct(schema: pa.Schema, what: str) -> None:
-    if not schema.names:
-        raise SourceError(f"{what}: it has no columns")
-    _distinct_names(schema.names, what)
-
-
-def _distinct_names(names: list[str], what: str) -> None:
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise SourceError(
-            f"{what}: {len(twice)} column names stand there twice ({_few(twice)}); rename them"
-        )
-
-
-def _few(items: Iterable[Any], most: int = 5) -> str:
-    items = list(items)
-    text = ", ".join(repr(i) for i in items[:most])
-    return text + (f" and {len(items) - most} more" if len(items) > most else "")
