@@ -309,7 +309,7 @@ def test_a_manifest_that_plays_the_depth_down(
     little |= {"composition": {"real": 2999, "synthetic": 1}}
     reseal(folder, document(folder) | little)
     found = check(folder).findings["lineage/depth"].observed
-    assert "effective depth 1 or more: 3,000 of 3,000 rows" in found
+    assert "effective depth 1: 3,000 of 3,000 rows" in found
 
     folder = world.copy(tmp_path / "bare")
     names = [c["name"] for c in document(folder)["columns"]]
