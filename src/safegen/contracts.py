@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.decision import Finding
-    from safegen.lineage.evidence import SourceFacts
+    from safegen.lineage.facts import SourceFacts
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.policy import RuleParams
     from safegen.tables.schema import TableSchema

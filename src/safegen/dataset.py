@@ -14,7 +14,7 @@ from safegen.lineage.evidence import ledger_problems
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
 from safegen.tables.digests import RowsDigest, combine
 from safegen.tables.sources import TABLE, read_source
 
@@ -224,7 +224,7 @@ class Dataset:
             origin = table.column(ORIGIN_COLUMN).cast("string")
             table = table.filter(pc.equal(origin, self._origin))
         if not provenance:
-            keep = [n for n in table.schema.names if not n.startswith("_safegen_")]
+            keep = [n for n in table.schema.names if not is_provenance(n)]
             metadata = table.schema.metadata
             table = table.select(keep).replace_schema_metadata(metadata)
         return table

@@ -15,7 +15,8 @@ from safegen import plugins
 from safegen.decision import Decision, Finding, Gate, decide
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
-from safegen.lineage.evidence import SourceFacts, resolve
+from safegen.lineage.evidence import resolve
+from safegen.lineage.facts import SourceFacts
 from safegen.manifest.identity import now
 from safegen.policy import Policy
 from safegen.tables.sources import Source, read_source

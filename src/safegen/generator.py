@@ -28,7 +28,8 @@ from safegen.drafting import draft
 from safegen.engines.local import sample_blocks
 from safegen.errors import SourceError, TargetError, UsageError, VerificationError
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.evidence import SourceFacts, resolve
+from safegen.lineage.evidence import resolve
+from safegen.lineage.facts import SourceFacts
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -42,6 +43,7 @@ from safegen.release import (
     IfExists,
     Staging,
     destination,
+    is_free,
     scratch_folder,
     staging,
 )
@@ -216,7 +218,7 @@ class Generator:
         request = self._request(rows, seed, conditions)
         workers = checked_count(workers, "workers")
         target = destination(out, if_exists)
-        if if_exists == "same" and target.exists():
+        if if_exists == "same" and not is_free(target):
             return self._same(target, request)
         if self._model is None:
             raise UsageError("fit the generator first: gen.fit(source)")
@@ -377,7 +379,7 @@ class Generator:
         # A stranger's document is not to be followed to any place: then only the caller names one.
         places = document["places"] if known and source is None else source
         real = _find_real(facts, places, named=source is not None)
-        schemas = {n: TableSchema.model_validate(s) for n, s in document["schemas"].items()}
+        schemas = _schemas(folder, document["schemas"])
         gen._model = saved.load(gen._backend)
         gen._prepared = Prepared(
             tuple(facts),
@@ -436,7 +438,7 @@ class Generator:
     ) -> Dataset | None:
         """What `generate(..., if_exists="same")` would keep, known before training; else None."""
         target = Path(os.path.abspath(os.fspath(out)))
-        if not target.exists():
+        if is_free(target):
             return None
         return self._same(target, self._request(rows, seed, more.get("conditions")))
 
@@ -484,6 +486,14 @@ def _options(backend: Backend, given: Mapping[str, Any]) -> BackendOptions:
         )
         known = ", ".join(backend.Options.model_fields)
         raise UsageError(f"{backend.name}: {problems}. Its options: {known or 'none'}") from None
+
+
+def _schemas(folder: str | os.PathLike[str], document: Any) -> dict[str, TableSchema]:
+    try:
+        return {n: TableSchema.model_validate(s) for n, s in dict(document).items()}
+    except (ValidationError, TypeError, ValueError):  # their text quotes the input
+        problem = f"{folder}: its schemas are not as this version writes them"
+        raise VerificationError([problem]) from None
 
 
 def _find_real(

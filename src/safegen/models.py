@@ -17,7 +17,7 @@ from typing import Any
 
 from safegen.contracts import Backend, Model
 from safegen.errors import ManifestError, TargetError, VerificationError
-from safegen.lineage.evidence import SourceFacts
+from safegen.lineage.facts import SourceFacts
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
 from safegen.release import file_entry
 

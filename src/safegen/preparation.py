@@ -12,7 +12,7 @@ from safegen.decision import Decision
 from safegen.errors import SourceError
 from safegen.gates import Books
 from safegen.lineage.depth import child_depth
-from safegen.lineage.evidence import SourceFacts
+from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
 from safegen.tables.batches import Batches

@@ -347,7 +347,7 @@ def destination(out: str | os.PathLike[str], if_exists: IfExists) -> Path:
     kept = if_exists == "same" and base == target  # nothing will be written there
     if not kept and not os.access(target.parent if base == target else base, os.W_OK):
         raise TargetError(f"{target}: no permission to write there; choose another place")
-    if if_exists == "error" and target.exists() and not _empty(target):
+    if if_exists == "error" and not is_free(target):
         raise TargetError(
             f"{target} exists; remove it, choose another place, or say if_exists=same (keep it if "
             "it is what this call would make) or version (write beside it)"
@@ -355,8 +355,9 @@ def destination(out: str | os.PathLike[str], if_exists: IfExists) -> Path:
     return target
 
 
-def _empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def is_free(target: Path) -> bool:
+    """Whether nothing is in the way: no such path, or an empty folder."""
+    return not target.exists() or (target.is_dir() and not any(target.iterdir()))
 
 
 def file_entry(path: Path, name: str) -> FileEntry:

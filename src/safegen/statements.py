@@ -12,13 +12,14 @@ from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
 from safegen.gates import Books, LedgerLike, load_policy, resolve_all
 from safegen.ledger import Record
-from safegen.lineage.evidence import SourceFacts, sidecar_of
+from safegen.lineage.evidence import sidecar_of
+from safegen.lineage.facts import SourceFacts
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
 from safegen.manifest.sign import envelope_for
 from safegen.release import file_entry
-from safegen.tables.batches import PROVENANCE_PREFIX
+from safegen.tables.batches import is_provenance
 from safegen.tables.sources import Source, SourceLike
 
 __all__ = ["attest", "derive", "register"]
@@ -226,7 +227,7 @@ def _columns(source: Source) -> list[ColumnEntry]:
         ColumnEntry(name=f.name, type=str(f.type), role="feature", table=table)
         for table, batches in source.tables.items()
         for f in batches.schema
-        if not f.name.startswith(PROVENANCE_PREFIX)
+        if not is_provenance(f.name)
     ]
 
 

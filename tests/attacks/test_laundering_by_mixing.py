@@ -138,7 +138,6 @@ def test_one_proven_table_does_not_prove_another(world: World) -> None:
     assert "lineage/unverified" in unmet(decision)
 
 
-@pytest.mark.xfail(reason="tables/sources.py keeps one folder of several", strict=False)
 def test_every_dataset_of_several_must_verify(world: World, tmp_path: Path) -> None:
     good, bad = world.copy(tmp_path / "good"), world.copy(tmp_path / "bad")
     assert safegen.check({"a": good, "b": good}, policy="training").allowed

@@ -38,18 +38,13 @@ def test_real_rows_are_not_taken_for_output(world: World, tmp_path: Path) -> Non
     assert (facts["origin"], facts["synthetic_share"], facts["evidence"]) == ("unknown", 0.0, [])
 
 
-OPEN = pytest.mark.xfail(
-    reason="safeguards/lineage.py neither quotes the path nor names the ledger", strict=False
-)
-
-
 @pytest.mark.parametrize(
     ("name", "named"),
     [
         ("rows.csv", False),
-        pytest.param("its rows.csv", False, marks=OPEN),
-        pytest.param("$(rows);.csv", False, marks=OPEN),
-        pytest.param("rows.csv", True, marks=OPEN),
+        ("its rows.csv", False),
+        ("$(rows);.csv", False),
+        ("rows.csv", True),
     ],
     ids=["plain", "space", "shell", "named-ledger"],
 )
@@ -57,7 +52,7 @@ def test_the_command_in_the_refusal_mends_it(
     world: World, tmp_path: Path, name: str, named: bool
 ) -> None:
     path = tmp_path / name
-    world.rows(600, 200 + len(name)).to_csv(path, index=False)
+    world.rows(600, sum(map(ord, name)) + named).to_csv(path, index=False)
     ledger = ["--ledger", str(tmp_path / "ledger.db")] if named else []
     ran = cli("check", path, "--policy", "strict", "--json", *ledger)
     assert ran.code == 3

@@ -391,7 +391,7 @@ def test_a_target_that_cannot_be_written(run: Run, people: Path, place: Path) ->
     (place / "file").write_text("mine")
     before = listing(place)
     clear(run("generate", people, "--rows", 50, "--out", "taken"), 1, "taken exists", "if_exists")
-    clear(run("generate", people, "--rows", 50, "--out", "file"), 1, "file exists")
+    clear(run("generate", people, "--rows", 50, "--out", "file"), 1, "a file is in the way")
     clear(run("generate", people, "--rows", 50, "--out", "file/x/y"), 1, "file", lines=8)
     clear(run("fit", people, "--save", "taken"), 1, "taken exists")
     clear(run("fit", people, "--save", "file/x"), 1, "file", lines=8)

@@ -359,3 +359,12 @@ def test_columns_can_be_chosen_and_provenance_left_out() -> None:
     assert batches.select(["b"]).table().schema.metadata == {b"k": b"v"}
     plain = Batches.of(TABLE_)
     assert plain.without_provenance() is plain
+
+
+def test_a_csv_without_a_header_is_refused_because_names_go_into_manifests(tmp_path: Path) -> None:
+    (tmp_path / "bare.csv").write_text("a,31\nb,52\n")
+    with pytest.raises(SourceError, match="line of column names") as caught:
+        read_source(tmp_path / "bare.csv")
+    assert "31" not in str(caught.value)
+    (tmp_path / "named.csv").write_text("x,y1\na,31\nb,52\n")
+    assert read_source(tmp_path / "named.csv").tables["table"].schema.names == ["x", "y1"]

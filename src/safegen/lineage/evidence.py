@@ -5,210 +5,37 @@ The first ring, cheapest first; every piece found is kept:
 1. a manifest in the folder, or an attestation beside the file   2. stamps in the file or frame
 3. provenance columns, row by row                                4. digests known to the ledger
 
-How pieces combine (law 2): evidence of synthetic rows always wins over a claim of real ones. Only
-an attestation whose digest matches makes data real, and of several tables each needs one. Nothing
-found means unknown, never real, and its depth of 0 is then a lower bound.
+How they combine is said in `lineage.facts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
-from safegen.manifest import MANIFEST_NAME, Manifest, check_folder
-from safegen.manifest.model import Ancestry, Origin, SourceEntry
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_PREFIX
+from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.in_band import InBand
+from safegen.manifest import Manifest, check_folder
+from safegen.manifest.model import Ancestry, Origin
 from safegen.tables.digests import combine, table_digests
 from safegen.tables.sources import Source
 
-__all__ = ["Evidence", "SourceFacts", "ledger_problems", "resolve", "sidecar_of"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One piece: where it was found, what it says, how much of the source it covers.
-
-    `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
-    content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
-    is set when it speaks of one of several tables only.
-    """
-
-    ring: str
-    text: str
-    origin: Origin
-    share: float = 0.0
-    depth: int = 0
-    effective_depth: float = 0.0
-    lower_bound: bool = False
-    ancestry: Ancestry = "unverified"
-    dataset_id: str | None = None
-    license: str | None = None
-    proof: bool = False
-    part: str | None = None
-
-    @property
-    def synthetic(self) -> bool:
-        return self.share > 0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "ring": self.ring,
-            "says": self.text,
-            "origin": self.origin,
-            "share": self.share,
-            "proof": self.proof,
-        }
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """Everything established about one source; what the lineage rule judges."""
-
-    uri: str
-    rows: int
-    logical_digest: str
-    lookups: Mapping[str, str]
-    origin: Origin
-    ancestry: Ancestry
-    depth: int
-    effective_depth: float
-    depth_is_lower_bound: bool
-    synthetic_share: float
-    evidence: tuple[Evidence, ...]
-    problems: tuple[str, ...] = ()
-    dataset_id: str | None = None
-    license: str | None = None
-
-    @property
-    def attested(self) -> bool:
-        """Whether the source's origin is known from a statement that binds to its content."""
-        return self.origin != "unknown" and self.ancestry == "attested"
-
-    def entry(self) -> SourceEntry:
-        """The source as a manifest lists it."""
-        return SourceEntry(
-            uri=self.uri,
-            logical_digest=self.logical_digest,
-            dataset_id=self.dataset_id,
-            origin=self.origin,
-            ancestry=self.ancestry,
-            depth=self.depth,
-            effective_depth=self.effective_depth,
-            rows=self.rows,
-            evidence=[e.to_json() for e in self.evidence],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The facts as a saved model keeps them."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
-        """The facts that `to_json` wrote. Raises: TypeError, KeyError on anything else."""
-        fields = dict(document)
-        fields["evidence"] = tuple(Evidence(**e) for e in fields["evidence"])
-        fields["problems"] = tuple(fields["problems"])
-        return cls(**fields)
-
-    def untrusted(self, why: str) -> SourceFacts:
-        """These facts when their record cannot be trusted: what they say is a lower bound."""
-        origin: Origin = "unknown" if self.origin == "real" else self.origin
-        return replace(
-            self,
-            origin=origin,
-            ancestry="unverified",
-            depth_is_lower_bound=True,
-            evidence=(
-                *(replace(e, proof=False) for e in self.evidence),
-                Evidence("model", why, "unknown"),
-            ),
-        )
-
-
-class _InBand:
-    """Tally of the provenance columns over a table's batches.
-
-    Databases fold the columns' names and joins append to them, so a name only has to begin as ours
-    do. Where neither origin nor depth is left, a value in what is left marks its row.
-    """
-
-    def __init__(self, schema: pa.Schema) -> None:
-        folded = {n: n.strip().casefold() for n in schema.names}
-        ours = [n for n, f in folded.items() if f.startswith(PROVENANCE_PREFIX)]
-        self.origins = [n for n in ours if folded[n].startswith(ORIGIN_COLUMN)]
-        self.depths = [n for n in ours if folded[n].startswith(DEPTH_COLUMN)]
-        self.rest = [] if self.origins or self.depths else ours
-        self.rows = self.synthetic = self.max_depth = 0
-        self.depth_sum = 0.0
-
-    def __call__(self, batch: pa.RecordBatch) -> None:
-        self.rows += batch.num_rows
-        depths = np.zeros(batch.num_rows)
-        for name in self.depths:
-            depths = np.maximum(depths, _depths(batch.column(name)))
-        for name in self.origins:
-            depths[_not_real(batch.column(name)) & (depths < 1)] = 1.0
-        for name in self.rest:
-            depths[_present(batch.column(name))] = 1.0
-        synthetic = depths > 0
-        depths[synthetic & (depths < 1)] = 1.0
-        self.synthetic += int(synthetic.sum())
-        self.depth_sum += float(depths.sum())
-        self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
-
-    def evidence(self, table: str) -> Evidence | None:
-        if not self.synthetic:
-            return None
-        return Evidence(
-            "columns",
-            f"{self.synthetic:,} of {self.rows:,} rows of {table!r} are marked as not real by "
-            "their provenance columns",
-            "synthetic" if self.synthetic == self.rows else "mixed",
-            share=self.synthetic / self.rows,
-            depth=self.max_depth,
-            effective_depth=round(self.depth_sum / self.rows, 6),  # the column has 32 bits
-            lower_bound=True,
-        )
-
-
-def _present(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.asarray(column.is_valid(), dtype=bool)
-
-
-def _not_real(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows say that they are anything but real; only an absent value says nothing."""
-    try:
-        text = pc.utf8_trim_whitespace(pc.utf8_lower(pc.cast(column, pa.string())))
-    except pa.ArrowException:
-        return _present(column)  # damaged: still a mark of ours
-    said = pc.invert(pc.is_in(text, value_set=pa.array(["real", ""])))
-    return np.asarray(pc.and_(said, text.is_valid()), dtype=bool)
-
-
-def _depths(column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
-    try:
-        numbers = pc.cast(column, pa.float64()).fill_null(0.0)
-    except pa.ArrowException:
-        return _present(column).astype(np.float64)  # damaged: still a mark of ours
-    values = np.nan_to_num(np.asarray(numbers, dtype=np.float64), nan=0.0, posinf=1e6)
-    return np.clip(values, 0.0, 1e6)
+__all__ = ["ledger_problems", "resolve", "sidecar_of"]
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     """Read a source once and say what it is. `ledger` None means that none could be reached."""
     problems: list[str] = []
     pieces: list[Evidence] = []
-    # 1
-    pieces += _from_folder(source, ledger, problems)
+    # 1: of several tables, each may lie in a dataset of its own
+    for part, one in _parts(source):
+        pieces += [replace(p, part=part) for p in _from_folder(one, ledger, problems)]
     # 2
     pieces += _from_stamps(source.stamps)
     # 3, with the digests in the same pass
@@ -217,7 +44,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
     rows = 0
     for name, batches in source.tables.items():
-        tally = _InBand(batches.schema)
+        tally = InBand(batches.schema)
         content, keyed = table_digests(batches, keys, tally)
         digests[name] = content.value()
         rows += content.rows
@@ -226,10 +53,10 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
     digest = combine(digests)
-    combined = {key_id: combine(values) for key_id, values in lookups.items()}
+    together = {key_id: combine(values) for key_id, values in lookups.items()}
     # 4
     if ledger is not None:
-        whole = _known(ledger, digest, combined)
+        whole = _known(ledger, digest, together)
         pieces += [_from_record(r) for r in whole.values()]
         # Every table of its own too: a released table may be one of several here.
         for name, value in digests.items() if len(digests) > 1 else ():
@@ -239,8 +66,15 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
                 for dataset_id, r in _known(ledger, value, keyed_values).items()
                 if dataset_id not in whole
             ]
-    pieces += _from_sidecar(source, digest)
-    return _combined(source.uri, list(digests), rows, digest, combined, pieces, problems)
+    for part, one in _parts(source):
+        own = digest if part is None else digests[part]
+        pieces += [replace(p, part=part) for p in _from_sidecar(one, own)]
+    return combined(source.uri, list(digests), rows, digest, together, pieces, problems)
+
+
+def _parts(source: Source) -> list[tuple[str | None, Source]]:
+    """The sources of which a source is made, by table; a plain one is its own."""
+    return list(source.parts.items()) or [(None, source)]
 
 
 def _known(ledger: Ledger, digest: str, lookups: Mapping[str, str]) -> dict[str, Record]:
@@ -263,7 +97,7 @@ def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> 
         return [
             Evidence(
                 "manifest",
-                f"{source.folder} carries a safegen manifest that cannot be read",
+                "its safegen manifest cannot be read",
                 "synthetic",
                 share=1.0,
                 depth=1,
@@ -271,11 +105,9 @@ def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> 
                 lower_bound=True,
             )
         ]
-    piece = _from_manifest(check.manifest, f"{source.folder}/{MANIFEST_NAME}", sound=not found)
+    piece = _from_manifest(check.manifest, "its manifest", sound=not found)
     if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
         piece = replace(piece, origin="unknown", proof=False)
-    if source.uri != str(source.folder):  # one of several tables lies in this folder
-        piece = replace(piece, part="")
     return [piece]
 
 
@@ -332,7 +164,7 @@ def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
             f"({', '.join(dict.fromkeys(where))})",
             "synthetic",
             share=1.0,
-            depth=int(np.ceil(depths[dataset])),
+            depth=ceil(depths[dataset]),
             effective_depth=depths[dataset],
             lower_bound=True,
             dataset_id=dataset,
@@ -406,65 +238,6 @@ def _from_sidecar(source: Source, digest: str) -> list[Evidence]:
     piece = _from_manifest(manifest, name, sound=True)
     by = f", attested by {manifest.attested_by} (not signed)" if manifest.attested_by else ""
     return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
-
-
-def _combined(
-    uri: str,
-    tables: Sequence[str],
-    rows: int,
-    digest: str,
-    lookups: Mapping[str, str],
-    pieces: Sequence[Evidence],
-    problems: Sequence[str],
-) -> SourceFacts:
-    synthetic = [p for p in pieces if p.synthetic]
-    proofs = [p for p in pieces if p.proof and p.origin != "unknown"]
-    parts = {p.part for p in proofs}
-    covered = None in parts or parts >= set(tables)  # every table is spoken of
-    if synthetic:
-        # Provenance columns speak row by row, so where they are they say how much; a stamp on a
-        # mixture speaks for the whole. Depth takes the largest of what anything says.
-        by_row = [p for p in synthetic if p.ring == "columns"]
-        proven = [p for p in synthetic if p.proof]
-        measure = [*proven, *by_row] or synthetic
-        share = max(p.share for p in measure)
-        return SourceFacts(
-            uri,
-            rows,
-            digest,
-            lookups,
-            origin="synthetic" if share >= 1.0 else "mixed",
-            ancestry="attested"
-            if proven and covered and all(p.ancestry == "attested" for p in proven) and not problems
-            else "unverified",
-            depth=max(p.depth for p in synthetic),
-            effective_depth=max(p.effective_depth for p in measure),
-            depth_is_lower_bound=not (proven and covered) or any(p.lower_bound for p in proven),
-            synthetic_share=share,
-            evidence=tuple(pieces),
-            problems=tuple(problems),
-            dataset_id=next((p.dataset_id for p in [*proven, *synthetic] if p.dataset_id), None),
-            license=next((p.license for p in synthetic if p.license), None),
-        )
-    if not covered:
-        pieces = [replace(p, proof=False) for p in pieces]
-    best = next((p for p in pieces if p.origin == "real" and p.proof), None)
-    return SourceFacts(
-        uri,
-        rows,
-        digest,
-        lookups,
-        origin="real" if best else "unknown",
-        ancestry="attested" if best else "unverified",
-        depth=0,
-        effective_depth=0.0,
-        depth_is_lower_bound=best is None,
-        synthetic_share=0.0,
-        evidence=tuple(pieces),
-        problems=tuple(problems),
-        dataset_id=best.dataset_id if best else None,
-        license=best.license if best else None,
-    )
 
 
 def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:

@@ -7,17 +7,22 @@ depth of the training rows), `share` (rows shown to be synthetic), `unattested` 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding
+from safegen.errors import LedgerError
+from safegen.ledger.places import ledger_path, ledger_url
 from safegen.lineage.depth import pooled_depth
 
 if TYPE_CHECKING:
-    from safegen.lineage.evidence import SourceFacts
+    from safegen.lineage.facts import SourceFacts
 
 __all__ = ["Lineage"]
+
+_SHOWN = 20  # pieces of evidence in one finding
 
 
 class Lineage:
@@ -35,7 +40,7 @@ class Lineage:
         if params.max_synthetic_share < 1.0:
             findings.append(_share(sources, params.max_synthetic_share))
         required = params.ledger == "required"
-        findings.append(_unattested(sources, params.unattested, required))
+        findings.append(_unattested(sources, params.unattested, context.ledger, required))
         findings.append(_unverified(sources, params.unverified))
         return findings
 
@@ -80,15 +85,19 @@ def _intact(sources: Sequence[SourceFacts]) -> Finding:
             "unmet",
             f"{len(problems)} problems with the manifest of a source",
             "a dataset with a manifest verifies",
-            evidence=tuple(problems[:20]),
+            evidence=tuple(problems[:_SHOWN]),
             next_step="do not use it; run `safegen verify` on the folder, or get it anew",
         )
     return Finding("lineage", "intact", "met", "no broken manifest", "datasets verify")
 
 
-def _evidence(source: SourceFacts) -> tuple[str, ...]:
-    name = "in memory" if source.uri == "memory:" else source.uri
-    return tuple(f"{name}: {e.text}" for e in source.evidence)
+def _evidence(about: Sequence[SourceFacts], among: Sequence[SourceFacts]) -> tuple[str, ...]:
+    """What was found about some of the sources; each piece names its source if there are more."""
+    texts = []
+    for source in about:
+        name = "in memory" if source.uri == "memory:" else source.uri
+        texts += [f"{name}: {e.text}" if len(among) > 1 else e.text for e in source.evidence]
+    return tuple(texts[:_SHOWN])
 
 
 def _depth(sources: Sequence[SourceFacts], most: float) -> Finding:
@@ -113,7 +122,7 @@ def _depth(sources: Sequence[SourceFacts], most: float) -> Finding:
         required,
         n=rows,
         method="weighted mean of the rows' depths",
-        evidence=tuple(t for s in guilty for t in _evidence(s))[:20],
+        evidence=_evidence(guilty, sources),
         next_step="train on the real rows that it was made from (`safegen lineage` shows them), or "
         "keep all real rows and add synthetic ones under a policy that anchors them",
     )
@@ -130,12 +139,14 @@ def _share(sources: Sequence[SourceFacts], most: float) -> Finding:
         f"{share:.2%} of the rows are shown to be synthetic",
         f"at most {most:.2%}",
         n=rows,
-        evidence=() if met else tuple(t for s in sources for t in _evidence(s))[:20],
+        evidence=() if met else _evidence(sources, sources),
         next_step=None if met else "take synthetic rows out, or add real ones",
     )
 
 
-def _unattested(sources: Sequence[SourceFacts], wanted: str, by_ledger: bool) -> Finding:
+def _unattested(
+    sources: Sequence[SourceFacts], wanted: str, ledger: Any, by_ledger: bool
+) -> Finding:
     def vouched(source: SourceFacts) -> bool:
         if source.synthetic_share:
             return True  # its origin is known; `unverified` judges its ancestry
@@ -156,10 +167,24 @@ def _unattested(sources: Sequence[SourceFacts], wanted: str, by_ledger: bool) ->
         f"{len(open_)} of {len(sources)} sources have an unknown origin ({names}); finding no "
         "mark of a generator does not make them real",
         required,
-        evidence=tuple(t for s in open_ for t in _evidence(s))[:20],
-        next_step=f"if you know that it is real: safegen attest {open_[0].uri} --by YOUR-NAME",
+        evidence=_evidence(open_, sources),
+        next_step=f"if you know that it is real: {_attest(open_[0].uri, str(ledger.get('url')))}",
         at_most="warn" if wanted == "warn" else "enforce",
     )
+
+
+def _attest(uri: str, ledger: str) -> str:
+    """The one command that mends it, as a shell takes it."""
+    if uri == "memory:":
+        return 'safegen.attest(frame, by="YOUR-NAME") in Python'
+    if ";" in uri and "=" in uri:
+        return "safegen attest TABLE --by YOUR-NAME, for each of its tables"
+    command = f"safegen attest {shlex.quote(uri)} --by YOUR-NAME"
+    try:
+        usual = ledger_url(ledger_path(None))
+    except LedgerError:
+        usual = ""
+    return command if ledger == usual else f"{command} --ledger {shlex.quote(ledger)}"
 
 
 def _unverified(sources: Sequence[SourceFacts], wanted: str) -> Finding:
@@ -174,7 +199,7 @@ def _unverified(sources: Sequence[SourceFacts], wanted: str) -> Finding:
         f"{len(open_)} synthetic sources have an unverified ancestry, so their depth is a lower "
         "bound",
         required,
-        evidence=tuple(t for s in open_ for t in _evidence(s))[:20],
+        evidence=_evidence(open_, sources),
         next_step="use the dataset's own folder with its manifest, or attest the real data first "
         "and generate anew",
         at_most="warn" if wanted == "warn" else "enforce",

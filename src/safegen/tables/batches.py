@@ -19,6 +19,11 @@ WEIGHT_COLUMN = "_safegen_weight"
 PROVENANCE_COLUMNS = (ORIGIN_COLUMN, DEPTH_COLUMN, WEIGHT_COLUMN)
 
 
+def is_provenance(name: str) -> bool:
+    """Whether a column is one of ours. Databases fold names, so case does not matter."""
+    return name.strip().casefold().startswith(PROVENANCE_PREFIX)
+
+
 @dataclass(frozen=True)
 class Batches:
     """A table as a schema and a way to iterate over its record batches, again and again.
@@ -44,7 +49,7 @@ class Batches:
 
     def without_provenance(self) -> Batches:
         """The same rows without the `_safegen_*` columns."""
-        keep = [n for n in self.schema.names if not n.startswith(PROVENANCE_PREFIX)]
+        keep = [n for n in self.schema.names if not is_provenance(n)]
         if len(keep) == len(self.schema.names):
             return self
         return self.select(keep)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from safegen.tables.batches import PROVENANCE_PREFIX, Batches
+from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
 
 __all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests"]
@@ -39,7 +39,7 @@ def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cel
 
 def _content_names(schema: pa.Schema) -> list[str]:
     """The columns that make up the content, in an order of their own."""
-    return sorted(n for n in schema.names if not n.startswith(PROVENANCE_PREFIX))
+    return sorted(n for n in schema.names if not is_provenance(n))
 
 
 def _folded(name: str) -> str:

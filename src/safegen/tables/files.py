@@ -88,6 +88,12 @@ def _open_csv(path: Path) -> Batches:
         kinds = zip(table.schema.names, table.schema.types, strict=True)
     except UnicodeDecodeError:
         raise SourceError(f"{path}: its column names are not UTF-8; save it as UTF-8") from None
+    if values := [i for i, name in enumerate(table.schema.names, 1) if _is_number(name)]:
+        # Names go into manifests; a first row of data must not.
+        raise SourceError(
+            f"{path}: {len(values)} column names are numbers (columns {few(values)}), so its first "
+            "line seems to be data; give it a line of column names"
+        )
     foreign = [name for name, kind in kinds if pa.types.is_binary(kind)]
     if foreign:
         raise SourceError(
@@ -95,6 +101,14 @@ def _open_csv(path: Path) -> Batches:
             "the file as UTF-8"
         )
     return Batches.of(table)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _open_json(path: Path) -> Batches:

@@ -48,7 +48,8 @@ class Source:
     """A source, opened: its tables, and the places where evidence about it may stand.
 
     `uri` names it in manifests (`memory:` for what is in memory); `folder` is set when it is a
-    folder with a safegen manifest, `file` when it is one file (a sidecar may lie beside it).
+    folder with a safegen manifest, `file` when it is one file (a sidecar may lie beside it);
+    `parts` are the sources of the single tables when a dict of them was given.
     """
 
     uri: str
@@ -56,6 +57,7 @@ class Source:
     stamps: tuple[dict[str, Any], ...] = ()
     folder: Path | None = None
     file: Path | None = None
+    parts: Mapping[str, Source] = field(default_factory=dict, repr=False)
     spool: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -85,8 +87,7 @@ def _several(sources: Mapping[Any, Any]) -> Source:
         raise SourceError("the dict of tables is empty")
     tables: dict[str, Batches] = {}
     stamps: list[dict[str, Any]] = []
-    uris, spools = [], []
-    folder: Path | None = None
+    parts: dict[str, Source] = {}
     for name, one in sources.items():
         if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
             raise SourceError("table names must be plain, non-empty text")
@@ -95,10 +96,9 @@ def _several(sources: Mapping[Any, Any]) -> Source:
             raise SourceError(f"table {name!r}: this source holds several tables itself")
         tables[name] = next(iter(opened.tables.values()))
         stamps += opened.stamps
-        uris.append(f"{name}={opened.uri}")
-        spools.append(opened.spool)
-        folder = folder or opened.folder
-    return Source(";".join(uris), tables, tuple(stamps), folder=folder, spool=spools)
+        parts[name] = opened
+    uri = ";".join(f"{name}={one.uri}" for name, one in parts.items())
+    return Source(uri, tables, tuple(stamps), parts=parts)
 
 
 # ---- in memory -----------------------------------------------------------------------------------
@@ -221,6 +221,8 @@ def _from_path(path: Path) -> Source:
             raise SourceError(f"{path}: no such file or folder")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+    if not path.is_file():
+        raise SourceError(f"{path}: neither a file nor a folder")
     batches = open_file(path)
     return Source(str(path), {TABLE: batches}, tuple(read_stamps(batches.schema)), file=path)
 

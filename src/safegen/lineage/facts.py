@@ -1,0 +1,177 @@
+"""Pieces of evidence, and what they come to together.
+
+How pieces combine (law 2): evidence of synthetic rows always wins over a claim of real ones. Only
+an attestation whose digest matches makes data real, and of several tables each needs one. Nothing
+found means unknown, never real, and its depth of 0 is then a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from safegen.manifest.model import Ancestry, Origin, SourceEntry
+
+__all__ = ["Evidence", "SourceFacts", "combined"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One piece: where it was found, what it says, how much of the source it covers.
+
+    `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
+    content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
+    is set when it speaks of one of several tables only.
+    """
+
+    ring: str
+    text: str
+    origin: Origin
+    share: float = 0.0
+    depth: int = 0
+    effective_depth: float = 0.0
+    lower_bound: bool = False
+    ancestry: Ancestry = "unverified"
+    dataset_id: str | None = None
+    license: str | None = None
+    proof: bool = False
+    part: str | None = None
+
+    @property
+    def synthetic(self) -> bool:
+        return self.share > 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ring": self.ring,
+            "says": self.text,
+            "origin": self.origin,
+            "share": self.share,
+            "proof": self.proof,
+        }
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """Everything established about one source; what the lineage rule judges."""
+
+    uri: str
+    rows: int
+    logical_digest: str
+    lookups: Mapping[str, str]
+    origin: Origin
+    ancestry: Ancestry
+    depth: int
+    effective_depth: float
+    depth_is_lower_bound: bool
+    synthetic_share: float
+    evidence: tuple[Evidence, ...]
+    problems: tuple[str, ...] = ()
+    dataset_id: str | None = None
+    license: str | None = None
+
+    @property
+    def attested(self) -> bool:
+        """Whether the source's origin is known from a statement that binds to its content."""
+        return self.origin != "unknown" and self.ancestry == "attested"
+
+    def entry(self) -> SourceEntry:
+        """The source as a manifest lists it."""
+        return SourceEntry(
+            uri=self.uri,
+            logical_digest=self.logical_digest,
+            dataset_id=self.dataset_id,
+            origin=self.origin,
+            ancestry=self.ancestry,
+            depth=self.depth,
+            effective_depth=self.effective_depth,
+            rows=self.rows,
+            evidence=[e.to_json() for e in self.evidence],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as a saved model keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
+        """The facts that `to_json` wrote. Raises: TypeError, KeyError on anything else."""
+        fields = dict(document)
+        fields["evidence"] = tuple(Evidence(**e) for e in fields["evidence"])
+        fields["problems"] = tuple(fields["problems"])
+        return cls(**fields)
+
+    def untrusted(self, why: str) -> SourceFacts:
+        """These facts when their record cannot be trusted: what they say is a lower bound."""
+        origin: Origin = "unknown" if self.origin == "real" else self.origin
+        return replace(
+            self,
+            origin=origin,
+            ancestry="unverified",
+            depth_is_lower_bound=True,
+            evidence=(
+                *(replace(e, proof=False) for e in self.evidence),
+                Evidence("model", why, "unknown"),
+            ),
+        )
+
+
+def combined(
+    uri: str,
+    tables: Sequence[str],
+    rows: int,
+    digest: str,
+    lookups: Mapping[str, str],
+    pieces: Sequence[Evidence],
+    problems: Sequence[str],
+) -> SourceFacts:
+    """What all pieces about the tables of one source come to."""
+    synthetic = [p for p in pieces if p.synthetic]
+    proofs = [p for p in pieces if p.proof and p.origin != "unknown"]
+    parts = {p.part for p in proofs}
+    covered = None in parts or parts >= set(tables)  # every table is spoken of
+    if synthetic:
+        # Provenance columns speak row by row, so where they are they say how much; a stamp on a
+        # mixture speaks for the whole. Depth takes the largest of what anything says.
+        by_row = [p for p in synthetic if p.ring == "columns"]
+        proven = [p for p in synthetic if p.proof]
+        measure = [*proven, *by_row] or synthetic
+        share = max(p.share for p in measure)
+        return SourceFacts(
+            uri,
+            rows,
+            digest,
+            lookups,
+            origin="synthetic" if share >= 1.0 else "mixed",
+            ancestry="attested"
+            if proven and covered and all(p.ancestry == "attested" for p in proven) and not problems
+            else "unverified",
+            depth=max(p.depth for p in synthetic),
+            effective_depth=max(p.effective_depth for p in measure),
+            depth_is_lower_bound=not (proven and covered) or any(p.lower_bound for p in proven),
+            synthetic_share=share,
+            evidence=tuple(pieces),
+            problems=tuple(problems),
+            dataset_id=next((p.dataset_id for p in [*proven, *synthetic] if p.dataset_id), None),
+            license=next((p.license for p in synthetic if p.license), None),
+        )
+    if not covered:
+        pieces = [replace(p, proof=False) for p in pieces]
+    best = next((p for p in pieces if p.origin == "real" and p.proof), None)
+    return SourceFacts(
+        uri,
+        rows,
+        digest,
+        lookups,
+        origin="real" if best else "unknown",
+        ancestry="attested" if best else "unverified",
+        depth=0,
+        effective_depth=0.0,
+        depth_is_lower_bound=best is None,
+        synthetic_share=0.0,
+        evidence=tuple(pieces),
+        problems=tuple(problems),
+        dataset_id=best.dataset_id if best else None,
+        license=best.license if best else None,
+    )

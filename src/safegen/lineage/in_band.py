@@ -1,0 +1,85 @@
+"""Provenance columns, row by row: what a table says about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safegen.lineage.facts import Evidence
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, is_provenance
+from safegen.tables.sources import TABLE
+
+__all__ = ["InBand"]
+
+
+class InBand:
+    """Tally of the provenance columns over a table's batches.
+
+    Databases fold the columns' names and joins append to them, so a name only has to begin as ours
+    do. Where neither origin nor depth is left, a value in what is left marks its row.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        folded = {n: n.strip().casefold() for n in schema.names}
+        ours = [n for n in schema.names if is_provenance(n)]
+        self.origins = [n for n in ours if folded[n].startswith(ORIGIN_COLUMN)]
+        self.depths = [n for n in ours if folded[n].startswith(DEPTH_COLUMN)]
+        self.rest = [] if self.origins or self.depths else ours
+        self.rows = self.synthetic = self.max_depth = 0
+        self.depth_sum = 0.0
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
+        self.rows += batch.num_rows
+        depths = np.zeros(batch.num_rows)
+        for name in self.depths:
+            depths = np.maximum(depths, _depths(batch.column(name)))
+        for name in self.origins:
+            depths[_not_real(batch.column(name)) & (depths < 1)] = 1.0
+        for name in self.rest:
+            depths[_present(batch.column(name))] = 1.0
+        synthetic = depths > 0
+        depths[synthetic & (depths < 1)] = 1.0
+        self.synthetic += int(synthetic.sum())
+        self.depth_sum += float(depths.sum())
+        self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
+
+    def evidence(self, table: str) -> Evidence | None:
+        if not self.synthetic:
+            return None
+        of = "" if table == TABLE else f" of {table!r}"
+        return Evidence(
+            "columns",
+            f"{self.synthetic:,} of {self.rows:,} rows{of} are marked as not real by their "
+            "provenance columns",
+            "synthetic" if self.synthetic == self.rows else "mixed",
+            share=self.synthetic / self.rows,
+            depth=self.max_depth,
+            effective_depth=round(self.depth_sum / self.rows, 6),  # the column has 32 bits
+            lower_bound=True,
+        )
+
+
+def _present(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.asarray(column.is_valid(), dtype=bool)
+
+
+def _not_real(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows say that they are anything but real; only an absent value says nothing."""
+    try:
+        text = pc.utf8_trim_whitespace(pc.utf8_lower(pc.cast(column, pa.string())))
+    except pa.ArrowException:
+        return _present(column)  # damaged: still a mark of ours
+    said = pc.invert(pc.is_in(text, value_set=pa.array(["real", ""])))
+    return np.asarray(pc.and_(said, text.is_valid()), dtype=bool)
+
+
+def _depths(column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        numbers = pc.cast(column, pa.float64()).fill_null(0.0)
+    except pa.ArrowException:
+        return _present(column).astype(np.float64)  # damaged: still a mark of ours
+    values = np.nan_to_num(np.asarray(numbers, dtype=np.float64), nan=0.0, posinf=1e6)
+    return np.clip(values, 0.0, 1e6)
