@@ -8,27 +8,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from safegen.errors import (
+    AdmissionRefused,
+    BackendError,
+    LedgerError,
+    ManifestError,
+    MissingExtra,
+    PluginError,
+    PolicyError,
+    Refused,
+    ReleaseRefused,
+    SafegenError,
+    SourceError,
+    TargetError,
+    UnknownBackend,
+    UsageError,
+    VerificationError,
+)
+
 if TYPE_CHECKING:
     from safegen.access import check, guard, open
     from safegen.dataset import Dataset, verify
     from safegen.decision import Decision, Finding
-    from safegen.errors import (
-        AdmissionRefused,
-        BackendError,
-        LedgerError,
-        ManifestError,
-        MissingExtra,
-        PluginError,
-        PolicyError,
-        Refused,
-        ReleaseRefused,
-        SafegenError,
-        SourceError,
-        TargetError,
-        UnknownBackend,
-        UsageError,
-        VerificationError,
-    )
     from safegen.generator import Generator
     from safegen.manifest.model import Manifest
     from safegen.policy import Policy, Waiver
@@ -50,26 +51,6 @@ _HOME = {
     "Waiver": "safegen.policy",
     "attest": "safegen.statements",
     "derive": "safegen.statements",
-    **dict.fromkeys(
-        (
-            "AdmissionRefused",
-            "BackendError",
-            "LedgerError",
-            "ManifestError",
-            "MissingExtra",
-            "PluginError",
-            "PolicyError",
-            "Refused",
-            "ReleaseRefused",
-            "SafegenError",
-            "SourceError",
-            "TargetError",
-            "UnknownBackend",
-            "UsageError",
-            "VerificationError",
-        ),
-        "safegen.errors",
-    ),
 }
 
 __all__ = [
