@@ -178,7 +178,7 @@ class Decision:
         color = "#1a7f37" if self.allowed else "#b42318"
         head, _, rest = self.to_text().partition("\n")
         return (
-            f"<div style='border-left:4px solid {color};padding:4px 12px'>"
+            f"<div style='border-left:4px solid {color};padding:4px 12px;margin:8px 0'>"
             f"<strong style='color:{color}'>{escape(head)}</strong>"
             f"<pre style='margin:4px 0;white-space:pre-wrap'>{escape(rest)}</pre></div>"
         )

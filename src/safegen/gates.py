@@ -147,7 +147,11 @@ def _detection_note(facts: Sequence[SourceFacts], books: Books) -> list[str]:
     if any(s.synthetic_share for s in facts):
         return []  # found, and the findings say how
     known = int(books.state.get("datasets", 0))
-    searched = f"digests of {known:,} datasets" if books.ledger is not None and known else "nothing"
+    searched = (
+        f"digests of {known:,} dataset{'s' if known != 1 else ''}"
+        if books.ledger is not None and known
+        else "nothing"
+    )
     return [
         f"attested? {'yes' if facts and all(s.attested for s in facts) else 'no'}; detected? "
         f"underpowered: {searched} searched, and a digest finds whole tables, not edited parts"

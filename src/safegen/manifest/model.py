@@ -226,7 +226,7 @@ class Manifest(_Part):
         ]
         if self.generator is not None:
             g = self.generator
-            versions = ", ".join(f"{k} {v}" for k, v in g.versions.items())
+            versions = ", ".join(f"{k} {v}" for k, v in sorted(g.versions.items()))
             rows += [
                 ("generator", f"{g.backend} ({g.license}); {versions}"),
                 ("seeds", f"fit {g.fit_seed}, sample {g.seed}"),

@@ -19,15 +19,21 @@ import pyarrow.compute as pc
 
 from safegen.errors import SourceError
 from safegen.tables.schema import Column, TableSchema
+from safegen.tables.sources import TABLE
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
-__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "matching"]
+__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "matching", "named"]
 
 MAX_LEVELS = 10_000
 """Columns with more levels than this are not judged level by level: none could have 30 rows each
 in tables of the size that fits in memory."""
+
+
+def named(table: str, column: str) -> str:
+    """A column's name in a finding: the only table of a dataset has no name worth a word."""
+    return column if table == TABLE else f"{table}.{column}"
 
 
 def numbers(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any] | None:

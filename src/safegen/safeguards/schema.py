@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding
 from safegen.measure.intervals import difference_interval
-from safegen.measure.profile import ColumnTally
+from safegen.measure.profile import ColumnTally, named
 
 __all__ = ["SchemaKept"]
 
@@ -58,18 +58,18 @@ def _columns(context: ReleaseContext) -> Finding:
         for field in profile.schema:
             index = tally.schema.get_field_index(field.name)
             if index < 0:
-                wrong.append(f"{name}.{field.name} is not there")
+                wrong.append(f"{named(name, field.name)} is not there")
             elif tally.schema.field(index).type != field.type:
                 wrong.append(
-                    f"{name}.{field.name} is {tally.schema.field(index).type}, not {field.type}"
+                    f"{named(name, field.name)} is {tally.schema.field(index).type}, not {field.type}"
                 )
         extra = set(tally.schema.names) - set(profile.schema.names)
-        wrong += [f"{name}.{n} is not in the source" for n in sorted(extra)]
+        wrong += [f"{named(name, n)} is not in the source" for n in sorted(extra)]
     return Finding(
         "schema",
         "columns",
         "unmet" if wrong else "met",
-        f"{len(wrong)} columns differ" if wrong else "same columns and types",
+        f"columns that differ: {len(wrong)}" if wrong else "same columns and types",
         "the columns and types of the source",
         evidence=tuple(wrong[:_SHOWN]),
         next_step="report this to the backend's author" if wrong else None,
@@ -86,12 +86,12 @@ def _ranges(tallies: list[tuple[str, ColumnTally]], most: float) -> Finding:
         "schema",
         "ranges",
         "unmet" if bad else "met",
-        f"{len(bad)} columns have values outside the source's range or levels"
+        f"columns with values outside the source's range or levels: {len(bad)}"
         if bad
         else "all values within the source's ranges and levels",
         f"a share of at most {most:g} outside",
         evidence=tuple(
-            f"{t}.{c.profile.column.name}: {c.outside:,} of {c.rows:,} rows outside"
+            f"{named(t, c.profile.column.name)}: {c.outside:,} of {c.rows:,} rows outside"
             for _, t, c in bad[:_SHOWN]
         ),
         next_step="keep enforce_min_max_values on, or raise out_of_range in the policy"
@@ -139,4 +139,4 @@ def _missing_shares(
             continue
         low, high = difference_interval(tally.missing, tally.rows, profile.missing, profile.rows)
         gap = tally.missing / max(tally.rows, 1) - profile.missing / max(profile.rows, 1)
-        yield f"{table}.{profile.column.name}", gap, low, high, tally.rows
+        yield named(table, profile.column.name), gap, low, high, tally.rows

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding
 from safegen.measure.intervals import share_interval, zero_upper
-from safegen.measure.profile import ColumnTally, TableTally
+from safegen.measure.profile import ColumnTally, TableTally, named
 from safegen.safeguards.schema import real_rows_missing
 
 __all__ = ["SupportKept"]
@@ -60,7 +60,7 @@ def _level_strata(table: str, tally: TableTally) -> Iterator[_Stratum]:
     for name, column in tally.columns.items():
         for rank, (level, count) in enumerate((column.profile.levels or {}).items(), 1):
             yield _Stratum(
-                f"{_path(table, name)}#{rank}",
+                f"{named(table, name)}#{rank}",
                 count,
                 column.profile.rows,
                 column.levels[level],
@@ -73,7 +73,7 @@ def _tail_strata(table: str, tally: TableTally) -> Iterator[_Stratum]:
     for name, column in tally.columns.items():
         for side, (_, count) in column.profile.tails.items():
             yield _Stratum(
-                f"{_path(table, name)}#{side}",
+                f"{named(table, name)}#{side}",
                 count,
                 column.profile.rows,
                 column.tails[side],
@@ -91,10 +91,6 @@ def _missing(stratum: _Stratum, real_values: bool) -> str:
         f"{name}: 0 of {stratum.rows:,} rows, {stratum.expected:.0f} expected; its share is below "
         f"{zero_upper(stratum.rows):.2g} with 95 % confidence, and {share:.2g} in reality"
     )
-
-
-def _path(table: str, column: str) -> str:
-    return column if table == "table" else f"{table}.{column}"
 
 
 def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Finding:
@@ -139,7 +135,7 @@ def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Fi
 
 def _constant(context: ReleaseContext) -> Finding:
     lost = [
-        _path(table, name)
+        named(table, name)
         for table, tally in context.staged.items()
         for name, column in tally.columns.items()
         if _newly_constant(column)
@@ -148,7 +144,7 @@ def _constant(context: ReleaseContext) -> Finding:
         "support",
         "constant",
         "unmet" if lost else "met",
-        f"{len(lost)} columns have become constant" if lost else "no column became constant",
+        f"columns that have become constant: {len(lost)}" if lost else "no column became constant",
         "a column that varies in the source varies here",
         n=context.rows,
         evidence=tuple(lost[:_SHOWN]),
