@@ -60,9 +60,8 @@ def _columns(context: ReleaseContext) -> Finding:
             if index < 0:
                 wrong.append(f"{named(name, field.name)} is not there")
             elif tally.schema.field(index).type != field.type:
-                wrong.append(
-                    f"{named(name, field.name)} is {tally.schema.field(index).type}, not {field.type}"
-                )
+                type_ = tally.schema.field(index).type
+                wrong.append(f"{named(name, field.name)} is {type_}, not {field.type}")
         extra = set(tally.schema.names) - set(profile.schema.names)
         wrong += [f"{named(name, n)} is not in the source" for n in sorted(extra)]
     return Finding(
