@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -123,7 +124,7 @@ def derive(
 
     Real in, real out; synthetic in, synthetic out. What the frame itself shows counts too, so a
     derivation never washes anything. A mixture hands on its whole depth, because nobody can say
-    which of its rows were kept.
+    which of its rows were kept. `by` names who states it (default: the user of this process).
 
     Raises: SourceError; UsageError without sources; AdmissionRefused when the ledger cannot be
     searched.
@@ -158,11 +159,19 @@ def derive(
         sources=[p.entry() for p in parents],
         columns=_columns(opened[0]),
         logical_digest=own.logical_digest,
-        attested_by=by,
+        attested_by=by or _user(),
         files=_source_files(opened[0]),
     ).sealed()
     _state(manifest, own, books, opened[0], signer)
     return manifest
+
+
+def _user() -> str | None:
+    """Who runs this, for a statement that names nobody."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None
 
 
 def _row_depth(facts: SourceFacts) -> float:
