@@ -244,7 +244,7 @@ NESTED: list[pa.Array] = [
     pa.array([b"aa", None, b"bb"], pa.binary(2)),
     pa.array([b"a" * 16, None, b"b" * 16], pa.uuid()),
     pa.array([(1, 2, 3), None, (0, 0, 0)], pa.month_day_nano_interval()),
-    pa.array([1.5, None, 2.5], pa.float16()),
+    pa.array([np.float16(1.5), None, np.float16(2.5)], pa.float16()),
     pa.array([1, None, 2], pa.duration("ns")),
     pa.array([5, None, 6]).dictionary_encode(),
     pa.array(["a", None, "b"], pa.string_view()),
