@@ -137,8 +137,9 @@ class Generator:
         self._decision = prepared.decision
         if prepared.kind not in self._backend.kinds:
             raise UsageError(
-                f"{self.backend_name} makes {', '.join(sorted(self._backend.kinds))}; the sources "
-                f"hold {len(prepared.schemas)} tables"
+                f"{self.backend_name} takes sources of kind "
+                f"{', '.join(sorted(self._backend.kinds))}, and these hold "
+                f"{len(prepared.schemas)} tables"
             )
         self._model, self._prepared = None, prepared
         return prepared.decision

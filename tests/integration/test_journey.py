@@ -197,6 +197,9 @@ def test_an_adopted_sdv_synthesizer_is_released_with_its_doubt_stated(place: Pat
     ledger = place / "wrap.db"
     safegen.attest(frame, by="a tester", ledger=ledger)
     gen = safegen.Generator.wrap(synthesizer, trained_on=frame, policy="lab", ledger=ledger)
+    with pytest.raises(safegen.UsageError, match="other names"):
+        other = frame.rename(columns={"job": "work"})
+        safegen.Generator.wrap(synthesizer, trained_on=other, policy="lab", ledger=ledger)
     first = gen.generate(300, place / "wrapped")
     assert first.manifest.ancestry == "unverified"
     assert "adopted" in first.manifest.warnings[0]
@@ -246,3 +249,16 @@ def test_a_sample_is_a_release_in_a_scratch_folder(place: Path) -> None:
     assert safegen.verify(dataset.path, ledger=place / "scratch.db").rows == 100
     assert "<table>" in dataset._repr_html_()
     assert "<table>" in gen._repr_html_()
+
+
+def test_a_release_from_before_the_attestation_does_not_hold_a_later_one_down(place: Path) -> None:
+    """Same seeds, same rows: the second release has the first one's content, and its own proof."""
+    ledger = place / "twice.db"
+    table = example_table(600)
+    first = safegen.Generator(ledger=ledger).fit(table).generate(500, place / "twice-1")
+    assert not safegen.check(first, ledger=ledger).allowed
+    safegen.attest(table, by="a tester", ledger=ledger)
+    second = safegen.Generator(ledger=ledger).fit(table).generate(500, place / "twice-2")
+    assert second.manifest.logical_digest == first.manifest.logical_digest
+    assert safegen.check(second, ledger=ledger).allowed
+    assert not safegen.check(second, policy="baseline", ledger=ledger).allowed

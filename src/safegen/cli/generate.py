@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from safegen.decision import Decision
 
 BackendOption = Annotated[
-    str, typer.Option("--backend", "-b", help="The generator family (safegen backends).")
+    str | None,
+    typer.Option("--backend", "-b", help="The generator family. Default: sdv.gaussian_copula."),
+]
+FitSeedOption = Annotated[
+    int | None, typer.Option("--fit-seed", help="Same seed, same model. Default: 7.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -34,6 +38,8 @@ SetOption = Annotated[
 SchemaOption = Annotated[
     str | None, typer.Option("--schema", help="YAML with column roles; the rest is inferred.")
 ]
+
+_BACKEND = "sdv.gaussian_copula"  # as in the library
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,6 +55,11 @@ def _pairs(given: list[str] | None, flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} takes NAME=VALUE")
         pairs[name] = value
     return pairs
+
+
+def _seeded(fit_seed: int | None) -> dict[str, int]:
+    """The library's own default where nothing was said."""
+    return {} if fit_seed is None else {"seed": fit_seed}
 
 
 def _json_or_text(value: str) -> Any:
@@ -83,13 +94,13 @@ def generate(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="The dataset's folder.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", "-n", help="How many rows.")] = None,
-    backend: BackendOption = "sdv.gaussian_copula",
+    backend: BackendOption = None,
     policy: PolicyOption = "baseline",
     model: Annotated[
         str | None, typer.Option("--model", help="A saved model instead of fitting one.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Same seed, same rows.")] = 11,
-    fit_seed: Annotated[int, typer.Option("--fit-seed", help="Same seed, same model.")] = 7,
+    fit_seed: FitSeedOption = None,
     set_: SetOption = None,
     condition: Annotated[
         list[str] | None, typer.Option("--condition", help="COLUMN=VALUE for every row.")
@@ -130,6 +141,10 @@ def generate(
         raise UsageError("--workers is a whole number from 1 on")
     if model is not None and dry_run:
         raise UsageError("--dry-run forecasts a fit; a saved model (--model) is fitted already")
+    fitting = {"--backend": backend, "--set": set_, "--schema": schema, "--fit-seed": fit_seed}
+    said = [flag for flag, value in fitting.items() if value is not None]
+    if model is not None and said:
+        raise UsageError(f"{', '.join(said)}: about a fit, and a saved model (--model) is fitted")
     exists = cast(Literal["error", "same", "version"], if_exists)
     if out is not None:
         destination(out, exists)  # before hours of work
@@ -138,9 +153,11 @@ def generate(
         given = parse_sources(sources) if sources else None
         gen = Generator.load(model, policy=policy, source=given, ledger=ledger, key=key)
     else:
-        gen = Generator(backend, policy, options=_options(set_), ledger=ledger, key=key)
+        gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger, key=key)
         read = parse_sources(sources or [])
-        decision = gen.prepare(*read, schema=schema, seed=fit_seed)
+        decision = gen.prepare(
+            *read, schema=schema, seed=_FIT_SEED if fit_seed is None else fit_seed
+        )
         _say_warnings(decision)
         _say_roles(gen)
         conditions = _conditions(gen, condition)
@@ -177,9 +194,9 @@ def generate(
 def fit(
     sources: Annotated[list[str], typer.Argument(help="Data files or folders.")],
     save: Annotated[str, typer.Option("--save", help="The model's folder.")],
-    backend: BackendOption = "sdv.gaussian_copula",
+    backend: BackendOption = None,
     policy: PolicyOption = "baseline",
-    fit_seed: Annotated[int, typer.Option("--fit-seed", help="Same seed, same model.")] = 7,
+    fit_seed: FitSeedOption = None,
     set_: SetOption = None,
     schema: SchemaOption = None,
     ledger: LedgerOption = None,
@@ -190,8 +207,10 @@ def fit(
 
     if Path(save).exists():
         raise TargetError(f"{save} exists; a model is never overwritten")
-    gen = Generator(backend, policy, options=_options(set_), ledger=ledger)
-    decision = gen.prepare(*parse_sources(sources), schema=schema, seed=fit_seed)
+    gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger)
+    decision = gen.prepare(
+        *parse_sources(sources), schema=schema, seed=_FIT_SEED if fit_seed is None else fit_seed
+    )
     _say_warnings(decision)
     _say_roles(gen)
     path = gen.train().save(save)

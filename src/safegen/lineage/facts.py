@@ -138,18 +138,20 @@ def combined(
         proven = [p for p in synthetic if p.proof]
         measure = [*proven, *by_row] or synthetic
         share = max(p.share for p in measure)
+        # Equal content may have been released twice, once from a source that nobody had vouched
+        # for yet: the statement whose ancestry is proven stands, for each part that is spoken of.
+        stated = [p for p in proven if p.ancestry == "attested"]
+        attested = covered and not problems and {p.part for p in stated} >= {p.part for p in proven}
         return SourceFacts(
             uri,
             rows,
             digest,
             lookups,
             origin="synthetic" if share >= 1.0 else "mixed",
-            ancestry="attested"
-            if proven and covered and all(p.ancestry == "attested" for p in proven) and not problems
-            else "unverified",
+            ancestry="attested" if proven and attested else "unverified",
             depth=max(p.depth for p in synthetic),
             effective_depth=max(p.effective_depth for p in measure),
-            depth_is_lower_bound=not (proven and covered) or any(p.lower_bound for p in proven),
+            depth_is_lower_bound=not (proven and attested) or any(p.lower_bound for p in stated),
             synthetic_share=share,
             evidence=tuple(pieces),
             problems=tuple(problems),

@@ -126,8 +126,8 @@ def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Fi
         n=rows,
         method="presence; Wilson interval of the share of strata, 95 %",
         evidence=tuple(_missing(s, context.real_values) for s in gone[:_SHOWN]),
-        next_step="the generator has lost part of reality: another backend, more training, or a "
-        "policy with tail quotas; #k is the k-th most frequent level of that column in the source"
+        next_step="the generator has lost part of reality: the default distributions, another "
+        "backend, or more training may keep it (#k: the k-th most frequent level in the source)"
         if gone
         else None,
     )

@@ -63,6 +63,12 @@ class AdoptedModel:
         if not getattr(synthesizer, "_fitted", False):
             raise UsageError("the synthesizer is not fitted: call its fit first")
         check_table(table, name)
+        known = next(iter(synthesizer.get_metadata().to_dict()["tables"].values()))["columns"]
+        if set(known) != set(table.schema.names):
+            raise UsageError(
+                f"the synthesizer was fitted on {len(known)} columns with other names than the "
+                f"{table.num_columns} of trained_on=; give the data that it was fitted on"
+            )
         hidden_columns = [
             (i, c) for i, c in enumerate(schema.columns) if c.kind in ("id", "personal")
         ]
