@@ -197,8 +197,8 @@ def test_an_adopted_sdv_synthesizer_is_released_with_its_doubt_stated(place: Pat
     ledger = place / "wrap.db"
     safegen.attest(frame, by="a tester", ledger=ledger)
     gen = safegen.Generator.wrap(synthesizer, trained_on=frame, policy="lab", ledger=ledger)
+    other = frame.rename(columns={"job": "work"})
     with pytest.raises(safegen.UsageError, match="other names"):
-        other = frame.rename(columns={"job": "work"})
         safegen.Generator.wrap(synthesizer, trained_on=other, policy="lab", ledger=ledger)
     first = gen.generate(300, place / "wrapped")
     assert first.manifest.ancestry == "unverified"

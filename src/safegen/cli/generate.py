@@ -155,9 +155,7 @@ def generate(
     else:
         gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger, key=key)
         read = parse_sources(sources or [])
-        decision = gen.prepare(
-            *read, schema=schema, seed=_FIT_SEED if fit_seed is None else fit_seed
-        )
+        decision = gen.prepare(*read, schema=schema, **_seeded(fit_seed))
         _say_warnings(decision)
         _say_roles(gen)
         conditions = _conditions(gen, condition)
@@ -208,9 +206,7 @@ def fit(
     if Path(save).exists():
         raise TargetError(f"{save} exists; a model is never overwritten")
     gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger)
-    decision = gen.prepare(
-        *parse_sources(sources), schema=schema, seed=_FIT_SEED if fit_seed is None else fit_seed
-    )
+    decision = gen.prepare(*parse_sources(sources), schema=schema, **_seeded(fit_seed))
     _say_warnings(decision)
     _say_roles(gen)
     path = gen.train().save(save)
