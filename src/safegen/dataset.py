@@ -12,6 +12,7 @@ from safegen.errors import LedgerError, TargetError, UsageError, VerificationErr
 from safegen.ledger import Ledger, Record
 from safegen.lineage.evidence import ledger_problems
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
+from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
@@ -63,11 +64,10 @@ def inspect_folder(
     """
     folder = Path(path)
     keys = read_keys(trusted_keys or [])
-    known = list(keys)
     record = None
     problems: list[str] = []
     ledger_url = None
-    first = check_folder(folder, known, deep=deep)
+    first = check_folder(folder, keys, deep=deep)
     if ledger is not None and first.manifest is not None:
         try:
             record = ledger.get(first.manifest.dataset_id)
@@ -77,7 +77,7 @@ def inspect_folder(
             problems.append(f"the ledger cannot be searched: {error}")
     if record is not None and ledger is not None and trusted_keys is None and first.signed:
         # The ledger remembers who signed; a caller who names keys trusts those only.
-        first = check_folder(folder, _recorded_keys(ledger, record), deep=deep)
+        check_signature(folder, first, _recorded_keys(ledger, record))
     problems = [*first.problems, *problems]
     if first.signed and not first.signers and not problems:
         ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"
@@ -195,6 +195,28 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
+def _as_written(table: pa.Table, part: Path) -> pa.Table:
+    """The table in the types that were released: Parquet has no date64, no seconds of a day, and
+    no dictionaries of anything but text, so its reader gives the nearest."""
+    import base64
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    written = (pq.read_metadata(part).metadata or {}).get(b"ARROW:schema")
+    if written is None:
+        return table
+    for made in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written))):
+        i = table.schema.get_field_index(made.name)
+        if i < 0 or table.schema.field(i).type == made.type:
+            continue
+        column = table.column(i)
+        if pa.types.is_dictionary(made.type) and not pa.types.is_dictionary(column.type):
+            column = column.cast(made.type.value_type).dictionary_encode()
+        table = table.set_column(i, made, column.cast(made.type))
+    return table
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A released dataset. `.path`, `.manifest`, and loaders that leave provenance columns out.
@@ -220,6 +242,9 @@ class Dataset:
                 f"the dataset has the tables {', '.join(source.tables)}; choose one: ds.of(NAME)"
             )
         table = source.tables[name].table()
+        part = next((f.path for f in self.manifest.files if f.table == name), None)
+        if part is not None:
+            table = _as_written(table, self.path / part)
         if self._origin is not None:
             origin = table.column(ORIGIN_COLUMN).cast("string")
             table = table.filter(pc.equal(origin, self._origin))

@@ -16,7 +16,7 @@ The rules of deciding, in one place and without any input or output:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,7 +86,6 @@ class Decision:
     waivers: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     time: str = ""
-    facts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
     @property
     def findings(self) -> dict[str, Finding]:
@@ -145,7 +144,8 @@ class Decision:
             f"{verdict} at the {self.gate} gate by policy "
             f"{self.policy['id']} {self.policy['version']}"
         ]
-        lines += [f"  what: {s}" for s in self.subject]
+        for subject in self.subject:
+            lines += _labelled("what", subject, width, indent=2)
         shown: set[str] = set()
         for reason in self.reasons:
             finding = reason.finding
@@ -198,6 +198,10 @@ def _ledger_text(ledger: Mapping[str, Any]) -> str:
 def _labelled(label: str, text: str, width: int, indent: int = 6) -> list[str]:
     import textwrap
 
+    # File names, stamps and other people's manifests may hold terminal commands.
+    text = "".join(
+        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
     first = " " * indent + f"{label:<10}"
     return textwrap.wrap(
         text,
@@ -214,7 +218,7 @@ def _judge(finding: Finding, severity: Severity, inconclusive: str) -> Reason:
     effective: Severity = min(severity, finding.at_most, key=_RANK.__getitem__)
     if finding.status == "broken":
         effective = severity  # a broken safeguard has no say in how mild it is
-    failed = finding.status in ("unmet", "broken")
+    failed = finding.status != "met"  # whatever else a safeguard says
     if finding.status == "inconclusive":
         failed = inconclusive != "pass"
         if inconclusive == "warn":
@@ -240,7 +244,6 @@ def decide(
     subject: Sequence[str] = (),
     time: str = "",
     notes: Sequence[str] = (),
-    facts: Sequence[Mapping[str, Any]] = (),
 ) -> Decision:
     """The decision of `policy` at `gate` about these findings. Pure: no input, no clock.
 
@@ -291,5 +294,4 @@ def decide(
         waivers=tuple({"id": w.id, "status": w.status(_moment(time))} for w in policy.waivers),
         notes=tuple(notes),
         time=time,
-        facts=tuple(facts),
     )

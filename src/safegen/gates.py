@@ -60,6 +60,10 @@ class Books:
             },
         )
 
+    def now(self) -> Books:
+        """These books with the ledger's state as it is now. Raises: LedgerError."""
+        return self if self.ledger is None else Books(self.ledger, self.ledger.state())
+
     def write(self, kind: str, payload: Mapping[str, Any]) -> None:
         """Append to the log; nothing when there is no ledger (the decision says so)."""
         if self.ledger is not None:
@@ -106,6 +110,7 @@ def resolve_all(
     """Open and resolve sources; a ledger that fails under way counts as unreachable."""
     opened = [read_source(s) for s in sources]
     try:
+        books = books.now()
         return opened, [resolve(s, books.ledger) for s in opened], books
     except LedgerError as error:
         lost = books.lost(error)

@@ -26,9 +26,16 @@ from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
 from safegen.engines.local import sample_blocks
-from safegen.errors import SourceError, TargetError, UsageError, VerificationError
+from safegen.errors import (
+    BackendError,
+    LedgerError,
+    SourceError,
+    TargetError,
+    UsageError,
+    VerificationError,
+)
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.evidence import resolve
+from safegen.lineage.evidence import as_of_now, resolve
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
@@ -226,7 +233,13 @@ class Generator:
         dataset_id = new_ulid()
         depth = prepared.effective_depth
         stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": depth}
-        profiles = request.profiles(prepared)
+        profiles = request.profiles(prepared, self._tail)
+        self._books = self._books.now()
+        if missing := self._books.state.get("key_epochs_missing"):
+            raise LedgerError(
+                f"{len(missing)} key epochs of the ledger have no key here, so that copies of this "
+                "release could not be found later: copy its key file from where it was made"
+            )
         keys = self._books.ledger.key_epochs() if self._books.ledger is not None else []
         with staging(target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
@@ -270,6 +283,8 @@ class Generator:
         )
         with progress("sampling rows", request.rows) as advance:
             for tables in blocks:
+                if set(tables) != set(self._ready().schemas):  # no safeguard would look at it
+                    raise BackendError(f"{self.backend_name} gave other tables than the source's")
                 stage.write(tables)
                 advance(max(t.num_rows for t in tables.values()))
 
@@ -375,6 +390,7 @@ class Generator:
         if not known:
             why = "the ledger does not know this model, so what it says of its sources is unproven"
             facts = [f.untrusted(why) for f in facts]
+        facts = [as_of_now(f, list(document["schemas"]), gen._books.ledger) for f in facts]
         gen._decision = gates.admit(gen.policy, facts, gen._books)
         gen._decision.enforce()
         # A stranger's document is not to be followed to any place: then only the caller names one.
@@ -408,6 +424,10 @@ class Generator:
         """The last decision that was taken."""
         return self._decision
 
+    @property
+    def _tail(self) -> float:
+        return float(self.policy.rule("support").tail)  # type: ignore[attr-defined]
+
     def _ready(self) -> Prepared:
         if self._prepared is None:
             raise UsageError("fit the generator first: gen.fit(source)")
@@ -432,7 +452,7 @@ class Generator:
 
         Raises: UsageError, as `generate` would after hours of fitting.
         """
-        self._request(rows, seed, conditions).profiles(self._ready())
+        self._request(rows, seed, conditions).profiles(self._ready(), self._tail)
 
     def existing(
         self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
@@ -444,6 +464,11 @@ class Generator:
         return self._same(target, self._request(rows, seed, more.get("conditions")))
 
     def _same(self, target: Path, request: Request) -> Dataset:
+        if self._ready().doubts:
+            raise TargetError(
+                f"{target} exists, and an adopted model has no name by which to tell whether it "
+                "made it; choose another place"
+            )
         verified = inspect_folder(
             target, None if self._key is None else [self._key.public], ledger=self._books.ledger
         )

@@ -19,7 +19,7 @@ from safegen.contracts import Backend, Model
 from safegen.errors import ManifestError, TargetError, VerificationError
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
-from safegen.release import file_entry
+from safegen.release import LOCK, MARK, file_entry, lock, sweep
 
 __all__ = ["MODEL_NAME", "ModelFolder", "read_model", "write_model"]
 
@@ -60,7 +60,9 @@ def write_model(folder: Path, model: Model, document: Mapping[str, Any]) -> tupl
         raise TargetError(f"{target} exists; a model is never overwritten")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".safegen-model-", dir=target.parent))
+        sweep(target.parent)
+        stage = Path(tempfile.mkdtemp(prefix=f"{MARK}model-", dir=target.parent))
+        held = lock(stage / LOCK)
     except OSError as error:
         raise TargetError(f"{target}: cannot be written ({error.strerror})") from None
     try:
@@ -75,10 +77,12 @@ def write_model(folder: Path, model: Model, document: Mapping[str, Any]) -> tupl
         digest = digest_of(body)
         (stage / MODEL_NAME).write_bytes(canonical_bytes({**body, "digest": digest}))
         os.chmod(stage, 0o755)
+        (stage / LOCK).unlink()
         os.rename(stage, target)
     except OSError as error:
         raise TargetError(f"{target}: cannot be written ({error.strerror})") from None
     finally:
+        os.close(held)
         shutil.rmtree(stage, ignore_errors=True)
     return target, digest
 

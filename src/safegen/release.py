@@ -29,7 +29,7 @@ from safegen.manifest.model import FileEntry, RowGroup
 from safegen.manifest.sign import envelope_for
 from safegen.measure.profile import TableTally
 from safegen.pages import card, report
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN
+from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_COLUMNS, WEIGHT_COLUMN
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.sources import TABLE
 from safegen.tables.stamps import stamped
@@ -41,7 +41,7 @@ IfExists = Literal["error", "same", "version"]
 PART_ROWS = 1 << 20
 """Rows per Parquet file: sixteen row groups of 65,536, tens of megabytes at usual widths."""
 
-_MARK = ".safegen-staging-"
+MARK = ".safegen-staging-"
 _SCRATCH_SECONDS = 7 * 24 * 3600
 _ORIGIN_TYPE = pa.dictionary(pa.int8(), pa.string())
 
@@ -83,6 +83,12 @@ class Staging:
             tagged = self._tagged(name, table)
             part = self._part(name, tagged.schema)
             part.writer.write_table(tagged, row_group_size=max(tagged.num_rows, 1))
+            # Counted on what was written, not on what was meant to be.
+            if all(n in tagged.schema.names for n in PROVENANCE_COLUMNS) and not any(
+                tagged.column(n).null_count for n in PROVENANCE_COLUMNS
+            ):
+                counts = self.in_band.setdefault(name, {})
+                counts["synthetic"] = counts.get("synthetic", 0) + tagged.num_rows
             part.rows += table.num_rows
             self.table_rows[name] = self.table_rows.get(name, 0) + table.num_rows
             self.rows += table.num_rows
@@ -106,8 +112,6 @@ class Staging:
             (WEIGHT_COLUMN, pa.array(np.ones(n, dtype=np.float32))),
         ):
             table = table.append_column(column, values)
-        counts = self.in_band.setdefault(name, {})
-        counts["synthetic"] = counts.get("synthetic", 0) + n
         return table.replace_schema_metadata(stamped(table.schema, self.stamp).metadata)
 
     def _part(self, name: str, schema: pa.Schema) -> _Part:
@@ -153,7 +157,7 @@ class Staging:
         entries = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
-            if not path.is_file() or name in (MANIFEST_NAME, SIGNATURE_NAME, _LOCK):
+            if not path.is_file() or name in (MANIFEST_NAME, SIGNATURE_NAME, LOCK):
                 continue
             part = data.get(path)
             entries.append(data_entry(path, name, part.table) if part else file_entry(path, name))
@@ -175,7 +179,7 @@ class Staging:
 
     def publish(self) -> Path:
         """Make the folder visible under its name, in one rename, after all bytes are on disk."""
-        (self.folder / _LOCK).unlink(missing_ok=True)
+        (self.folder / LOCK).unlink(missing_ok=True)
         for path in self.folder.rglob("*"):
             _sync(path)
         _sync(self.folder)
@@ -194,7 +198,7 @@ class Staging:
         return self.target
 
 
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -211,15 +215,15 @@ def staging(
     Raises: TargetError when the place cannot be written or the disk is full.
     """
     target = Path(os.path.abspath(target))
-    folder = target.parent / f"{_MARK}{target.name}-{dataset_id}"
+    folder = target.parent / f"{MARK}{target.name}-{dataset_id}"
     made: list[Path] = []
-    lock: int | None = None
+    held: int | None = None
     stage: Staging | None = None
     try:
         made = _make_parents(target.parent)
         sweep(target.parent)
         folder.mkdir(mode=0o777)
-        lock = _lock(folder / _LOCK)
+        held = lock(folder / LOCK)
         stage = Staging(folder, target, dataset_id, keys, stamp, depth)
         yield stage
     except OSError as error:
@@ -231,8 +235,8 @@ def staging(
     finally:
         if stage is not None:
             stage.abandon()
-        if lock is not None:
-            os.close(lock)
+        if held is not None:
+            os.close(held)
         shutil.rmtree(folder, ignore_errors=True)
         for parent in reversed(made):
             try:
@@ -265,7 +269,7 @@ def _make_parents(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
     """Open and lock a file; the lock ends with the process, however it ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     _try_lock(descriptor)
@@ -286,11 +290,11 @@ def _try_lock(descriptor: int) -> bool:
 
 def sweep(parent: Path) -> None:
     """Remove staging folders that no running process holds."""
-    for folder in parent.glob(f"{_MARK}*"):
+    for folder in parent.glob(f"{MARK}*"):
         if folder.is_symlink() or not folder.is_dir():
             continue
         try:
-            descriptor = os.open(folder / _LOCK, os.O_RDWR)
+            descriptor = os.open(folder / LOCK, os.O_RDWR)
         except FileNotFoundError:
             # Between mkdir and lock, or between unlock and rename: leave it if it is young.
             if _age(folder) > 3600:

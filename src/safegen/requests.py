@@ -40,6 +40,8 @@ class Request:
     ) -> Request:
         """Raises: UsageError for rows, a seed or conditions that cannot be meant."""
         rows = checked_count(rows, "rows")
+        # numpy's scalars too: workers and digests take plain ones.
+        conditions = {k: getattr(v, "item", lambda v=v: v)() for k, v in conditions.items()}
         seed = checked_seed(seed)
         names = {c.name for s in prepared.schemas.values() for c in s.columns}
         unknown = sorted(set(conditions) - names)
@@ -58,7 +60,7 @@ class Request:
         )
         return cls(rows, seed, dict(conditions), digest)
 
-    def profiles(self, prepared: Prepared) -> dict[str, TableProfile] | None:
+    def profiles(self, prepared: Prepared, tail: float) -> dict[str, TableProfile] | None:
         """The real rows within the conditions, by table; None when the real rows are not here.
 
         Raises: UsageError when no real row meets the conditions.
@@ -73,7 +75,7 @@ class Request:
                     f"no real row meets the conditions on {', '.join(here)}; a model can only "
                     "make up such rows, and nothing could be compared with them"
                 )
-            profiles[name] = TableProfile.of(table, prepared.schemas[name], here)
+            profiles[name] = TableProfile.of(table, prepared.schemas[name], here, tail)
         return profiles
 
 

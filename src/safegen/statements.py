@@ -160,6 +160,7 @@ def derive(
         columns=_columns(opened[0]),
         logical_digest=own.logical_digest,
         attested_by=by or _user(),
+        expires=min((p.expires for p in parents if p.expires), default=None),
         files=_source_files(opened[0]),
     ).sealed()
     _state(manifest, own, books, opened[0], signer)

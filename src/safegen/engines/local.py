@@ -105,7 +105,16 @@ class _Worker:
     """One worker process; tasks go in as JSON lines, tables come out as framed Arrow streams."""
 
     def __init__(self, backend: str, folder: Path):
-        self._command = [sys.executable, "-m", "safegen.engines.worker", backend, str(folder)]
+        self._command = [
+            sys.executable,
+            "-P",
+            "-W",
+            "ignore",
+            "-m",
+            "safegen.engines.worker",
+            backend,
+            str(folder),
+        ]
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> _Worker:
@@ -114,6 +123,7 @@ class _Worker:
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
         )
         return self

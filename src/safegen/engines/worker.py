@@ -23,10 +23,11 @@ def main(backend: str, folder: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     import pyarrow as pa
 
-    model = plugins.load(plugins.BACKENDS, backend)().load(Path(folder))
+    model = None
     for line in sys.stdin.buffer:
         task = json.loads(line)
         try:
+            model = model or plugins.load(plugins.BACKENDS, backend)().load(Path(folder))
             tables = model.sample(
                 task["rows"],
                 seed=task["seed"],

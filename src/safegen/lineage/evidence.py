@@ -10,6 +10,7 @@ How they combine is said in `lineage.facts`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -21,12 +22,13 @@ from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
-from safegen.manifest import Manifest, check_folder
+from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.model import Ancestry, Origin
-from safegen.tables.digests import combine, table_digests
+from safegen.manifest.sign import read_envelope, signed_by
+from safegen.tables.digests import combine, table_digests, without_index
 from safegen.tables.sources import Source
 
-__all__ = ["ledger_problems", "resolve", "sidecar_of"]
+__all__ = ["as_of_now", "ledger_problems", "resolve", "sidecar_of"]
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
@@ -52,6 +54,10 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             lookups[key_id][name] = lookup.value()
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
+        if ledger is not None and (bare := without_index(batches)) is not None:
+            plain, plain_keyed = table_digests(bare, keys)
+            found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
+            pieces += [p for r in found.values() if (p := _from_record(r)).synthetic]
     digest = combine(digests)
     together = {key_id: combine(values) for key_id, values in lookups.items()}
     # 4
@@ -68,8 +74,35 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             ]
     for part, one in _parts(source):
         own = digest if part is None else digests[part]
-        pieces += [replace(p, part=part) for p in _from_sidecar(one, own)]
+        pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
     return combined(source.uri, list(digests), rows, digest, together, pieces, problems)
+
+
+def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
+    """Stored facts, held against the calendar and what the ledger says of their content today."""
+    pieces = [
+        replace(e, origin="unknown", proof=False, text=f"{e.text}; expired on {e.expires}")
+        if e.origin == "real" and _expired(e.expires)
+        else e
+        for e in facts.evidence
+    ]
+    if ledger is not None:
+        held = {key_id for key_id, _ in ledger.key_epochs()}
+        lookups = {k: v for k, v in facts.lookups.items() if k in held}
+        said = {e.dataset_id for e in pieces if e.ring == "ledger"}
+        known = _known(ledger, facts.logical_digest, lookups)
+        pieces += [_from_record(r) for i, r in known.items() if i not in said]
+    if pieces == list(facts.evidence):
+        return facts
+    return combined(
+        facts.uri,
+        tables,
+        facts.rows,
+        facts.logical_digest,
+        facts.lookups,
+        pieces,
+        facts.problems,
+    )
 
 
 def _parts(source: Source) -> list[tuple[str | None, Source]]:
@@ -131,6 +164,7 @@ def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
         dataset_id=manifest.dataset_id,
         license=manifest.license,
         proof=sound,
+        expires=manifest.expires,
     )
 
 
@@ -214,30 +248,47 @@ def _from_record(record: Record) -> Evidence:
         dataset_id=record.dataset_id,
         license=manifest.get("license"),
         proof=True,
+        expires=record.expires,
     )
 
 
 def sidecar_of(path: Path) -> Path:
     """Where the attestation of a file or folder lies: beside it."""
+    path = Path(os.path.abspath(path))  # "." has no name
     return path.with_name(path.name + ".safegen.json")
 
 
-def _from_sidecar(source: Source, digest: str) -> list[Evidence]:
+def _from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Evidence]:
     place = source.file or (Path(source.uri) if Path(source.uri).is_dir() else None)
     if place is None or source.folder is not None or not sidecar_of(place).exists():
         return []
     name = sidecar_of(place).name
     try:
         manifest = Manifest.read(sidecar_of(place))
+        signed = _signature_of(sidecar_of(place), manifest, ledger)
     except ManifestError:
-        return [Evidence("sidecar", f"{name} beside it cannot be read", "unknown")]
+        return [Evidence("sidecar", f"{name} beside it, or its signature, is damaged", "unknown")]
     if manifest.logical_digest != digest:
         return [Evidence("sidecar", f"{name} beside it is of other content", "unknown")]
+    # Its signature may have stayed behind; what the ledger wrote down otherwise is forged.
+    if ledger is not None and ledger_problems(manifest, ledger, signed=True):
+        return [Evidence("sidecar", f"{name} is not the statement that the ledger has", "unknown")]
     if manifest.origin == "real" and _expired(manifest.expires):
         return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
     piece = _from_manifest(manifest, name, sound=True)
-    by = f", attested by {manifest.attested_by} (not signed)" if manifest.attested_by else ""
+    by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
     return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
+
+
+def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> str:
+    """What the signature beside a statement is worth. Raises: ManifestError for another's."""
+    envelope = read_envelope(sidecar.with_suffix(".dsse.json"))
+    if envelope is None:
+        return "not signed"
+    record = ledger.get(manifest.dataset_id) if ledger is not None else None
+    keys = [PublicKey(record.public_key.encode())] if record and record.public_key else []
+    signers = signed_by(manifest, envelope, keys)
+    return f"signed by {signers[0].id[:16]}" if signers else "signed by a key unknown here"
 
 
 def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:

@@ -37,6 +37,7 @@ class Evidence:
     license: str | None = None
     proof: bool = False
     part: str | None = None
+    expires: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -70,6 +71,7 @@ class SourceFacts:
     problems: tuple[str, ...] = ()
     dataset_id: str | None = None
     license: str | None = None
+    expires: str | None = None
 
     @property
     def attested(self) -> bool:
@@ -140,8 +142,11 @@ def combined(
         share = max(p.share for p in measure)
         # Equal content may have been released twice, once from a source that nobody had vouched
         # for yet: the statement whose ancestry is proven stands, for each part that is spoken of.
-        stated = [p for p in proven if p.ancestry == "attested"]
-        attested = covered and not problems and {p.part for p in stated} >= {p.part for p in proven}
+        # What the ledger recorded of a part is not outweighed by a file that anyone can write.
+        told = {p.part for p in proven if p.ring == "ledger"}
+        asked = [p for p in proven if p.ring == "ledger" or not told & {None, p.part}]
+        stated = [p for p in asked if p.ancestry == "attested"]
+        attested = covered and not problems and {p.part for p in stated} >= {p.part for p in asked}
         return SourceFacts(
             uri,
             rows,
@@ -150,7 +155,7 @@ def combined(
             origin="synthetic" if share >= 1.0 else "mixed",
             ancestry="attested" if proven and attested else "unverified",
             depth=max(p.depth for p in synthetic),
-            effective_depth=max(p.effective_depth for p in measure),
+            effective_depth=max(p.effective_depth for p in synthetic),
             depth_is_lower_bound=not (proven and attested) or any(p.lower_bound for p in stated),
             synthetic_share=share,
             evidence=tuple(pieces),
@@ -160,7 +165,8 @@ def combined(
         )
     if not covered:
         pieces = [replace(p, proof=False) for p in pieces]
-    best = next((p for p in pieces if p.origin == "real" and p.proof), None)
+    real = [p for p in pieces if p.origin == "real" and p.proof]
+    best = max(real, key=lambda p: p.expires or "9999-12-31", default=None)  # the longest word
     return SourceFacts(
         uri,
         rows,
@@ -176,4 +182,5 @@ def combined(
         problems=tuple(problems),
         dataset_id=best.dataset_id if best else None,
         license=best.license if best else None,
+        expires=best.expires if best else None,
     )

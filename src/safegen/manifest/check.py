@@ -57,19 +57,24 @@ def check_folder(
     result.manifest = manifest
     # 2, 3, 4
     result.problems += _files(folder, manifest, deep)
-    # 5
+    check_signature(folder, result, keys)
+    return result
+
+
+def check_signature(folder: Path, result: FolderCheck, keys: Sequence[PublicKey]) -> None:
+    """Step 5 alone, into `result`: again with other keys, without hashing the files again."""
+    assert result.manifest is not None
     try:
         envelope = read_envelope(folder / SIGNATURE_NAME)
         if envelope is not None:
             result.signed = True
-            result.signers = signed_by(manifest, envelope, keys)
+            result.signers = signed_by(result.manifest, envelope, keys)
             known = {k.id for k in result.signers}
             result.unknown_keys = [k for k in key_ids(envelope) if k not in known]
     except ManifestError as error:
         result.problems += [str(p) for p in error.problems]
     except OSError as error:
         result.problems.append(f"{SIGNATURE_NAME}: cannot be read ({error.strerror})")
-    return result
 
 
 def _inside(path: str) -> bool:
@@ -177,8 +182,7 @@ def _tree(path: Path, entry: FileEntry) -> list[str]:
     if root.hex() != entry.merkle_root:
         problems.append(f"{entry.path}: the Merkle root differs from the manifest")
     for i, group in enumerate(entry.row_groups):
-        proof = merkle.prove(leaves, i)
-        if leaves[i].hex() != group.leaf or not merkle.verify_proof(leaves[i], proof, root):
+        if leaves[i].hex() != group.leaf:
             problems.append(f"{entry.path}: row group {i} differs from the manifest")
     return problems
 

@@ -46,7 +46,6 @@ _MAJOR = SCHEMA.rpartition("/")[2]
 
 Origin = Literal["real", "synthetic", "mixed", "unknown"]
 Ancestry = Literal["attested", "unverified"]
-Digest = str
 
 
 class _Part(BaseModel):
@@ -78,7 +77,7 @@ class SourceEntry(_Part):
     """What a source was found to be, and by which evidence."""
 
     uri: str
-    logical_digest: Digest | None = None
+    logical_digest: str | None = None
     dataset_id: str | None = None
     origin: Origin
     ancestry: Ancestry = "unverified"
@@ -138,13 +137,13 @@ class Manifest(_Part):
     claims: list[dict[str, Any]] = []
     privacy: dict[str, Any] = {}
     files: list[FileEntry] = []
-    logical_digest: Digest
+    logical_digest: str
     license: str | None = None
     attested_by: str | None = None
     expires: str | None = None
     warnings: list[str] = []
     extra: dict[str, Any] = {}
-    digest: Digest = ""
+    digest: str = ""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
 

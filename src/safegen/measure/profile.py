@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.errors import SourceError
+from safegen.tables.numbers import decoded
 from safegen.tables.schema import Column, TableSchema
 from safegen.tables.sources import TABLE
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
 __all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "matching", "named"]
-
-MAX_LEVELS = 10_000
-"""Columns with more levels than this are not judged level by level: none could have 30 rows each
-in tables of the size that fits in memory."""
 
 
 def named(table: str, column: str) -> str:
@@ -61,6 +58,8 @@ def numbers(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any] | None:
 
 def missing(array: pa.Array | pa.ChunkedArray) -> int:
     """How many values are missing: null, or NaN in a float column."""
+    if pa.types.is_dictionary(array.type):
+        array = decoded(array)  # a dictionary may hold a null itself
     nulls = int(array.null_count)
     if pa.types.is_floating(array.type):
         nulls += int(pc.sum(pc.is_nan(array)).as_py() or 0)
@@ -109,8 +108,6 @@ class ColumnProfile:
         if values is None:
             counts = _levels(array)
             top = max(counts.values())
-            if len(counts) > MAX_LEVELS:
-                return cls(**common, top=top, constant=False)
             return cls(
                 **common,
                 levels=dict(counts.most_common()),
@@ -169,7 +166,7 @@ def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
             raise SourceError(f"a condition names the column {name!r}, which is not in the data")
         column = table.column(name)
         if value is None:
-            table = table.filter(column.is_null())
+            table = table.filter(column.is_null(nan_is_null=True))
             continue
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)

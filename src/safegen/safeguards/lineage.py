@@ -148,8 +148,8 @@ def _unattested(
     sources: Sequence[SourceFacts], wanted: str, ledger: Any, by_ledger: bool
 ) -> Finding:
     def vouched(source: SourceFacts) -> bool:
-        if source.synthetic_share:
-            return True  # its origin is known; `unverified` judges its ancestry
+        if source.synthetic_share:  # `unverified` judges the ancestry of the synthetic rows only
+            return source.synthetic_share >= 1.0 or source.attested
         proofs = [e for e in source.evidence if e.proof and e.origin == "real"]
         return any(e.ring == "ledger" for e in proofs) if by_ledger else bool(proofs)
 

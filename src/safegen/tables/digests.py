@@ -15,6 +15,7 @@ the ledger, and is never published.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
 
-__all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests"]
+__all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests", "without_index"]
 
 _LANES = 1024
 _CHUNK = 2048  # rows expanded at once: 4 MiB
@@ -44,6 +45,21 @@ def _content_names(schema: pa.Schema) -> list[str]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+_INDEX = re.compile(r"|index|level_\d+|unnamed: \d+|__index_level_\d+__")
+
+
+def without_index(batches: Batches) -> Batches | None:
+    """The table without the columns that pandas saves an index as; None if it has none."""
+    names = [n for n in batches.schema.names if not _INDEX.fullmatch(_folded(n))]
+    if len(names) == len(batches.schema.names) or not _content_names_of(names):
+        return None
+    return batches.select(names)
+
+
+def _content_names_of(names: Iterable[str]) -> list[str]:
+    return sorted(n for n in names if not is_provenance(n))
 
 
 class RowsDigest:
