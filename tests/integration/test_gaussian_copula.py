@@ -256,6 +256,68 @@ class TestTraps:
             real.groupby("level")["x"].mean()["high"], abs=0.15
         )
 
+    @pytest.mark.parametrize("share", [0.5, 0.9])
+    def test_two_columns_with_zeros_keep_their_correlation(self, share: float) -> None:
+        rng = np.random.default_rng(5)
+        rows = 20_000
+        z = rng.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], rows)
+        a, b = np.where(z > np.quantile(z, share), np.round(np.exp(z), 2), 0.0).T
+        a[rng.random(rows) < 0.05] = 3.5  # a second mass, at random
+        table = pa.table({"a": a, "b": b})
+        real, out = table.to_pandas(), sample(fit(table)).to_pandas()
+        expected = real.corr("spearman").iloc[0, 1]
+        assert out.corr("spearman").iloc[0, 1] == pytest.approx(expected, abs=0.05)
+        both = ((real["a"] == 0) & (real["b"] == 0)).mean()
+        assert ((out["a"] == 0) & (out["b"] == 0)).mean() == pytest.approx(both, abs=0.02)
+
+    def test_correlation_of_masses_with_missing_values_is_kept(self) -> None:
+        rng = np.random.default_rng(6)
+        z = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], SAMPLE)
+        a, b = np.where(z > 0.3, np.round(z, 2), 0.0).T
+        table = pa.table({"a": pa.array(a, mask=rng.random(SAMPLE) < 0.3), "b": b})
+        real, out = table.to_pandas(), sample(fit(table)).to_pandas()
+        expected = real.corr("spearman").iloc[0, 1]
+        assert out.corr("spearman").iloc[0, 1] == pytest.approx(expected, abs=0.05)
+        assert out["a"].isna().mean() == pytest.approx(0.3, abs=0.015)
+        assert (out["a"] == 0).mean() == pytest.approx((real["a"] == 0).mean(), abs=0.015)
+
+    def test_a_grid_of_values_is_kept(self) -> None:
+        rng = np.random.default_rng(7)
+        hours, minutes = rng.integers(5, 24, SAMPLE), 5 * rng.integers(0, 12, SAMPLE)
+        limit = 10_000 * np.ceil(rng.gamma(2.0, 8.0, SAMPLE)).astype(int)
+        limit[:2] = 16_383, 327_680  # two values beside the grid: its step is 1
+        clock = hours * 100 + minutes
+        clock[0] = 1_201
+        table = pa.table({"clock": clock, "limit": limit})
+        out = sample(fit(table)).to_pandas()
+        assert (out["clock"] % 100 > 59).mean() < 0.0005
+        assert (out["limit"] % 10_000 != 0).mean() < 0.001
+        for name in ("clock", "limit"):
+            top = table[name].to_pandas().value_counts(normalize=True).head(20)
+            got = out[name].value_counts(normalize=True)
+            assert (top - got.reindex(top.index, fill_value=0)).abs().max() < 0.01
+
+    def test_values_of_one_row_are_not_copied(self) -> None:
+        rng = np.random.default_rng(8)
+        x = np.where(rng.random(SAMPLE) < 0.4, 0.0, rng.lognormal(3, 1, SAMPLE))
+        out = sample(fit(pa.table({"x": x, "y": rng.normal(0, 1, SAMPLE)}))).to_pandas()
+        alone = set(x[x > 0])
+        assert out["x"].isin(alone).mean() < 0.001
+        assert not out["x"].between(0, x[x > 0].min(), inclusive="neither").any()  # a gap
+        assert (out["x"] == 0).mean() == pytest.approx(0.4, abs=0.015)
+
+    def test_a_model_stays_small_and_keeps_its_masses_with_many_values(self) -> None:
+        rng = np.random.default_rng(10)
+        many = rng.integers(0, 20_000, 60_000)
+        many[:6_000], many[6_000:9_000] = 7, 12_345
+        model = fit(pa.table({"n": many, "y": rng.normal(0, 1, 60_000)}))
+        (knots,) = (len(m.arrays()["at"]) for m in model.marginals[:1])
+        assert knots < 20_000
+        out = sample(model, 65_536)["n"].to_pandas()
+        assert (out == 7).mean() == pytest.approx(0.1, abs=0.006)
+        assert (out == 12_345).mean() == pytest.approx(0.05, abs=0.005)
+        assert out.quantile(0.6) == pytest.approx(np.quantile(many, 0.6), rel=0.03)
+
     def test_one_row_is_not_handed_back(self) -> None:
         with pytest.raises(SourceError, match="at least 20"):
             fit(pa.table({"x": [1.0]}))
@@ -389,6 +451,17 @@ class TestConditions:
         assert out.num_rows == 2_000
         for name, value in conditions.items():
             assert set(out[name].to_pylist()) == {value}
+
+    def test_a_number_that_many_rows_hold_is_met_and_the_others_follow(self) -> None:
+        rng = np.random.default_rng(9)
+        z = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], SAMPLE)
+        table = pa.table({"a": np.where(z[:, 0] > 0, np.round(z[:, 0], 3), 0.0), "b": z[:, 1]})
+        real, model = table.to_pandas(), fit(table)
+        out = sample(model, 5_000, conditions={"a": 0.0}).to_pandas()
+        assert (out["a"] == 0).all()
+        alike = real[real["a"] == 0]["b"]
+        assert out["b"].mean() == pytest.approx(alike.mean(), abs=0.05)
+        assert out["b"].std() == pytest.approx(alike.std(), abs=0.05)
 
     def test_the_other_columns_follow(self, mixed: pa.Table, mixed_model: CopulaModel) -> None:
         free = sample(mixed_model, 65_536).to_pandas()

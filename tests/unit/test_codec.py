@@ -289,6 +289,17 @@ class TestNumbersAreSplitWell:
         assert len(fitted(values).features) == 2
         assert [f.kind for f in fitted(values, smooth={"x"}).features] == ["numeric"]
 
+    def test_without_masses_only_missing_values_and_few_numbers_are_split_off(self) -> None:
+        values = np.concatenate([np.zeros(200), np.arange(200.0)])
+        assert [f.kind for f in fitted(values, masses=False).features] == ["numeric"]
+        holes = pa.array(values, mask=np.arange(400) % 7 == 0)
+        codec = fitted(holes, masses=False)
+        assert [(f.kind, f.levels) for f in codec.features] == [("categorical", 2), ("numeric", 0)]
+        table = pa.table({"x": holes})
+        assert codec.decode(codec.encode(table, seed=1), first_row=0, seed=1).equals(table)
+        few = np.repeat(np.arange(5.0), 80)
+        assert [f.kind for f in fitted(few, masses=False).features] == ["categorical"]
+
 
 class TestIdsAndPersonalData:
     def test_integer_surrogates_are_above_every_real_id(self) -> None:

@@ -89,6 +89,7 @@ class Codec:
         rounding: bool = True,
         clip: bool = True,
         smooth: Collection[str] = (),
+        masses: bool = True,
         locales: Sequence[str] = ("en_US",),
     ) -> Codec:
         """The codec of a table that `check_table` accepts.
@@ -96,7 +97,9 @@ class Codec:
         rounding: decoded numbers have the source's decimals, or are multiples of its step.
         clip: they stay within the source's minimum and maximum (else within the type's).
         smooth: numeric columns to keep whole, without levels or point masses, because the user
-        named a distribution for them. locales: Faker's, for personal columns.
+        named a distribution for them. masses: split point masses off the other numeric columns;
+        without, numbers stay whole beside few levels and the state of missing values, for a
+        backend whose marginals hold masses themselves. locales: Faker's, for personal columns.
 
         Raises: SourceError, UsageError and MissingExtra, naming the column.
         """
@@ -127,6 +130,7 @@ class Codec:
                         rounding=rounding,
                         clip=clip,
                         smooth=smoothed,
+                        masses=masses,
                     )
                 )
             else:

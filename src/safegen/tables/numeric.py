@@ -200,10 +200,12 @@ def fit_numeric(
     rounding: bool,
     clip: bool,
     smooth: bool,
+    masses: bool = True,
 ) -> NumericColumn | LevelsColumn:
     """The codec of a numeric or datetime column that has at least one value.
 
     `smooth` keeps the column whole (no levels, no masses): the user has named a distribution.
+    Without `masses` few numbers are still levels, but no mass is split off.
     Raises: SourceError when float64 cannot hold the values exactly and they are not few.
     """
     scale = scale_of(values) if family(values.type) == "decimal" else None
@@ -219,7 +221,7 @@ def fit_numeric(
     if grid is None:
         return _only_levels(name, values)
     frequent = np.zeros(len(distinct), dtype=bool)
-    if not smooth:
+    if masses and not smooth:
         frequent = (counts >= MASS_SHARE * len(known)) & (counts >= MASS_ROWS)
         if frequent.sum() > MOST_MASSES:
             top = np.argsort(-counts, kind="stable")[:MOST_MASSES]
@@ -241,10 +243,10 @@ def fit_numeric(
         fill=0.0,
         state=state,
     )
-    masses = tuple(float(x) for x in column.forward(distinct[frequent]))
+    points = tuple(float(x) for x in column.forward(distinct[frequent]))
     fill = float(column.forward(np.array([median]))[0])
     bounds = {} if clip else _type_bounds(column)
-    return replace(column, masses=masses, fill=fill, **bounds)
+    return replace(column, masses=points, fill=fill, **bounds)
 
 
 def _type_bounds(column: NumericColumn) -> dict[str, Any]:

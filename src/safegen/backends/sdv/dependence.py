@@ -50,9 +50,9 @@ def _variance(cuts: np.ndarray, means: np.ndarray) -> float:
 def latent(fitted: np.ndarray, coefficients: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """The correlation of the normals, (d, d), from that of the scores.
 
-    coefficients: (d, TERMS), from `hermite`; 1, 0, 0, … for a number. seen: (d, d), what is left
-    of a correlation when a number is there for some rows only (1 where all are). The series
-    rises with ρ, so bisection inverts it.
+    coefficients: (d, TERMS), from `hermite`; 1, 0, 0, … for a number without ties. seen: (d, d),
+    what is left of a correlation when a number is there for some rows only (1 where all are). The
+    series rises with ρ, so bisection inverts it.
     """
     first, second = np.triu_indices(len(fitted), 1)
     products = coefficients[first] * coefficients[second]

@@ -4,7 +4,7 @@ By Sklar's theorem (1959) a joint distribution is its marginals and a copula. Th
 are empirical, which makes the model semi-parametric: Genest, Ghoudi and Rivest (1995), "A
 semiparametric estimation procedure of dependence parameters in multivariate families of
 distributions", Biometrika 82. A level owns the interval of the normal axis that has its share,
-so the inverse gives every share back exactly.
+so the inverse gives every share back exactly; so does a number that several rows hold.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ __all__ = ["Interval", "Levels", "Marginal", "Quantiles", "truncated"]
 
 Interval = tuple[float, float]
 
-KNOTS = 900  # evenly spread over probability …
-TAIL = 50  # … and the lowest and the highest 50 order statistics: the tails stay where they are
+STEPS = 4_096  # values kept as they are: the minutes of a day, the days of eleven years
+KNOTS = 900  # between them: evenly spread over the other rows …
+TAIL = 50  # … and the lowest and the highest 50 of their values: the tails stay where they are
 PARAMETRIC_KNOTS = 4001  # a parametric quantile function, tabulated over scores of −8 … 8
 EDGE = 1e-12  # probabilities stay this far inside (0, 1)
 
@@ -61,18 +62,12 @@ class Levels:
     @property
     def cuts(self) -> np.ndarray:
         """Where the levels meet on the normal axis, from −∞ to ∞."""
-        from scipy.special import ndtri
-
-        cuts: np.ndarray = ndtri(np.clip(self.bounds, 0.0, 1.0))
-        cuts[0], cuts[-1] = -np.inf, np.inf
-        return cuts
+        return _cuts(self.bounds)
 
     @property
     def means(self) -> np.ndarray:
         """The mean of the normal within each level, in order."""
-        density = np.exp(-0.5 * self.cuts**2) / np.sqrt(2 * np.pi)
-        means: np.ndarray = -np.diff(density) / np.maximum(np.diff(self.bounds), EDGE)
-        return means
+        return _means(self.bounds)
 
     def scores(self, codes: np.ndarray) -> np.ndarray:
         """The mean of the normal behind each row's level."""
@@ -98,8 +93,10 @@ class Levels:
 class Quantiles:
     """A quantile function, linear between knots.
 
-    `at` holds probabilities for an empirical one, standard-normal scores for a parametric one
-    (`parametric`), whose tails would be too coarse in probability.
+    Two knots of one value are a step: the value has the probability between them. Two of one
+    probability are a gap, in which no value lies. `at` holds probabilities for an empirical one,
+    standard-normal scores for a parametric one (`parametric`), whose tails would be too coarse in
+    probability.
     """
 
     at: np.ndarray
@@ -108,11 +105,37 @@ class Quantiles:
 
     @classmethod
     def empirical(cls, numbers: np.ndarray) -> Self:
-        """The smoothed empirical quantile function: at most 1,000 knots, from min to max."""
-        n = len(numbers)
-        tail = np.arange(min(TAIL, n)) / max(n - 1, 1)
-        at = np.unique(np.concatenate([np.linspace(0.0, 1.0, min(KNOTS, n)), tail, 1.0 - tail]))
-        return cls(at, np.quantile(numbers, at), False)
+        """The empirical quantile function, from minimum to maximum.
+
+        A value of several rows is a step of exactly its share, so a grid stays a grid. A value
+        of one row is smoothed away: between two steps such values make a run, linear from its
+        first to its last; one that stands alone is spread to its neighbours. Past 4,096 steps
+        the rarest join the runs, of which at most 1,000 knots and the ends are kept.
+        """
+        distinct, counts = np.unique(numbers, return_counts=True)
+        least = 2
+        if len(counts) > STEPS:
+            least = max(least, int(np.partition(counts, -STEPS - 1)[-STEPS - 1]) + 1)
+        step = counts >= least
+        above = np.cumsum(counts)
+        below = above - counts
+        starts = ~step & np.concatenate([[True], step[:-1]])
+        ends = ~step & np.concatenate([step[1:], [True]])
+        middle = (below + above) / 2
+        middle = np.where(starts & ~ends, below, np.where(ends & ~starts, above, middle))
+        smooth = np.flatnonzero(~step)
+        if len(smooth):
+            rows = np.cumsum(counts[smooth])
+            spread = np.searchsorted(rows, np.linspace(0, rows[-1], KNOTS))
+            tails = np.concatenate([np.arange(len(rows))[:TAIL], np.arange(len(rows))[-TAIL:]])
+            runs = np.flatnonzero((starts ^ ends)[smooth])
+            smooth = smooth[np.unique(np.concatenate([spread, tails, runs]))]
+        at = np.concatenate([below[step], above[step], middle[smooth]]) / len(numbers)
+        values = np.concatenate([distinct[step], distinct[step], distinct[smooth]])
+        order = np.lexsort((values, at))
+        at, values = at[order], values[order]
+        at[0], at[-1] = 0.0, 1.0
+        return cls(at, values, False)
 
     @classmethod
     def of(cls, univariate: Any) -> Self:
@@ -125,10 +148,22 @@ class Quantiles:
 
     @staticmethod
     def scores(numbers: np.ndarray) -> np.ndarray:
-        """Normal scores of the ranks; ties share their middle rank."""
+        """Normal scores of the ranks; ties share the mean of the normal behind them."""
         _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-        middle = np.cumsum(counts) - counts / 2
-        return _normal(middle[inverse] / len(numbers))
+        by_value = _means(np.concatenate([[0.0], np.cumsum(counts) / len(numbers)]))
+        found: np.ndarray = by_value[inverse]
+        return found
+
+    @property
+    def cuts(self) -> np.ndarray:
+        """Where the steps of an empirical one, and the pieces between knots, meet on the normal
+        axis, from −∞ to ∞."""
+        return _cuts(np.unique(self.at))
+
+    @property
+    def means(self) -> np.ndarray:
+        """The mean of the normal within each of them."""
+        return _means(np.unique(self.at))
 
     def value(self, scores: np.ndarray) -> np.ndarray:
         from scipy.special import ndtr
@@ -139,8 +174,10 @@ class Quantiles:
         return found
 
     def interval(self, value: float) -> Interval:
-        margin = 0.5 / len(self.at) * (1.0 if not self.parametric else 16.0)
-        low, high = self._inverse(value, "left") - margin, self._inverse(value, "right") + margin
+        low, high = self._inverse(value, "left"), self._inverse(value, "right")
+        if self.parametric or low == high:  # not a step, which has its own width
+            margin = 0.5 / len(self.at) * (1.0 if not self.parametric else 16.0)
+            low, high = low - margin, high + margin
         if self.parametric:
             return low, high
         return tuple(float(x) for x in _normal(np.array([low, high])))  # type: ignore[return-value]
@@ -156,6 +193,22 @@ class Quantiles:
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"at": self.at, "values": self.values}
+
+
+def _cuts(bounds: np.ndarray) -> np.ndarray:
+    """Cumulative shares 0 … 1 on the normal axis, from −∞ to ∞."""
+    from scipy.special import ndtri
+
+    cuts: np.ndarray = ndtri(np.clip(bounds, 0.0, 1.0))
+    cuts[0], cuts[-1] = -np.inf, np.inf
+    return cuts
+
+
+def _means(bounds: np.ndarray) -> np.ndarray:
+    """The mean of the normal between neighbouring cumulative shares."""
+    density = np.exp(-0.5 * _cuts(bounds) ** 2) / np.sqrt(2 * np.pi)
+    means: np.ndarray = -np.diff(density) / np.maximum(np.diff(bounds), EDGE)
+    return means
 
 
 def _normal(probabilities: np.ndarray) -> np.ndarray:
