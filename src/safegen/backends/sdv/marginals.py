@@ -18,6 +18,7 @@ __all__ = ["Interval", "Levels", "Marginal", "Quantiles", "truncated"]
 
 Interval = tuple[float, float]
 
+SHARED = 3  # rows that hold a value before it may come back exactly
 STEPS = 4_096  # values kept as they are: the minutes of a day, the days of eleven years
 KNOTS = 900  # between them: evenly spread over the other rows …
 TAIL = 50  # … and the lowest and the highest 50 of their values: the tails stay where they are
@@ -107,13 +108,13 @@ class Quantiles:
     def empirical(cls, numbers: np.ndarray) -> Self:
         """The empirical quantile function, from minimum to maximum.
 
-        A value of several rows is a step of exactly its share, so a grid stays a grid. A value
-        of one row is smoothed away: between two steps such values make a run, linear from its
+        A value of three rows or more is a step of exactly its share, so a grid stays a grid. A
+        value of fewer is smoothed away, for it may be one person's: between two steps such values make a run, linear from its
         first to its last; one that stands alone is spread to its neighbours. Past 4,096 steps
         the rarest join the runs, of which at most 1,000 knots and the ends are kept.
         """
         distinct, counts = np.unique(numbers, return_counts=True)
-        least = 2
+        least = SHARED
         if len(counts) > STEPS:
             least = max(least, int(np.partition(counts, -STEPS - 1)[-STEPS - 1]) + 1)
         step = counts >= least
