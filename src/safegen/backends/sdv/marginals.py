@@ -109,9 +109,10 @@ class Quantiles:
         """The empirical quantile function, from minimum to maximum.
 
         A value of three rows or more is a step of exactly its share, so a grid stays a grid. A
-        value of fewer is smoothed away, for it may be one person's: between two steps such values make a run, linear from its
-        first to its last; one that stands alone is spread to its neighbours. Past 4,096 steps
-        the rarest join the runs, of which at most 1,000 knots and the ends are kept.
+        value of fewer is smoothed away, for it may be one person's: between two steps such
+        values make a run, linear from its first to its last; one that stands alone is spread to
+        its neighbours. Past 4,096 steps the rarest join the runs, of which at most 1,000 knots
+        and the ends are kept.
         """
         distinct, counts = np.unique(numbers, return_counts=True)
         least = SHARED
