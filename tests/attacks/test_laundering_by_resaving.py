@@ -225,13 +225,20 @@ def test_the_parent_folder_of_the_dataset_is_refused(world: World, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "rename",
-    [str.upper, str.title, lambda n: f"{n}_x", lambda n: f"{n}_right", lambda n: f"{n}_1"],
-    ids=["upper", "title", "pandas-merge", "polars-join", "duckdb-join"],
+    [
+        str.upper,
+        str.title,
+        lambda n: f"{n}_x",
+        lambda n: f"{n}_right",
+        lambda n: f"{n}_1",
+        lambda n: f"t1_{n}",
+    ],
+    ids=["upper", "title", "pandas-merge", "polars-join", "duckdb-join", "prefix"],
 )
 def test_renamed_provenance_columns_still_speak(
     world: World, tmp_path: Path, rename: Callable[[str], str]
 ) -> None:
-    """Databases fold names to upper case, and joins append suffixes to names that clash."""
+    """Databases fold names to upper case, and joins add to names that clash."""
     frame = world.dataset.to_pandas(provenance=True).head(900)
     frame.attrs.clear()
     named = {n: rename(n) for n in PROVENANCE_COLUMNS}

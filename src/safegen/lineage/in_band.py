@@ -18,15 +18,15 @@ __all__ = ["InBand"]
 class InBand:
     """Tally of the provenance columns over a table's batches.
 
-    Databases fold the columns' names and joins append to them, so a name only has to begin as ours
-    do. Where neither origin nor depth is left, a value in what is left marks its row.
+    Databases fold the columns' names and joins add to them on both sides, so a name only has to
+    hold one of ours. Where neither origin nor depth is left, a value in what is left marks its row.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        folded = {n: n.strip().casefold() for n in schema.names}
+        folded = {n: n.casefold() for n in schema.names}
         ours = [n for n in schema.names if is_provenance(n)]
-        self.origins = [n for n in ours if folded[n].startswith(ORIGIN_COLUMN)]
-        self.depths = [n for n in ours if folded[n].startswith(DEPTH_COLUMN)]
+        self.origins = [n for n in ours if ORIGIN_COLUMN in folded[n]]
+        self.depths = [n for n in ours if DEPTH_COLUMN in folded[n]]
         self.rest = [] if self.origins or self.depths else ours
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0

@@ -20,8 +20,8 @@ PROVENANCE_COLUMNS = (ORIGIN_COLUMN, DEPTH_COLUMN, WEIGHT_COLUMN)
 
 
 def is_provenance(name: str) -> bool:
-    """Whether a column is one of ours. Databases fold names, so case does not matter."""
-    return name.strip().casefold().startswith(PROVENANCE_PREFIX)
+    """Whether a column is one of ours. Databases fold names, and joins put others before them."""
+    return PROVENANCE_PREFIX in name.casefold()
 
 
 @dataclass(frozen=True)
