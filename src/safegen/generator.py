@@ -387,10 +387,10 @@ class Generator:
                 ]
             )
         facts = [SourceFacts.from_json(f) for f in document["facts"]]
-        if not known:
+        facts = [as_of_now(f, list(document["schemas"]), gen._books.ledger) for f in facts]
+        if not known:  # last, or a digest that a stranger's model names would be proof of its own
             why = "the ledger does not know this model, so what it says of its sources is unproven"
             facts = [f.untrusted(why) for f in facts]
-        facts = [as_of_now(f, list(document["schemas"]), gen._books.ledger) for f in facts]
         gen._decision = gates.admit(gen.policy, facts, gen._books)
         gen._decision.enforce()
         # A stranger's document is not to be followed to any place: then only the caller names one.

@@ -20,6 +20,7 @@ import safegen
 from safegen.decision import Finding, decide
 from safegen.ledger import open_ledger
 from safegen.lineage.evidence import sidecar_of
+from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
 from safegen.release import Staging
 from safegen.tables.stamps import stamped
 from safegen.testing import example_table
@@ -255,3 +256,24 @@ def test_a_ledger_that_lost_its_key_takes_no_release(
     with pytest.raises(safegen.LedgerError, match="no key here"):
         gen.generate(100, tmp_path / "after")
     assert not (tmp_path / "after").exists()
+
+
+def test_a_strangers_model_cannot_borrow_the_digest_of_attested_data(
+    real: Path, ledger: Path, tmp_path: Path
+) -> None:
+    """A model of who knows what names a table that this ledger knows to be real."""
+    attested = safegen.attest(real, by="a tester", ledger=ledger)
+    gen = safegen.Generator(ledger=tmp_path / "elsewhere.db").fit(example_table(300, seed=8))
+    gen.save(tmp_path / "model")
+    place = tmp_path / "model" / "safegen.model.json"
+    document = parse_canonical(place.read_bytes(), "the model")
+    document.pop("digest")
+    document["facts"][0]["logical_digest"] = attested.logical_digest
+    place.write_bytes(canonical_bytes({**document, "digest": digest_of(document)}))
+    forged = safegen.Generator.load(tmp_path / "model", ledger=ledger)
+    assert forged.decision is not None
+    assert "unattested" in [r.finding.check for r in forged.decision.warnings]
+    safegen.Generator(ledger=ledger).fit(real).save(tmp_path / "honest")
+    honest = safegen.Generator.load(tmp_path / "honest", ledger=ledger)
+    assert honest.decision is not None
+    assert not honest.decision.warnings
