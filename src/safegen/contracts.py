@@ -45,7 +45,12 @@ class BackendOptions(BaseModel):
 
 @runtime_checkable
 class Model(Protocol):
-    """A fitted backend. Sampling never changes it: block i is a pure function of (seed, i)."""
+    """A fitted backend. Sampling never changes it: block i is a pure function of (seed, i).
+
+    A model may also have `curves` (a mapping of names such as `loss` to one number per epoch or
+    step, at most 1,000: they go into the manifest's measurements) and `reproducible` (False where
+    this very model cannot repeat its rows, on a GPU for instance, though its backend can).
+    """
 
     def sample(
         self,
@@ -57,7 +62,9 @@ class Model(Protocol):
     ) -> dict[str, pa.Table]:
         """Rows of block number `block`, one Arrow table per table name, in the source's schema.
 
-        `rows` is at most the backend's `block_rows`; fewer rows are a prefix of more.
+        `rows` counts rows of a table; sequences of a table with a sequence key; and of related
+        tables the rows of those that refer to no other. It is at most the backend's `block_rows`;
+        fewer rows are a prefix of more. Where conditions are given every row meets them.
         Raises: BackendError when the rows cannot be made (never fewer rows without a word).
         """
         ...
@@ -76,7 +83,7 @@ class Backend(Protocol):
     license: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]  # distributions whose versions go into the manifest
     weights: ClassVar[bool]  # whether rows can carry weights
-    conditions: ClassVar[bool]  # whether `conditions` are native (not rejection sampling)
+    conditions: ClassVar[bool]  # whether `sample` takes them; else safegen draws and rejects
     reproducible: ClassVar[bool]
     pickles: ClassVar[bool]  # whether reading a saved model can run code (unpickling does)
     block_rows: ClassVar[int]

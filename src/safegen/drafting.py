@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safegen.decision import Decision
@@ -24,6 +25,7 @@ def draft(
     decision: Decision,
     digest: str,
     request: Request,
+    curves: Mapping[str, Sequence[float]],
 ) -> Manifest:
     """A manifest without its files, which are listed when all of them are written."""
     decisions = [prepared.decision, decision]
@@ -61,6 +63,10 @@ def draft(
             }
             for f in decision.findings.values()
             if f.interval is not None
+        ]
+        + [
+            {"name": f"training.{name}", "values": list(map(float, values)), "n": len(values)}
+            for name, values in curves.items()
         ],
         claims=_claims(prepared, decision),
         privacy={"dp": None, "real_rows": 0},

@@ -27,7 +27,6 @@ from safegen.decision import Decision
 from safegen.drafting import draft
 from safegen.engines.local import sample_blocks
 from safegen.errors import (
-    BackendError,
     LedgerError,
     SourceError,
     TargetError,
@@ -58,11 +57,20 @@ from safegen.requests import Request, checked_count, checked_seed
 from safegen.statements import register
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike, read_source
+from safegen.tables.units import units
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Generator"]
+
+_KINDS = {
+    "table": "one table of rows that do not hang together",
+    "tables": "several tables; sdv.hma takes related ones",
+    "sequences": "a column is declared sequence_key; sdv.par takes sequences, and without that "
+    "role the rows are taken one by one",
+    "images": "a column holds images; diffusion.image takes them",
+}
 
 
 class Generator:
@@ -144,9 +152,8 @@ class Generator:
         self._decision = prepared.decision
         if prepared.kind not in self._backend.kinds:
             raise UsageError(
-                f"{self.backend_name} takes sources of kind "
-                f"{', '.join(sorted(self._backend.kinds))}, and these hold "
-                f"{len(prepared.schemas)} tables"
+                f"{self.backend_name} takes {', '.join(sorted(self._backend.kinds))}, and this is "
+                f"{prepared.kind}: {_KINDS[prepared.kind]}"
             )
         self._model, self._prepared = None, prepared
         return prepared.decision
@@ -209,13 +216,14 @@ class Generator:
         seed: int = 11,
         conditions: Mapping[str, Scalar] | None = None,
         if_exists: IfExists = "error",
-        workers: int = 1,
+        workers: int | None = None,
         keep_report: bool = True,
     ) -> Dataset:
         """Sample, judge and publish `rows` rows as a dataset folder at `out`.
 
         The same seed gives the same rows; a shorter request is a prefix of a longer one, and the
-        number of `workers` (processes) changes nothing. `conditions` fixes columns to values.
+        number of `workers` (processes; None: as many as there are cores, where that is worth their
+        start) changes nothing. `conditions` fixes columns to values.
         `if_exists`: `error`; `same` keeps what is there when it is what this call would make;
         `version` writes beside it. A refused release leaves no rows, and with `keep_report` a page
         `<out>.refused.html` with the findings.
@@ -224,7 +232,7 @@ class Generator:
         """
         prepared = self._ready()
         request = self._request(rows, seed, conditions)
-        workers = checked_count(workers, "workers")
+        workers = None if workers is None else checked_count(workers, "workers")
         target = destination(out, if_exists)
         if if_exists == "same" and not is_free(target):
             return self._same(target, request)
@@ -270,23 +278,22 @@ class Generator:
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-    def _stage(self, stage: Staging, request: Request, workers: int) -> None:
+    def _stage(self, stage: Staging, request: Request, workers: int | None) -> None:
         assert self._model is not None
+        schemas = self._ready().schemas
         blocks = sample_blocks(
             self._model,
-            self.backend_name,
+            self._backend,
+            schemas,
             rows=request.rows,
-            block_rows=self._backend.block_rows,
             seed=request.seed,
             conditions=request.conditions or None,
             workers=workers,
         )
-        with progress("sampling rows", request.rows) as advance:
+        with progress("sampling", request.rows, "rows") as advance:
             for tables in blocks:
-                if set(tables) != set(self._ready().schemas):  # no safeguard would look at it
-                    raise BackendError(f"{self.backend_name} gave other tables than the source's")
                 stage.write(tables)
-                advance(max(t.num_rows for t in tables.values()))
+                advance(units(tables, schemas))
 
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request
@@ -315,9 +322,10 @@ class Generator:
             options=self.options.model_dump(mode="json"),
             seed=str(request.seed),
             fit_seed=str(self._ready().seed),
-            reproducible=self._backend.reproducible,
+            reproducible=self._backend.reproducible and getattr(self._model, "reproducible", True),
         )
-        return draft(self._ready(), stage, maker, self.policy, decision, digest, request)
+        curves = getattr(self._model, "curves", {})
+        return draft(self._ready(), stage, maker, self.policy, decision, digest, request, curves)
 
     # ---- models on disk --------------------------------------------------------------------------
 
@@ -435,7 +443,7 @@ class Generator:
 
     def _request(self, rows: int, seed: int, conditions: Mapping[str, Scalar] | None) -> Request:
         prepared = self._ready()
-        if conditions and not self._backend.conditions:
+        if conditions and not self._backend.conditions and prepared.kind not in ("table", "images"):
             raise UsageError(f"{self.backend_name} cannot take conditions")
         made_by = {
             "backend": self.backend_name,

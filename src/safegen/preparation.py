@@ -45,7 +45,12 @@ class Prepared:
 
     @property
     def kind(self) -> Kind:
-        return "table" if len(self.schemas) == 1 else "tables"
+        if len(self.schemas) > 1:
+            return "tables"
+        (schema,) = self.schemas.values()
+        if schema.sequence_key is not None:
+            return "sequences"
+        return "images" if any(c.kind == "image" for c in schema.columns) else "table"
 
     @property
     def effective_depth(self) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import UsageError
 from safegen.manifest import digest_of
-from safegen.measure.profile import TableProfile, matching
+from safegen.measure.profile import TableProfile
 from safegen.preparation import Prepared
+from safegen.tables.matching import matching
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import safegen
-from safegen.engines.local import block_plan
+from safegen.engines.blocks import block_plan
 from safegen.testing import example_table
 
 BLOCK = 65_536

@@ -569,7 +569,7 @@ def synthesizer(table: pa.Table) -> Any:
     from sdv.metadata import Metadata
     from sdv.single_table import GaussianCopulaSynthesizer
 
-    from safegen.backends.sdv.undisturbed import undisturbed
+    from safegen.backends.undisturbed import undisturbed
 
     with undisturbed():
         frame = table.to_pandas().astype({"c": str})

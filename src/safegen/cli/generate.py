@@ -111,7 +111,10 @@ def generate(
     if_exists: Annotated[
         str, typer.Option("--if-exists", help="error, same (keep it if identical), or version.")
     ] = "error",
-    workers: Annotated[int, typer.Option("--workers", "-w", help="Sampling processes.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", help="Sampling processes. Default: a core each."),
+    ] = None,
     engine: Annotated[str, typer.Option("--engine", help="Where sampling runs: local.")] = "local",
     keep_report: Annotated[
         bool, typer.Option(help="Leave a page with the findings when a release is refused.")
@@ -137,7 +140,7 @@ def generate(
         raise UsageError(f"--rows is a whole number from 1 to {MAX_ROWS:,}")
     if if_exists not in ("error", "same", "version"):
         raise UsageError("--if-exists is error, same or version")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise UsageError("--workers is a whole number from 1 on")
     if model is not None and dry_run:
         raise UsageError("--dry-run forecasts a fit; a saved model (--model) is fitted already")

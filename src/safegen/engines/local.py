@@ -20,56 +20,64 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from safegen.engines.blocks import block_plan, sample_block
 from safegen.errors import BackendError
+from safegen.tables.units import units
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from safegen.contracts import Model, Scalar
+    from safegen.contracts import Backend, Model, Scalar
+    from safegen.tables.schema import TableSchema
 
-__all__ = ["block_plan", "sample_blocks"]
+__all__ = ["sample_blocks"]
 
 _IN_FLIGHT = 2
-
-
-def block_plan(rows: int, block_rows: int) -> Iterator[tuple[int, int]]:
-    """(block number, rows wanted of it) for a request: all blocks are full but the last."""
-    for block in range(-(-rows // block_rows)):
-        yield block, min(block_rows, rows - block * block_rows)
+_BLOCKS_EACH = 3
 
 
 def sample_blocks(
     model: Model,
-    backend: str,
+    backend: Backend,
+    schemas: Mapping[str, TableSchema],
     *,
     rows: int,
-    block_rows: int,
     seed: int,
     conditions: Mapping[str, Scalar] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
 ) -> Iterator[dict[str, pa.Table]]:
-    """The blocks of a request, in order.
+    """The blocks of a request, in order, each with exactly the rows that are its own.
 
-    Raises: BackendError when a block comes short, or a worker is lost.
+    `workers`: None takes a process per core as long as each has blocks enough to be worth its
+    start.
+
+    Raises: BackendError when a block comes short or holds other tables, or a worker is lost.
     """
-    workers = max(1, min(workers, -(-rows // block_rows)))
+    plan = list(block_plan(rows, backend.block_rows))
+    workers = min(workers or _worth(len(plan)), len(plan))
     source: Iterator[dict[str, pa.Table]]
     if workers == 1:
         source = (
-            model.sample(n, seed=seed, block=b, conditions=conditions)
-            for b, n in block_plan(rows, block_rows)
+            sample_block(model, backend, n, seed=seed, block=b, conditions=conditions)
+            for b, n in plan
         )
     else:
-        source = _by_workers(
-            model, backend, block_plan(rows, block_rows), seed, conditions, workers
-        )
-    for (block, wanted), tables in zip(block_plan(rows, block_rows), source, strict=True):
-        got = sum(t.num_rows for t in tables.values())
-        if len(tables) == 1 and got != wanted:
+        source = _by_workers(model, backend.name, iter(plan), seed, conditions, workers)
+    for (block, wanted), tables in zip(plan, source, strict=True):
+        if set(tables) != set(schemas):  # no safeguard would look at the others
+            raise BackendError(f"{backend.name} gave other tables than the source's")
+        got = units(tables, schemas)
+        if got != wanted:
             raise BackendError(
-                f"{backend} gave {got:,} rows for block {block} where {wanted:,} were asked for"
+                f"{backend.name} gave {got:,} rows for block {block} where {wanted:,} were asked "
+                "for"
             )
         yield tables
+
+
+def _worth(blocks: int) -> int:
+    """How many processes are worth their start, when each is to make a few blocks."""
+    return max(1, min(len(os.sched_getaffinity(0)), blocks // _BLOCKS_EACH))
 
 
 def _by_workers(

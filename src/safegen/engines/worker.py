@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from safegen import plugins
+from safegen.engines.blocks import sample_block
 from safegen.errors import SafegenError, upstream
 
 
@@ -24,11 +25,14 @@ def main(backend: str, folder: str) -> None:
     import pyarrow as pa
 
     model = None
+    family = plugins.load(plugins.BACKENDS, backend)()
     for line in sys.stdin.buffer:
         task = json.loads(line)
         try:
-            model = model or plugins.load(plugins.BACKENDS, backend)().load(Path(folder))
-            tables = model.sample(
+            model = model or family.load(Path(folder))
+            tables = sample_block(
+                model,
+                family,
                 task["rows"],
                 seed=task["seed"],
                 block=task["block"],

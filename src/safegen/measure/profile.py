@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from safegen.errors import SourceError
+from safegen.tables.matching import matching
 from safegen.tables.numbers import decoded
 from safegen.tables.schema import Column, TableSchema
 from safegen.tables.sources import TABLE
@@ -25,7 +25,7 @@ from safegen.tables.sources import TABLE
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
-__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "matching", "named"]
+__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "named"]
 
 
 def named(table: str, column: str) -> str:
@@ -157,27 +157,6 @@ class TableProfile:
             for c in schema.columns
         }
         return cls(kept.num_rows, table.schema, columns)
-
-
-def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
-    """The rows of a table that meet every condition."""
-    for name, value in conditions.items():
-        if name not in table.schema.names:
-            raise SourceError(f"a condition names the column {name!r}, which is not in the data")
-        column = table.column(name)
-        if value is None:
-            table = table.filter(column.is_null(nan_is_null=True))
-            continue
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        try:
-            wanted = pa.scalar(value).cast(column.type)
-        except (pa.ArrowException, TypeError, ValueError):
-            raise SourceError(
-                f"a condition on {name!r} is not of the column's type {column.type}"
-            ) from None
-        table = table.filter(pc.fill_null(pc.equal(column, wanted), False))
-    return table
 
 
 @dataclass

@@ -11,7 +11,7 @@ from safegen.errors import SourceError, UsageError, hidden, upstream
 
 __all__ = ["ANY_TABLE", "Declared", "Kind", "Role", "declared_for", "nearest", "read"]
 
-Kind = Literal["numeric", "categorical", "boolean", "datetime", "id", "personal"]
+Kind = Literal["numeric", "categorical", "boolean", "datetime", "id", "personal", "image"]
 Role = Literal[
     "feature", "target", "entity", "key", "sequence_key", "sequence_index", "id", "personal"
 ]

@@ -60,6 +60,7 @@ class Column(BaseModel):
     inferred: bool = True  # False when the user declared its kind or role
     faker: str | None = None  # the Faker provider of a personal column
     public: bool = False  # the user says that its levels may be shown
+    references: str | None = None  # TABLE.COLUMN, the key of another table that this one holds
     note: str | None = None  # why it was inferred so; never a real value
 
 
@@ -87,6 +88,16 @@ class TableSchema(BaseModel):
     def entity(self) -> str | None:
         """The column that says which person or thing a row is about, when one is declared."""
         return self._with_role("entity")
+
+    @property
+    def sequence_key(self) -> str | None:
+        """The column that says which sequence a row belongs to, when one is declared."""
+        return self._with_role("sequence_key")
+
+    @property
+    def sequence_index(self) -> str | None:
+        """The column by which the rows of a sequence are ordered, when one is declared."""
+        return self._with_role("sequence_index")
 
     def column(self, name: str) -> Column:
         """The column of that name. Raises: UsageError, with the nearest known name."""
@@ -164,7 +175,8 @@ def infer_schema(
     unless a kind is declared beside them; role personal and kind personal mean each other.
 
     Raises: UsageError for a declared column that does not exist, a declaration that contradicts
-    itself, two targets or two entities; SourceError when a type cannot have the declared kind.
+    itself, two columns of a role that only one can have; SourceError when a type cannot have the
+    declared kind.
     """
     declared = declared or {}
     names = table.column_names
@@ -172,7 +184,7 @@ def infer_schema(
         if name not in names:
             raise UsageError(f"schema: no column {name!r} in the data{nearest(name, names)}")
     columns = tuple(_column(name, table.column(name), declared.get(name)) for name in names)
-    for role in ("target", "entity"):
+    for role in ("target", "entity", "sequence_key", "sequence_index"):
         holders = [c.name for c in columns if c.role == role]
         if len(holders) > 1:
             raise UsageError(f"schema: more than one column has role {role}: {', '.join(holders)}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from safegen.backends.sdv.undisturbed import LICENSE, PACKAGES, failing, require_sdv, undisturbed
+from safegen.backends.sdv.library import LICENSE, PACKAGES, require_sdv
+from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import BackendOptions, Kind, Scalar
 from safegen.errors import BackendError, UsageError, hidden, upstream
 
@@ -96,7 +97,7 @@ class AdoptedModel:
             raise UsageError("an adopted SDV synthesizer takes no conditions: fit a safegen model")
         if not 0 <= rows <= self.block_rows:
             raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
-        with undisturbed(), failing("sampling"):
+        with undisturbed(), failing("sampling", "SDV"):
             frame = self._draw(seed, block)
         if len(frame) < self.block_rows:
             raise BackendError(
@@ -155,7 +156,7 @@ class AdoptedModel:
 
     def save(self, folder: Path) -> None:
         """Write a pickle, the only form that SDV has: load it after its digest was checked."""
-        import cloudpickle  # type: ignore[import-untyped]
+        import cloudpickle
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_bytes(cloudpickle.dumps(self))
@@ -205,7 +206,7 @@ class Adopted:
         """Unpickle. Call it only after the file's digest was checked: a pickle runs code."""
         import pickle
 
-        with undisturbed(), failing("loading the adopted synthesizer"):
+        with undisturbed(), failing("loading the adopted synthesizer", "SDV"):
             model = pickle.loads((folder / FILE).read_bytes())
         if not isinstance(model, AdoptedModel):
             raise BackendError("the model file does not hold an adopted synthesizer")

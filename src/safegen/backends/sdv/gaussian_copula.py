@@ -81,7 +81,8 @@ class GaussianCopula:
         Raises: SourceError (not one table, or one that cannot be used), UsageError (options),
         BackendError (SDV failed), MissingExtra.
         """
-        from safegen.backends.sdv.undisturbed import require_sdv, undisturbed
+        from safegen.backends.sdv.library import require_sdv
+        from safegen.backends.undisturbed import undisturbed
         from safegen.tables.codec import Codec
         from safegen.tables.schema import check_table
 
@@ -167,7 +168,7 @@ def _fit(
         order_levels,
     )
     from safegen.backends.sdv.marginals import Levels, Quantiles
-    from safegen.backends.sdv.undisturbed import failing
+    from safegen.backends.undisturbed import failing
 
     size = len(codec.features)
     if not size:
@@ -209,7 +210,7 @@ def _fit(
             columns[i] = levels.scores(features[feature.name])
             coefficients[i] = hermite(levels.cuts, levels.means)
 
-    with failing("fitting the Gaussian copula"):
+    with failing("fitting the Gaussian copula", "SDV"):
         copula = _sdv_copula(columns, families)
         whole = [m or Quantiles.of(u) for m, u in zip(marginals, copula.univariates, strict=True)]
     together = seen.astype(float) @ seen.T / seen.shape[1]

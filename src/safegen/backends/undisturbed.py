@@ -1,4 +1,4 @@
-"""Calling SDV without its side effects: random states, threads, warnings, prints and logs."""
+"""Calling a library without its side effects: random states, threads, warnings, prints, logs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,9 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-from safegen.errors import BackendError, MissingExtra, SafegenError, hidden, upstream
+from safegen.errors import BackendError, SafegenError, hidden, upstream
 
-__all__ = ["LICENSE", "PACKAGES", "failing", "require_sdv", "undisturbed"]
-
-LICENSE = "BUSL-1.1"
-PACKAGES = ("sdv", "copulas", "rdt")
-
-
-def require_sdv() -> None:
-    """Import SDV (3 s, once). Raises: MissingExtra with the remedy."""
-    try:
-        with undisturbed():
-            import sdv.single_table  # noqa: F401
-    except ImportError:
-        raise MissingExtra(
-            "this backend needs SDV (BUSL-1.1, no commercial synthetic-data service): "
-            "pip install 'safegen[sdv]'"
-        ) from None
+__all__ = ["failing", "undisturbed"]
 
 
 @contextlib.contextmanager
@@ -56,7 +41,7 @@ def undisturbed() -> Iterator[None]:
 
                 stack.enter_context(threadpool_limits(1))
             with contextlib.suppress(ImportError):
-                import joblib  # type: ignore[import-untyped]
+                import joblib
 
                 stack.enter_context(joblib.parallel_config(backend="sequential"))
             yield
@@ -69,22 +54,22 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def failing(doing: str) -> Iterator[None]:
+def failing(doing: str, library: str) -> Iterator[None]:
     """Turns any upstream exception into a BackendError with its type and place, not its text.
 
-    SDV rewrites what fails while sampling to "Sampling terminated…"; the error named here is the
-    one at the bottom of the chain.
+    The error named is the one at the bottom of the chain, because SDV rewrites what fails while
+    sampling to "Sampling terminated…".
     """
     try:
         yield
     except SafegenError:
         raise
     except Exception as error:
-        _raise(doing, error)
+        _raise(doing, library, error)
 
 
-def _raise(doing: str, error: BaseException) -> NoReturn:
+def _raise(doing: str, library: str, error: BaseException) -> NoReturn:
     root = error
     while (below := root.__cause__ or root.__context__) is not None:
         root = below
-    raise BackendError(f"SDV failed while {doing} ({upstream(root)})") from hidden(error)
+    raise BackendError(f"{library} failed while {doing} ({upstream(root)})") from hidden(error)

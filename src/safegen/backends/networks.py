@@ -1,0 +1,105 @@
+"""What every backend with a neural network needs of torch: a device, one thread, plain files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safegen.errors import BackendError, MissingExtra, UsageError, hidden, upstream
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Device",
+    "device_of",
+    "finite",
+    "load_tensors",
+    "one_thread",
+    "require",
+    "save_tensors",
+    "seeded",
+]
+
+Device = Literal["auto", "cpu", "cuda"]
+"""`auto`: the GPU when there is one."""
+
+
+def require(package: str, extra: str) -> None:
+    """Import a library. Raises: MissingExtra with the remedy."""
+    import importlib
+
+    from safegen.backends.undisturbed import undisturbed
+
+    try:
+        with undisturbed():
+            importlib.import_module(package)
+    except ImportError:
+        raise MissingExtra(
+            f"this backend needs {package}: pip install 'safegen[{extra}]'"
+        ) from None
+
+
+def device_of(option: Device) -> torch.device:
+    """The device to train on. Raises: UsageError when a GPU is asked for and none is there."""
+    import torch
+
+    if option == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: torch finds no GPU here; say device=auto or cpu")
+    return torch.device("cpu" if option == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's global generators (every device's) start from `seed`; after, as before."""
+    import torch
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch's CPU kernels, so that sums do not depend on the number of cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def finite(loss: float, step: int, advice: str) -> float:
+    """The loss. Raises: BackendError with what to change when it is NaN or infinite."""
+    if math.isfinite(loss):
+        return loss
+    raise BackendError(
+        f"training diverged: the loss became {'NaN' if math.isnan(loss) else 'infinite'} at step "
+        f"{step:,}; {advice}"
+    )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as safetensors: plain numbers, no pickle, the same bytes for the same model."""
+    from safetensors.torch import save_file
+
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read what `save_tensors` wrote. Raises: BackendError for anything else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise BackendError(
+            f"the model's weights cannot be read ({upstream(error)}): fit it again"
+        ) from hidden(error)

@@ -1,0 +1,70 @@
+"""The rows that meet conditions: of a table, or of draws that go on until there are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safegen.errors import BackendError, SourceError
+
+if TYPE_CHECKING:
+    from safegen.contracts import Scalar
+
+__all__ = ["ATTEMPTS", "drawn_until", "matching"]
+
+ATTEMPTS = 64
+"""Draws for one block with conditions: what 1.6 % of all rows meet still fills it."""
+
+HOPELESS = 8
+"""Draws without a single match after which no more are made."""
+
+
+def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
+    """The rows of a table that meet every condition."""
+    for name, value in conditions.items():
+        if name not in table.schema.names:
+            raise SourceError(f"a condition names the column {name!r}, which is not in the data")
+        column = table.column(name)
+        if value is None:
+            table = table.filter(column.is_null(nan_is_null=True))
+            continue
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        try:
+            wanted = pa.scalar(value).cast(column.type)
+        except (pa.ArrowException, TypeError, ValueError):
+            raise SourceError(
+                f"a condition on {name!r} is not of the column's type {column.type}"
+            ) from None
+        table = table.filter(pc.fill_null(pc.equal(column, wanted), False))
+    return table
+
+
+def drawn_until(
+    draw: Callable[[int], pa.Table], rows: int, conditions: Mapping[str, Scalar], backend: str
+) -> pa.Table:
+    """The first `rows` rows that meet the conditions among draw(0), draw(1), …: rejection sampling.
+
+    Fewer rows are a prefix of more. Raises: BackendError with the shortfall as soon as it is clear
+    that `ATTEMPTS` draws will not do.
+    """
+    kept: list[pa.Table] = []
+    found = drawn = 0
+    for attempt in range(ATTEMPTS):
+        table = draw(attempt)
+        drawn += table.num_rows
+        kept.append(matching(table, conditions))
+        found += kept[-1].num_rows
+        if found >= rows:
+            return pa.concat_tables(kept).slice(0, rows)
+        if attempt + 1 >= HOPELESS and found * ATTEMPTS < rows * (attempt + 1) / 2:
+            break
+    raise BackendError(
+        f"{found:,} of {rows:,} rows: {backend} makes rows that meet the conditions on "
+        f"{', '.join(conditions)} too rarely ({found:,} of {drawn:,} drawn). Ask for fewer rows or "
+        "fewer conditions, or fit a backend whose conditions are native (sdv.gaussian_copula, "
+        "diffusion.tabular)"
+    )
