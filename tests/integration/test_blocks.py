@@ -6,13 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import safegen
+import safegen.plugins
+from safegen.engines import local
 from safegen.engines.blocks import block_plan
-from safegen.testing import example_table
+from safegen.engines.local import sample_blocks
+from safegen.tables.schema import infer_schema
+from safegen.testing import Rows, example_table
 
 BLOCK = 65_536
 
@@ -74,8 +80,6 @@ def test_a_shorter_request_is_a_prefix_of_a_longer_one_and_workers_change_nothin
 def test_a_lost_worker_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safegen.engines import local
-
     gen = safegen.Generator(ledger=tmp_path / "l.db").fit(example_table(300))
     answer = local._Worker.answer
 
@@ -88,6 +92,74 @@ def test_a_lost_worker_is_an_error_and_leaves_nothing(
     with pytest.raises(safegen.BackendError, match="ended"):
         gen.generate(3 * BLOCK, tmp_path / "out", workers=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["l.db"]
+
+
+def test_conditions_that_a_backend_does_not_take_are_met_by_rejection() -> None:
+    table = example_table(600)
+    backend = Rows()
+    schemas = {"table": infer_schema(table)}
+    model = backend.fit({"table": table}, schemas, backend.Options(), seed=1)
+
+    def rows(n: int, workers: int = 1) -> pa.Table:
+        wanted = {"job": "c", "member": False}
+        blocks = sample_blocks(
+            model, backend, schemas, rows=n, seed=3, conditions=wanted, workers=workers
+        )
+        return pa.concat_tables([b["table"] for b in blocks])
+
+    long = rows(Rows.block_rows + 300)
+    assert long.num_rows == Rows.block_rows + 300
+    assert set(long.column("job").to_pylist()) == {"c"}
+    assert set(long.column("member").to_pylist()) == {False}
+    assert long.slice(0, 70).equals(rows(70))
+    assert long.slice(0, 1100).equals(rows(1100))
+    first, second = long.slice(0, 300), long.slice(Rows.block_rows, 300)
+    assert not first.equals(second)
+
+
+def test_conditions_that_are_met_too_rarely_end_promptly_with_the_shortfall() -> None:
+    table = example_table(600)
+    backend = Rows()
+    schemas = {"table": infer_schema(table)}
+    model = backend.fit({"table": table}, schemas, backend.Options(), seed=1)
+    drawn = []
+
+    class Counting:
+        def sample(self, rows: int, **more: Any) -> dict[str, pa.Table]:
+            drawn.append(rows)
+            return model.sample(rows, **more)
+
+        save = None
+
+    never = {"job": "c", "age": 17, "gain": 9_999}
+    with pytest.raises(safegen.BackendError, match=r"^0 of 50 rows: testing.rows .*job, age, gain"):
+        list(sample_blocks(Counting(), backend, schemas, rows=50, seed=3, conditions=never))  # type: ignore[arg-type]
+    assert len(drawn) == 8
+
+
+def test_a_dataset_by_rejection_is_released_and_says_what_it_was_conditioned_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = safegen.plugins.load
+    monkeypatch.setattr(
+        safegen.plugins,
+        "load",
+        lambda group, name: Rows if name == "testing.rows" else load(group, name),
+    )
+    gen = safegen.Generator("testing.rows", ledger=tmp_path / "l.db").fit(example_table(600))
+    ds = gen.generate(200, tmp_path / "out", conditions={"job": "b"})
+    assert set(ds.to_pandas()["job"]) == {"b"}
+    assert ds.manifest.extra["conditioned_on"] == ["job"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "cores", "workers"), [(1, 8, 1), (5, 8, 1), (6, 8, 2), (100, 8, 8), (100, 1, 1)]
+)
+def test_a_process_is_started_only_for_blocks_enough(
+    blocks: int, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert local._worth(blocks) == workers
 
 
 @pytest.mark.slow

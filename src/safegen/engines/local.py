@@ -77,7 +77,9 @@ def sample_blocks(
 
 def _worth(blocks: int) -> int:
     """How many processes are worth their start, when each is to make a few blocks."""
-    return max(1, min(len(os.sched_getaffinity(0)), blocks // _BLOCKS_EACH))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that we may use
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, blocks // _BLOCKS_EACH))
 
 
 def _by_workers(
