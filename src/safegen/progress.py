@@ -6,7 +6,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
+from typing import TextIO
 
 __all__ = ["progress"]
 
@@ -43,15 +45,17 @@ _Show = Callable[[int, float], None]  # (steps done, seconds since the start)
 def _shown(what: str, total: int, unit: str) -> tuple[_Show, Callable[[], None]]:
     if (line := _notebook_line()) is not None:
         return _every(_LINE_SECONDS, total, lambda d, s: line(_text(what, d, total, unit, s))), _no
-    if not sys.stderr.isatty():
-        return _every(_LOG_SECONDS, None, lambda d, s: _log(_text(what, d, total, unit, s))), _no
+    stderr = sys.stderr
+    if not stderr.isatty():
+        log = partial(_log, stderr)
+        return _every(_LOG_SECONDS, None, lambda d, s: log(_text(what, d, total, unit, s))), _no
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        console=Console(file=sys.stderr),
+        console=Console(file=stderr),
         transient=True,
     )
     task = bar.add_task(what, total=total)
@@ -95,12 +99,13 @@ def _no() -> None:
     pass
 
 
-def _log(text: str) -> None:
-    """Log also while a library's loggers are kept silent (`backends.undisturbed`)."""
+def _log(stderr: TextIO, text: str) -> None:
+    """Log also while a library is kept silent (`backends.undisturbed`)."""
     manager = logging.root.manager
     disabled, manager.disable = manager.disable, logging.NOTSET
     try:
-        _LOG.info(text)
+        with redirect_stderr(stderr):
+            _LOG.info(text)
     finally:
         manager.disable = disabled
 

@@ -55,6 +55,25 @@ def test_elsewhere_there_is_a_log_line_every_half_minute_also_while_libraries_ar
     ]
 
 
+def test_the_command_line_prints_these_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safegen.cli import _Say
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
+    log, handler = logging.getLogger("safegen"), _Say()
+    log.addHandler(handler)
+    monkeypatch.setattr(log, "level", logging.INFO)
+    try:
+        with progress("training", 40, "epochs") as advance, undisturbed():
+            clock.now = 30.0
+            advance(20)
+    finally:
+        log.removeHandler(handler)
+    assert capsys.readouterr().err == "safegen: training: 20 of 40 epochs, 2 s each, 0:30 left\n"
+
+
 @pytest.mark.parametrize(
     ("done", "seconds", "text"),
     [
