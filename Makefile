@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check fix test-slow test-lowest bench build clean
+.PHONY: help install demo test check fix test-slow test-lowest bench docs build clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -53,6 +53,9 @@ fix: $(STAMP)  ## Mend what ruff can mend
 
 bench: $(STAMP)  ## Measure memory and speed against raw SDV; figures go to docs/
 	$(BIN)/python bench/memory.py
+
+docs: $(STAMP)  ## Write docs/options.md from the code
+	$(BIN)/python docs/options.py
 
 build: $(STAMP)  ## Build the wheel and the source distribution
 	$(BIN)/python -m build --outdir dist .

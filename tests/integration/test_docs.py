@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 
 from safegen import plugins
 from safegen.cli import app
+from safegen.cli.backends import described
 from safegen.manifest.model import GeneratorEntry, Manifest
 from safegen.tables.declared import Kind, Role
 from safegen.tables.schema import infer_schema, read_declared
@@ -54,16 +56,21 @@ def test_every_manifest_field_is_described() -> None:
 
 def test_every_backend_is_described() -> None:
     text = page("backends.md")
-    shown = dict(re.findall(r"^\| `(sdv\.[a-z_]+)` \|.*\| ([\d,]+) rows \|", text, re.MULTILINE))
+    shown = dict(re.findall(r"^\| `([a-z_.]+)` \|.*\| ([\d,]+) [a-z]+ \|", text, re.MULTILINE))
     ours = {n: plugins.load(plugins.BACKENDS, n) for n in plugins.names(plugins.BACKENDS)}
     assert {n: int(rows.replace(",", "")) for n, rows in shown.items()} == {
-        n: b.block_rows for n, b in ours.items() if n.startswith("sdv.")
+        n: b.block_rows for n, b in ours.items() if b.__module__.startswith("safegen.")
     }
-    copula = ours["sdv.gaussian_copula"]
-    for option in copula.Options.model_fields:
-        assert f"`{option}`" in text
     for word in (*Kind.__args__, *Role.__args__):  # type: ignore[attr-defined]
         assert f"`{word}`" in text
+
+
+def test_every_option_is_described() -> None:
+    script = runpy.run_path(str(DOCS / "options.py"))
+    assert page("options.md") == script["page"](), "run `make docs`"
+    for name in plugins.names(plugins.BACKENDS):
+        for option, (_, _, text) in described(plugins.load(plugins.BACKENDS, name).Options).items():
+            assert text.endswith("."), f"{name}: {option} has no description"
 
 
 def test_the_schema_example_is_read(tmp_path: Path) -> None:
