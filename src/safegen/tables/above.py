@@ -184,7 +184,7 @@ class Above:
             return nearest
         if self.decimals is not None:
             numbers = np.round(numbers, self.decimals)
-        return np.clip(self._held(numbers), self.low, self.high)
+        return np.asarray(np.clip(self._held(numbers), self.low, self.high))
 
     def _up(self, numbers: np.ndarray) -> np.ndarray:
         """The lowest numbers that the column can hold, and that are not below these."""
@@ -199,11 +199,11 @@ class Above:
     def _next(self, numbers: np.ndarray) -> np.ndarray:
         """The next number that the column can hold."""
         if self._whole:
-            return np.where(self.high - numbers >= self.step, numbers + self.step, self.high)
+            room = self.high - numbers >= self.step
+            return np.asarray(np.where(room, numbers + self.step, self.high))
         if self.decimals is None:
             width = self.type.to_pandas_dtype()
-            after = np.nextafter(numbers.astype(width), width(np.inf))
-            return np.asarray(after, dtype=np.float64)
+            return np.asarray(np.nextafter(numbers.astype(width), width(np.inf)), np.float64)
         return self._held(np.round(numbers + 10.0**-self.decimals, self.decimals))
 
     def _held(self, numbers: np.ndarray) -> np.ndarray:
