@@ -120,8 +120,9 @@ class Generator:
         """Admit the sources under the policy, then fit the backend on them. Gives itself back.
 
         `schema` gives column roles (a mapping, a YAML path, a `TableSchema`); what is left out is
-        inferred and recorded. `metadata` takes an SDV `Metadata` object instead. The same `seed`
-        gives the same model. Neither the sources nor any global random state is changed.
+        inferred and recorded. `metadata` takes an SDV `Metadata` instead (the object or its
+        JSON file, also of SDV 1). The same `seed` gives the same model. Neither the sources nor any
+        global random state is changed.
 
         Raises: AdmissionRefused (carries the Decision), SourceError, BackendError, MissingExtra.
         """
@@ -179,7 +180,7 @@ class Generator:
         ledger: LedgerLike = None,
         key: str | Path | None = None,
     ) -> Generator:
-        """A Generator around an SDV synthesizer that you fitted yourself.
+        """A Generator around a synthesizer of SDV or ctgan that you fitted yourself.
 
         `trained_on` is the data that you say it was fitted on: it is admitted as for `fit`, and
         releases are compared with it. That the model really saw this data, and nothing else,
@@ -187,8 +188,9 @@ class Generator:
 
         Raises: as `fit`; UsageError when the synthesizer is not fitted or not a single-table one.
         """
-        from safegen.backends.sdv.adopted import AdoptedModel
+        from safegen.backends.sdv.adopted import AdoptedModel, check_adoptable
 
+        check_adoptable(synthesizer)
         gen = cls("sdv.adopted", policy, ledger=ledger, key=key)
         gen.prepare(trained_on, schema=schema)
         prepared = gen._ready()

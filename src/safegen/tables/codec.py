@@ -27,6 +27,8 @@ from safegen.tables.columns import (
     NullColumn,
     Place,
 )
+from safegen.tables.constrained import Constraints
+from safegen.tables.constraints import Constraint
 from safegen.tables.invented import IdColumn, PersonalColumn
 from safegen.tables.numbers import decoded, single, to_numbers
 from safegen.tables.numeric import NumericColumn, fit_numeric
@@ -52,7 +54,8 @@ class Codec:
 
     schema: TableSchema
     arrow_schema: pa.Schema  # of the source, without metadata (a stamp must not be copied)
-    columns: tuple[ColumnCodec, ...]
+    columns: tuple[ColumnCodec, ...]  # of what the constraints make of it
+    constraints: Constraints
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
@@ -91,6 +94,7 @@ class Codec:
         smooth: Collection[str] = (),
         masses: bool = True,
         locales: Sequence[str] = ("en_US",),
+        constraints: Sequence[Constraint] = (),
     ) -> Codec:
         """The codec of a table that `check_table` accepts.
 
@@ -100,14 +104,19 @@ class Codec:
         named a distribution for them. masses: split point masses off the other numeric columns;
         without, numbers stay whole beside few levels and the state of missing values, for a
         backend whose marginals hold masses themselves. locales: Faker's, for personal columns.
+        constraints: hold in every decoded row; their columns are rounded and clipped always.
 
         Raises: SourceError, UsageError and MissingExtra, naming the column.
         """
         if tuple(table.column_names) != schema.names:
             raise UsageError("the schema and the table do not have the same columns")
-        taken = set(table.column_names)
+        arrow_schema = _plain_schema(table)
+        table = pa.Table.from_arrays(table.columns, schema=arrow_schema)
+        held = Constraints.fit(table, schema, constraints)
+        table = held.transform(table, seed=seed)
+        taken = {*arrow_schema.names, *table.column_names}
         columns: list[ColumnCodec] = []
-        for column in schema.columns:
+        for column in held.schema(schema).columns:
             state = column.name + "#state"
             while state in taken:
                 state += "#"
@@ -121,21 +130,21 @@ class Codec:
             elif column.kind == "personal":
                 columns.append(_personal(column, values, locales, seed))
             elif column.kind in ("numeric", "datetime"):
-                smoothed = column.name in smooth
+                smoothed, bounded = column.name in smooth, column.name in held.bounded
                 columns.append(
                     fit_numeric(
                         column.name,
                         values,
                         state=state,
-                        rounding=rounding,
-                        clip=clip,
+                        rounding=rounding or bounded,
+                        clip=clip or bounded,
                         smooth=smoothed,
                         masses=masses,
                     )
                 )
             else:
                 columns.append(LevelsColumn.fit(column.name, values))
-        return cls(schema, _plain_schema(table), tuple(columns))
+        return cls(schema, arrow_schema, tuple(columns), held)
 
     def encode(self, table: pa.Table, *, seed: int) -> Features:
         """The features of rows with the fitted columns: float64 or int32, each of shape (n,).
@@ -143,14 +152,17 @@ class Codec:
         The rows need not be those of `fit`. Raises: SourceError when a column is absent, has
         another type, or holds levels or nulls that the fit has not seen.
         """
-        features: Features = {}
-        for index, (field, column) in enumerate(zip(self.arrow_schema, self.columns, strict=True)):
+        for field in self.arrow_schema:
             if field.name not in table.column_names:
                 raise SourceError(f"column {field.name!r} is not in the table")
-            values = table.column(field.name)
-            if values.type != field.type:
-                raise SourceError(f"column {field.name!r} is {values.type}, not {field.type}")
-            features |= column.encode(single(values), np.random.default_rng([seed, index]))
+            type_ = table.schema.field(field.name).type
+            if type_ != field.type:
+                raise SourceError(f"column {field.name!r} is {type_}, not {field.type}")
+        table = self.constraints.transform(table.select(self.arrow_schema.names), seed=seed)
+        features: Features = {}
+        for index, column in enumerate(self.columns):
+            values = single(table.column(column.name))
+            features |= column.encode(values, np.random.default_rng([seed, index]))
         return features
 
     def decode(
@@ -178,18 +190,38 @@ class Codec:
             column.decode(features, Place(first_row, count, seed, index))
             for index, column in enumerate(self.columns)
         ]
-        return pa.Table.from_arrays(arrays, schema=self.arrow_schema)
+        table = pa.Table.from_arrays(arrays, schema=self.constraints.arrow_schema)
+        restored = self.constraints.restore(table)
+        return pa.Table.from_arrays(restored.columns, schema=self.arrow_schema)
 
     def condition(self, column: str, value: Scalar) -> Condition:
         """What `column = value` fixes: `{feature: ("level", code)}` or `{feature: ("value", x)}`.
 
         Empty when every row meets it. Raises: UsageError naming the column, not the value, when
-        no row could meet it.
+        no row could meet it, or when a constraint leaves it to rejection (see `conditions`).
         """
+        fixed, rest = self.conditions({column: value})
+        if rest:
+            raise UsageError(f"condition on column {column!r}: a constraint ties it to others")
+        return fixed
+
+    def conditions(
+        self, conditions: Mapping[str, Scalar]
+    ) -> tuple[Condition, Mapping[str, Scalar]]:
+        """(what they fix, as `condition` says it; those of constrained columns that fix nothing).
+
+        The latter can be met by rejection only: draw with the others, and keep the rows that meet
+        these (`safegen.tables.matching.drawn_until`). Raises: as `condition`.
+        """
+        for column in conditions:
+            if column not in self.schema.names:
+                raise UsageError(f"no column {column!r}{nearest(column, self.schema.names)}")
+        inner, rest = self.constraints.conditions(conditions)
+        fixed: Condition = {}
         for codec in self.columns:
-            if codec.name == column:
-                return codec.condition(value)
-        raise UsageError(f"no column {column!r}{nearest(column, self.schema.names)}")
+            if codec.name in inner:
+                fixed |= codec.condition(inner[codec.name])
+        return fixed, rest
 
     def to_json(self) -> dict[str, Any]:
         """A document for `json.dumps`. Holds levels and bounds, which are real values."""
@@ -198,6 +230,7 @@ class Codec:
             "schema": self.schema.model_dump(mode="json"),
             "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
             "columns": [column.to_json() for column in self.columns],
+            "constraints": self.constraints.to_json(),
         }
 
     @classmethod
@@ -209,17 +242,21 @@ class Codec:
             schema = TableSchema.model_validate(document["schema"])
             raw = base64.b64decode(document["arrow_schema"], validate=True)
             arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            constraints = Constraints.from_json(document.get("constraints", []), arrow_schema)
+            inner = constraints.arrow_schema
             columns = tuple(
                 _CODECS[column["codec"]].from_json(column, field.type)
-                for column, field in zip(document["columns"], arrow_schema, strict=True)
+                for column, field in zip(document["columns"], inner, strict=True)
             )
-            if not schema.names == tuple(arrow_schema.names) == tuple(c.name for c in columns):
+            if schema.names != tuple(arrow_schema.names) or inner.names != [
+                c.name for c in columns
+            ]:
                 raise ValueError
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise BackendError(
                 f"the model's codec cannot be read ({type(error).__name__}): fit it again"
             ) from None
-        return cls(schema, arrow_schema, columns)
+        return cls(schema, arrow_schema, columns, constraints)
 
 
 def _personal(column: Column, values: pa.Array, locales: Sequence[str], seed: int) -> ColumnCodec:

@@ -38,7 +38,8 @@ def read(source: object) -> Declared:
     """What the user says about the columns: `{table: {column: {kind?, role?, faker?, public?}}}`.
 
     `source` is None (nothing declared), the path of a YAML file, a mapping of the same shape, or
-    SDV's `Metadata` (anything with `to_dict()`). A declaration for one table
+    SDV's `Metadata` (anything with `to_dict()`; its JSON file or dict; also those of SDV 1, which
+    knew a `SingleTableMetadata`). A declaration for one table
     comes back under `ANY_TABLE`; `declared_for` picks the right one. Two shapes:
 
         columns: {age: {kind: numeric}, ssn: id, email: {role: personal, faker: email}}
@@ -93,6 +94,8 @@ def _read_yaml(path: Path) -> object:
 
 def _document(document: object, where: str) -> Declared:
     top = _mapping(document, f"{where}expected `columns:` or `tables:`")
+    if "METADATA_SPEC_VERSION" in top:
+        return _from_sdv(top)
     for key in top:
         if key not in ("columns", "tables"):
             raise UsageError(

@@ -31,7 +31,7 @@ from safegen.tables.columns import (
 from safegen.tables.numbers import DAY_MS, from_numbers, limits, scale_of, single, to_numbers
 from safegen.tables.types import family
 
-__all__ = ["NumericColumn", "fit_numeric"]
+__all__ = ["NumericColumn", "decimals_of", "fit_numeric"]
 
 FEW_NUMBERS = 20  # at most this many distinct numbers, each with that many rows: levels
 MASS_SHARE = 0.05  # a number this frequent is a point mass: a smooth marginal would lose it
@@ -292,7 +292,7 @@ def _grid(type_: pa.DataType, known: np.ndarray, rounding: bool) -> _Grid | None
             exponent = max(min(exponent, smallest + 960), 0)
         elif exponent >= -SAFE_EXPONENT:
             exponent = 0
-        decimals = _decimals(known, type_) if rounding and not exponent else None
+        decimals = decimals_of(known, type_) if rounding and not exponent else None
         low, high = (float(np.ldexp(x, -exponent)) for x in (known.min(), known.max()))
         return _Grid(0, 1, 1, exponent, decimals, low, high)
     low, high = int(known.min()), int(known.max())
@@ -314,7 +314,7 @@ def _grid(type_: pa.DataType, known: np.ndarray, rounding: bool) -> _Grid | None
     return _Grid(offset, unit, step, 0, None, float(bottom), float(top))
 
 
-def _decimals(known: np.ndarray, type_: pa.DataType) -> int | None:
+def decimals_of(known: np.ndarray, type_: pa.DataType) -> int | None:
     """The fewest decimals (0 to 15) that write every number of the column exactly."""
     width = type_.to_pandas_dtype()
 

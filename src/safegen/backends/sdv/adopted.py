@@ -1,4 +1,4 @@
-"""A synthesizer that the user has already fitted with SDV, as a Model.
+"""A synthesizer that the user has already fitted with SDV or ctgan, as a Model.
 
 What was learned wrongly before (dates in 1970, shares of categories) cannot be mended here: the
 release gate measures it. What can be is: seeds, blocks, ids and personal data.
@@ -6,12 +6,15 @@ release gate measures it. What can be is: seeds, blocks, ids and personal data.
 
 from __future__ import annotations
 
+import copy
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from safegen.backends.networks import one_thread
 from safegen.backends.sdv.library import LICENSE, PACKAGES, require_sdv
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import BackendOptions, Kind, Scalar
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from safegen.tables.columns import ColumnCodec
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Adopted", "AdoptedModel"]
+__all__ = ["Adopted", "AdoptedModel", "check_adoptable"]
 
 FILE = "model.pkl"
 BLOCK_ROWS = 16_384  # SDV holds a block several times over, and a short request costs a whole one
@@ -32,7 +35,7 @@ BLOCK_ROWS = 16_384  # SDV holds a block several times over, and a short request
 
 @dataclass(frozen=True, eq=False)
 class AdoptedModel:
-    """A fitted single-table synthesizer of SDV. Make it with `adopt`."""
+    """A fitted single-table synthesizer. Make it with `adopt`, which takes a copy of it."""
 
     table: str
     synthesizer: Any
@@ -44,32 +47,25 @@ class AdoptedModel:
     def adopt(
         cls, synthesizer: object, name: str, table: pa.Table, schema: TableSchema, *, seed: int
     ) -> AdoptedModel:
-        """Wrap a synthesizer that was fitted on `table`.
+        """Wrap a synthesizer that was fitted on `table`; later changes to it change nothing.
 
         Columns whose kind is id or personal get safegen's surrogates and inventions, because
-        SDV repeats its own in every block. Raises: UsageError for anything but a fitted
-        single-table synthesizer of SDV; SourceError for a table that cannot be used.
+        SDV repeats its own in every block. Raises: as `check_adoptable`; UsageError for a table
+        with other columns; SourceError for a table that cannot be used.
         """
-        require_sdv()
-        from sdv.single_table.base import BaseSingleTableSynthesizer
-
         from safegen.tables.codec import Codec
         from safegen.tables.schema import check_table
 
-        if not isinstance(synthesizer, BaseSingleTableSynthesizer):
-            raise UsageError(
-                "wrap takes a single-table synthesizer of SDV (GaussianCopula, CTGAN, TVAE, "
-                f"CopulaGAN), not {type(synthesizer).__name__}"
-            )
-        if not getattr(synthesizer, "_fitted", False):
-            raise UsageError("the synthesizer is not fitted: call its fit first")
+        check_adoptable(synthesizer)
         check_table(table, name)
-        known = next(iter(synthesizer.get_metadata().to_dict()["tables"].values()))["columns"]
-        if set(known) != set(table.schema.names):
+        known = _columns(synthesizer)
+        if known != set(table.schema.names):
             raise UsageError(
                 f"the synthesizer was fitted on {len(known)} columns with other names than the "
                 f"{table.num_columns} of trained_on=; give the data that it was fitted on"
             )
+        with undisturbed(), failing("copying the synthesizer", "its library"):
+            synthesizer = _on_cpu(copy.deepcopy(synthesizer))
         hidden_columns = [
             (i, c) for i, c in enumerate(schema.columns) if c.kind in ("id", "personal")
         ]
@@ -89,36 +85,38 @@ class AdoptedModel:
     ) -> dict[str, pa.Table]:
         """`rows` rows of a block: always a whole block is drawn, so fewer are a prefix of more.
 
-        Raises: UsageError for conditions, which SDV meets by rejection and not always;
-        BackendError when SDV fails, gives too few rows, or values that do not fit the source's
-        types.
+        Raises: UsageError for conditions, which the engine meets by rejection; BackendError when
+        SDV fails, gives too few rows, or values that do not fit the source's types.
         """
         if conditions:
-            raise UsageError("an adopted SDV synthesizer takes no conditions: fit a safegen model")
+            raise UsageError("an adopted synthesizer takes no conditions: `generate` meets them")
         if not 0 <= rows <= self.block_rows:
             raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
-        with undisturbed(), failing("sampling", "SDV"):
+        with undisturbed(), failing("sampling", "SDV"), one_thread():
             frame = self._draw(seed, block)
         if len(frame) < self.block_rows:
             raise BackendError(
                 f"SDV gave {len(frame):,} of {self.block_rows:,} rows: its constraints reject the "
-                "others"
+                "others. Fit sdv.gaussian_copula with the option constraints, where "
+                "every row meets them"
             )
         return {self.table: self._convert(frame.iloc[:rows], seed, block * self.block_rows)}
 
     def _draw(self, seed: int, block: int) -> pd.DataFrame:
         """A block from SDV, with every generator that it uses seeded."""
-        import sys
-
         import numpy as np
+        import torch
 
         words = np.random.SeedSequence([seed, block]).generate_state(4)
         seeds = [int(word) for word in words]
         random.seed(seeds[0])
         np.random.seed(seeds[1])
-        if (torch := sys.modules.get("torch")) is not None:
-            torch.manual_seed(seeds[2])
+        torch.manual_seed(seeds[2])
         synthesizer = self.synthesizer
+        if _BASES["ctgan"] in _bases(synthesizer):
+            synthesizer.set_random_state(seeds[3])
+            drawn: pd.DataFrame = synthesizer.sample(self.block_rows)
+            return drawn
         synthesizer.reset_sampling()
         synthesizer._set_random_state(seeds[3])
         transformers = synthesizer._data_processor._hyper_transformer.field_transformers
@@ -162,6 +160,89 @@ class AdoptedModel:
         (folder / FILE).write_bytes(cloudpickle.dumps(self))
 
 
+_BASES = {
+    "sdv": "sdv.single_table.base.BaseSingleTableSynthesizer",
+    "ctgan": "ctgan.synthesizers.base.BaseSynthesizer",
+}
+
+_SDV_1 = (
+    "SDV 1 and SDV 2 cannot read each other's synthesizers: keep its metadata, and fit again here "
+    "on the real data with fit(source, metadata=…); docs/migrating.md has the steps"
+)
+
+
+def check_adoptable(synthesizer: object) -> None:
+    """Return when `Generator.wrap` takes it: a fitted single-table synthesizer of SDV 2, or a
+    fitted CTGAN or TVAE of the ctgan package.
+
+    Raises: UsageError that says what to do instead; MissingExtra.
+    """
+    bases, name = _bases(synthesizer), type(synthesizer).__name__
+    if isinstance(synthesizer, str | bytes | os.PathLike):
+        raise UsageError(
+            f"wrap takes the synthesizer itself, not {name}: load it first "
+            "(sdv.utils.load_synthesizer; loading a pickle runs the code in it). " + _SDV_1
+        )
+    rooms = {base.rpartition(".")[0].partition("sdv.")[2].partition(".")[0] for base in bases}
+    version = str(getattr(synthesizer, "_fitted_sdv_version", None) or "2")
+    if rooms & {"tabular", "lite", "relational", "timeseries"} or version.startswith(("0.", "1.")):
+        raise UsageError(f"{name} was fitted with SDV 1. {_SDV_1}")
+    if "multi_table" in rooms:
+        raise UsageError(
+            f"wrap takes single-table synthesizers, not {name}: fit the backend sdv.hma on the "
+            "tables, {name: table}; it takes the same metadata"
+        )
+    if "sequential" in rooms:
+        raise UsageError(
+            f"wrap takes single-table synthesizers, not {name}: fit the backend sdv.par on the "
+            "table, with its sequence_key and sequence_index declared in schema= or metadata="
+        )
+    if not bases & set(_BASES.values()):
+        raise UsageError(
+            "wrap takes a single-table synthesizer of SDV (GaussianCopula, CTGAN, TVAE, "
+            f"CopulaGAN), or a CTGAN or TVAE of ctgan, not {name}"
+        )
+    if _BASES["sdv"] in bases:
+        require_sdv()
+        fitted = bool(getattr(synthesizer, "_fitted", False))
+    else:
+        transformer = _transformer(synthesizer)
+        fitted = transformer is not None
+        if fitted and not transformer.dataframe:
+            raise UsageError(
+                f"the {name} was fitted on an array, which has no column names: fit it on a frame"
+            )
+    if not fitted:
+        raise UsageError("the synthesizer is not fitted: call its fit first")
+
+
+def _bases(synthesizer: object) -> set[str]:
+    return {f"{c.__module__}.{c.__qualname__}" for c in type(synthesizer).mro()}
+
+
+def _transformer(synthesizer: object) -> Any:
+    """ctgan's, under the name that its CTGAN or its TVAE has for it; None before the fit."""
+    return getattr(synthesizer, "_transformer", getattr(synthesizer, "transformer", None))
+
+
+def _columns(synthesizer: Any) -> set[str]:
+    """The names of the columns that it was fitted on."""
+    if _BASES["ctgan"] in _bases(synthesizer):
+        return set(_transformer(synthesizer)._column_raw_dtypes.index)
+    [table] = synthesizer.get_metadata().to_dict()["tables"].values()
+    return set(table["columns"])
+
+
+def _on_cpu(synthesizer: Any) -> Any:
+    """Where its rows repeat. Unpickling moves a network to the GPU, where there is one."""
+    network = getattr(synthesizer, "_model", synthesizer)
+    if hasattr(network, "set_device"):
+        import torch
+
+        network.set_device(torch.device("cpu"))
+    return synthesizer
+
+
 def _to_arrow(values: pd.Series[Any], type_: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
@@ -183,7 +264,7 @@ class Adopted:
     name: ClassVar[str] = "sdv.adopted"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"table"})
     license: ClassVar[str] = LICENSE
-    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    packages: ClassVar[tuple[str, ...]] = (*PACKAGES, "ctgan", "torch")
     weights: ClassVar[bool] = False
     conditions: ClassVar[bool] = False
     reproducible: ClassVar[bool] = True
@@ -210,4 +291,5 @@ class Adopted:
             model = pickle.loads((folder / FILE).read_bytes())
         if not isinstance(model, AdoptedModel):
             raise BackendError("the model file does not hold an adopted synthesizer")
+        _on_cpu(model.synthesizer)
         return model

@@ -15,6 +15,7 @@ from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
 from safegen.tables.codec import Codec
+from safegen.tables.matching import ATTEMPTS, drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,15 +50,20 @@ class CopulaModel:
 
         With conditions every row meets them: the features they fix are drawn from the normal
         truncated to their intervals (Geweke 1991, by Gibbs sweeps when there are several), the
-        others from the conditional normal.
+        others from the conditional normal. Conditions that a constraint ties to other columns are
+        met by rejection.
 
-        Raises: UsageError for rows, or for a condition that no row can meet.
+        Raises: UsageError for rows, or for a condition that no row can meet; BackendError with the
+        shortfall when too few rows meet them.
         """
         if not 0 <= rows <= self.block_rows:
             raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
         if seed < 0 or block < 0:
             raise UsageError("seed and block are 0 or more")
-        fixed = self._fixed(conditions or {})
+        known, rest = self.codec.conditions(conditions or {})
+        if rest:
+            return {self.table: self._matching(rows, seed, block, conditions or {}, rest)}
+        fixed = {name: x for name, (_, x) in known.items()}
         sequence = np.random.SeedSequence([seed, block])
         noise, uniform = (np.random.Generator(np.random.Philox(s)) for s in sequence.spawn(2))
         padded = -(-rows // CHUNK) * CHUNK
@@ -74,11 +80,23 @@ class CopulaModel:
         first = block * self.block_rows
         return {self.table: self.codec.decode(features, first_row=first, seed=seed, rows=rows)}
 
-    def _fixed(self, conditions: Mapping[str, Scalar]) -> dict[str, float]:
-        fixed: dict[str, float] = {}
-        for column, value in conditions.items():
-            fixed |= {name: x for name, (_, x) in self.codec.condition(column, value).items()}
-        return fixed
+    def _matching(
+        self,
+        rows: int,
+        seed: int,
+        block: int,
+        conditions: Mapping[str, Scalar],
+        rest: Mapping[str, Scalar],
+    ) -> pa.Table:
+        """Rows that meet `rest` among those that meet the other conditions."""
+        native = {name: value for name, value in conditions.items() if name not in rest}
+
+        def draw(attempt: int) -> pa.Table:
+            place = block * ATTEMPTS + attempt
+            whole = self.sample(self.block_rows, seed=seed, block=place, conditions=native)
+            return whole[self.table]
+
+        return drawn_until(draw, rows, rest, "the model")
 
     @cached_property
     def _factor(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
+from safegen.tables.constraints import ConstraintList, by_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,9 @@ class Options(BackendOptions):
     )
     default_distribution: Literal["empirical"] | Distribution = Field(
         "empirical", description="The distribution of every other numeric or date column."
+    )
+    constraints: ConstraintList = Field(
+        [], description="SDV's constraints, which hold in every row: FixedCombinations, …"
     )
 
 
@@ -104,6 +108,7 @@ class GaussianCopula:
             smooth=frozenset(options.numerical_distributions),
             masses=options.default_distribution != "empirical",  # whose steps hold them
             locales=options.locales,
+            constraints=by_table(options.constraints, tables)[name],
         )
         distributions = _distributions(codec, options)
         features = codec.encode(table, seed=seed)
@@ -140,6 +145,11 @@ def _distributions(codec: Codec, options: Options) -> dict[str, str]:
     """The distribution of every numeric feature. Raises: UsageError."""
     numeric = [f.column for f in codec.features if f.kind == "numeric"]
     for name in options.numerical_distributions:
+        if name not in (column.name for column in codec.columns):
+            raise UsageError(
+                f"numerical_distributions: column {name!r} is held by a constraint, and what is "
+                "learned in its place has no such distribution: leave one of them out"
+            )
         if name not in numeric:
             raise UsageError(
                 f"numerical_distributions: column {name!r} has too few distinct values for a "
