@@ -31,7 +31,8 @@ def c2st(real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0) 
     """
     if min(real.num_rows, made.num_rows) < FOLDS:
         raise UsageError(f"C2ST needs at least {FOLDS} rows of either kind")
-    parts = [t.take(pa.array(subset(t.num_rows, MOST, seed))) for t in (real, made)]
+    rows = [pa.array(subset(t.num_rows, MOST, seed)) for t in (real, made)]
+    parts = real.take(rows[0]), made.take(rows[1])
     columns = compared(*parts, schema)
     features, levels = _features(columns)
     features_both = np.concatenate(features)
@@ -74,7 +75,7 @@ def tstr(
     if schema.column(target).kind not in ("categorical", "boolean"):
         raise UsageError(f"the target of TSTR must have levels, and column {target!r} has numbers")
     rows = [pa.array(subset(t.num_rows, MOST, seed)) for t in (real, made)]
-    parts = [t.take(r) for t, r in zip((real, made), rows, strict=True)]
+    parts = real.take(rows[0]), made.take(rows[1])
     columns = compared(*parts, schema)
     (wanted,) = (c for c in columns if c.name == target)
     features, levels = _features([c for c in columns if c is not wanted])
@@ -106,8 +107,7 @@ def _features(columns: Sequence[Compared]) -> tuple[tuple[np.ndarray, np.ndarray
     """The matrices of both kinds of rows, (n, columns), and which columns hold codes."""
     pairs = [c.values if c.values is not None else _few(c) for c in columns]
     both = tuple(
-        np.stack([p[side] for p in pairs], axis=1) if pairs else np.empty((0, 0))
-        for side in (0, 1)
+        np.stack([p[side] for p in pairs], axis=1) if pairs else np.empty((0, 0)) for side in (0, 1)
     )
     return (both[0], both[1]), [not c.numeric for c in columns]
 

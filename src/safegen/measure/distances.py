@@ -21,9 +21,7 @@ __all__ = ["pair_error", "shape_error"]
 _METHOD = f"{{}}; 95 % by a jackknife of {GROUPS} groups of rows in each sample"
 
 
-def shape_error(
-    real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0
-) -> Measured:
+def shape_error(real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0) -> Measured:
     """Mean over columns of KS (numbers, dates) or total variation (levels), in percent.
 
     A missing value is a level of its own, and for KS stands below every number. Raises:
@@ -52,8 +50,7 @@ def pair_error(real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int
     """
     orders = grouped(real.num_rows, seed), grouped(made.num_rows, seed)
     columns = [
-        (c.bins[0][orders[0]], c.bins[1][orders[1]], c.widths)
-        for c in compared(real, made, schema)
+        (c.bins[0][orders[0]], c.bins[1][orders[1]], c.widths) for c in compared(real, made, schema)
     ]
     if len(columns) < 2:
         raise UsageError("a pair error needs two columns that can be compared")

@@ -54,7 +54,7 @@ def jackknife(
     left = np.empty((2, GROUPS))
     for side, cells_of in enumerate((real, made)):
         for group, part in enumerate(np.array_split(cells_of, GROUPS)):
-            rest = counts[side] - np.bincount(part, minlength=cells)
+            rest: np.ndarray = counts[side] - np.bincount(part, minlength=cells)
             rest /= max(len(cells_of) - len(part), 1)
             pair = (rest, shares[1]) if side == 0 else (shares[0], rest)
             left[side, group] = distance(*pair)
