@@ -224,12 +224,13 @@ def test_a_failing_backend_is_not_quoted(
         raise ValueError(f"could not convert {WORD!r} at {NUMBER}")
 
     if step == "fit":
-        monkeypatch.setattr(gaussian_copula, "_sdv_copula", fails)
+        monkeypatch.setattr(gaussian_copula, "_sdv_univariate", fails)
     else:
         from safegen.backends.sdv.copula import CopulaModel
 
         monkeypatch.setattr(CopulaModel, "sample", fails)
-    ran = cli("generate", rows, "--rows", 50, "--out", tmp_path / "out")
+    through_sdv = ("--set", 'default_distribution="norm"')
+    ran = cli("generate", rows, *through_sdv, "--rows", 50, "--out", tmp_path / "out")
     assert ran.code == 1
     assert "ValueError" in ran.err
     assert not _holds((ran.out + ran.err).encode())

@@ -549,7 +549,7 @@ class TestUpstream:
         monkeypatch.setattr(GaussianCopulaSynthesizer, "_fit", broken)
         monkeypatch.delenv("SAFEGEN_DEBUG", raising=False)
         with pytest.raises(BackendError) as caught:
-            fit(mixed)
+            fit(mixed, default_distribution="norm")
         assert "KeyError in test_gaussian_copula.py" in str(caught.value)  # the real cause
         assert "4711" not in str(caught.value)
         assert caught.value.__cause__ is None

@@ -183,6 +183,18 @@ def test_missingness_at_small_n_is_inconclusive() -> None:
     assert schema(real_table(1).slice(0, 100))["missingness"].status == "inconclusive"
 
 
+def test_nobody_is_told_to_ask_for_rows_that_cannot_settle_it() -> None:
+    """A source of few rows is as uncertain as ever, however many are generated."""
+    rule = SchemaParams(severity="enforce")
+
+    def advice(rows: int) -> str:
+        found = SchemaKept().release(context(real_table(1, 100), real_table(0, rows)), rule)
+        return by_check(found)["missingness"].next_step or ""
+
+    assert "raise missing_margin" in advice(300)
+    assert advice(20_000).startswith("ask for more rows")
+
+
 @pytest.mark.parametrize("guard", [SchemaKept(), SupportKept()])
 def test_without_the_real_rows_nothing_can_be_judged(guard: Any) -> None:
     blind = Release(10, {}, {}, None, {})

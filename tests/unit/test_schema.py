@@ -78,6 +78,16 @@ class TestInferred:
         assert schema.columns[0].kind == "categorical"
         assert "declare role personal" in (schema.columns[0].note or "")
 
+    def test_advice_about_a_personal_number_can_be_followed(self) -> None:
+        """Texts can be invented, numbers cannot: role personal would be an error."""
+        table = pa.table({"latitude": [48.1, 48.2] * 30})
+        (column,) = infer_schema(table).columns
+        assert "role personal" not in (column.note or "")
+        assert "declare role id" in (column.note or "")
+        assert infer_schema(table, {"latitude": {"role": "id"}}).columns[0].kind == "id"
+        born = pa.table({"birth_date": pa.array([1, 2] * 30, pa.int32()).cast(pa.date32())})
+        assert "drop the column" in (infer_schema(born).columns[0].note or "")
+
     def test_old_dates_as_strings_are_said_to_be_taken_as_ids(self) -> None:
         days = [str(datetime.date(1900, 1, 1) + datetime.timedelta(i)) for i in range(N)]
         column = infer_schema(pa.table({"born": days})).columns[0]

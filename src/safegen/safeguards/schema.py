@@ -113,9 +113,10 @@ class _Gap:
     wide: tuple[float, float]  # at the refusal's level: outside the margin, it is lost
     share: float
     rows: int
+    real_rows: int
 
     def needs(self, margin: float) -> int:
-        """About how many rows would settle it: those whose 95 % half-width is half the margin."""
+        """About how many rows of either kind would settle it: those whose 95 % half-width is half the margin."""
         return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2)
 
 
@@ -136,6 +137,8 @@ def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Findi
     if status == "inconclusive":
         observed = f"cannot be judged with {worst.rows:,} rows: {observed}"
     more = max((g.needs(margin) for g in unsure), default=0)
+    real = min((g.real_rows for g in unsure), default=0)
+    settle = f"about {more:,} rows would settle it"
     return Finding(
         "schema",
         "missingness",
@@ -151,8 +154,10 @@ def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Findi
         ),
         next_step={
             "unmet": "the generator lost the missing values; try another backend",
-            "inconclusive": f"ask for more rows: about {more:,} would settle it, if the source "
-            "has as many",
+            "inconclusive": f"ask for more rows: {settle}"
+            if more <= real
+            else f"{settle}, and the source has {real:,}: fit on more real rows, or raise "
+            "missing_margin in the policy",
         }.get(status),
     )
 
@@ -175,4 +180,5 @@ def _missing_shares(tallies: list[tuple[str, ColumnTally]]) -> Iterator[_Gap]:
             difference_interval(*counts, alpha=_REFUSED_AT / len(judged)),
             real.missing / max(real.rows, 1),
             tally.rows,
+            real.rows,
         )

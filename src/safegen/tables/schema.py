@@ -290,8 +290,17 @@ def _infer_kind(name: str, values: pa.ChunkedArray) -> tuple[Kind, str | None, s
                 note += "; values look like dates: cast the column to a date to have it modelled"
             return "id", note + "; declare kind categorical to keep the values", None
     if re.search(_PERSONAL_NAME, name.lower()):
-        return kind, "the name suggests personal data, values are kept: declare role personal", None
+        return kind, f"the name suggests personal data, values are kept: {_hide(values.type)}", None
     return kind, None, None
+
+
+def _hide(type_: pa.DataType) -> str:
+    """How to keep a column's values out: only texts and numbers can be invented."""
+    if is_text(type_):
+        return "declare role personal"
+    if family(type_) in ("int", "float"):
+        return "round or drop the column, or declare role id for invented numbers"
+    return "round or drop the column"
 
 
 def _text_counts(values: pa.ChunkedArray) -> pa.StructArray:

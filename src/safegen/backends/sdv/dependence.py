@@ -11,11 +11,19 @@ Biometrika 44). For numbers it is the polyserial, for levels the polychoric corr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["TERMS", "hermite", "latent", "nearest_correlation", "order_levels"]
+__all__ = [
+    "TERMS",
+    "correlation",
+    "hermite",
+    "latent",
+    "nearest_correlation",
+    "order_levels",
+    "overlap",
+]
 
 TERMS = 60  # of the series: at |ρ| = 0.98 what is left out is below 0.3 % for two medians
 LARGEST = 0.98
@@ -45,6 +53,29 @@ def _variance(cuts: np.ndarray, means: np.ndarray) -> float:
 
     shares = np.diff(ndtr(cuts))
     return float(shares @ means**2 - (shares @ means) ** 2)
+
+
+def correlation(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Pearson's correlation of complete columns, (d, d); 0 with a column that never varies."""
+    scores = np.stack(columns)
+    scores -= scores.mean(axis=1, keepdims=True)
+    scores /= np.maximum(np.sqrt((scores**2).sum(axis=1, keepdims=True)), 1e-300)
+    found: np.ndarray = scores @ scores.T
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def overlap(partly: Mapping[int, np.ndarray], size: int) -> np.ndarray:
+    """The share of rows that two columns have in common, (size, size), from the masks of those
+    columns that are there for some rows only."""
+    found = np.ones((size, size))
+    if partly:
+        some = list(partly)
+        masks = np.stack(list(partly.values())).astype(float)
+        found[some, :] = masks.mean(axis=1)[:, None]
+        found[:, some] = masks.mean(axis=1)
+        found[np.ix_(some, some)] = masks @ masks.T / masks.shape[1]
+    return found
 
 
 def latent(fitted: np.ndarray, coefficients: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -96,20 +127,21 @@ def nearest_correlation(matrix: np.ndarray, zeros: np.ndarray) -> np.ndarray:
 
 
 def order_levels(
-    scores: np.ndarray, codes: Sequence[np.ndarray | None], seed: int
+    columns: Sequence[np.ndarray], codes: Sequence[np.ndarray | None], seed: int
 ) -> list[np.ndarray | None]:
     """An order of each nominal feature's levels in which a single normal can drive them.
 
     A copula sees levels on a line, and the alphabet is a poor line. Each feature's levels are
     put in the order of their first optimal score against all other features (Hirschfeld 1935;
-    Gifi 1990), in turn, three times. scores: (n, d), unit variance; codes: one per feature, None
-    where the order is given. Gives, per feature, the levels from lowest to highest.
+    Gifi 1990), in turn, three times. columns: the scores of each, (n,); codes: one per feature,
+    None where the order is given. Gives, per feature, the levels from lowest to highest.
     """
-    if len(scores) > ORDER_ROWS:
-        rows = np.sort(np.random.default_rng([seed, 2]).choice(len(scores), ORDER_ROWS, False))
-        scores = scores[rows]
+    if len(columns[0]) > ORDER_ROWS:
+        rng = np.random.default_rng([seed, 2])
+        rows = np.sort(rng.choice(len(columns[0]), ORDER_ROWS, False))
+        columns = [c[rows] for c in columns]
         codes = [None if c is None else c[rows] for c in codes]
-    scores = scores.copy()
+    scores = np.stack([(c - c.mean()) / (c.std() or 1.0) for c in columns], axis=1)
     orders: list[np.ndarray | None] = [None] * len(codes)
     for _ in range(SWEEPS):
         for i, levels in enumerate(codes):

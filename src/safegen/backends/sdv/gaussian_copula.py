@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -172,47 +172,52 @@ def _fit(
     from safegen.backends.sdv.copula import CopulaModel
     from safegen.backends.sdv.dependence import (
         TERMS,
+        correlation,
         hermite,
         latent,
         nearest_correlation,
         order_levels,
+        overlap,
     )
-    from safegen.backends.sdv.marginals import Levels, Quantiles
+    from safegen.backends.sdv.marginals import Levels, Quantiles, normal
     from safegen.backends.undisturbed import failing
 
     size = len(codec.features)
     if not size:
         return CopulaModel(table, codec, (), np.zeros((0, 0)), block_rows)
-    marginals: list[Marginal | None] = [None] * size  # None: SDV's own
-    columns: list[np.ndarray] = []  # what SDV sees: scores, or numbers in their own units
-    families = ["norm"] * size
+    marginals: list[Marginal] = []
+    columns: list[np.ndarray] = []  # of normal scores
     coefficients = np.zeros((size, TERMS))  # of a number without ties: 1, 0, 0, …
     coefficients[:, 0] = 1.0
-    seen = np.ones((size, len(next(iter(features.values())))), dtype=bool)
+    partly: dict[int, np.ndarray] = {}  # which rows of a number with missing values are there
     hidden_rows_are_zero = np.zeros(size, dtype=bool)
     for i, feature in enumerate(codec.features):
         values = features[feature.name]
         if feature.kind == "categorical":
             levels = Levels.fit(values, feature.levels)
-            marginals[i] = levels
+            marginals.append(levels)
             columns.append(levels.scores(values))
             continue
-        seen[i] = codec.is_continuous(feature.column, features)
+        there = codec.is_continuous(feature.column, features)
+        if not there.all():
+            partly[i] = there
         if (chosen := distributions[feature.column]) != "empirical":
-            families[i] = chosen
-            columns.append(values)
+            with failing("fitting the Gaussian copula", "SDV"):
+                univariate = _sdv_univariate(values, chosen)
+                marginals.append(Quantiles.of(univariate))
+                columns.append(normal(univariate.cdf(values)))
             continue
-        quantiles = marginals[i] = Quantiles.empirical(values[seen[i]])
+        quantiles = Quantiles.empirical(values[there])
+        marginals.append(quantiles)
         coefficients[i] = hermite(quantiles.cuts, quantiles.means)
         scores = np.zeros(len(values))
-        scores[seen[i]] = Quantiles.scores(values[seen[i]])
+        scores[there] = Quantiles.scores(values[there])
         hidden_rows_are_zero[i] = True
         columns.append(scores)
 
     nominal = codec.nominal
-    standard = np.stack([(c - c.mean()) / (c.std() or 1.0) for c in columns], axis=1)
     codes = [features[f.name] if f.name in nominal else None for f in codec.features]
-    for i, order in enumerate(order_levels(standard, codes, seed)):
+    for i, order in enumerate(order_levels(columns, codes, seed)):
         feature = codec.features[i]
         if feature.kind == "categorical":
             levels = Levels.fit(features[feature.name], feature.levels, order)
@@ -220,30 +225,30 @@ def _fit(
             columns[i] = levels.scores(features[feature.name])
             coefficients[i] = hermite(levels.cuts, levels.means)
 
-    with failing("fitting the Gaussian copula", "SDV"):
-        copula = _sdv_copula(columns, families)
-        whole = [m or Quantiles.of(u) for m, u in zip(marginals, copula.univariates, strict=True)]
-    together = seen.astype(float) @ seen.T / seen.shape[1]
+    together = overlap(partly, size)
     spread = np.where(hidden_rows_are_zero, np.sqrt(np.diag(together)), 1.0)
-    fitted = copula.correlation.to_numpy(dtype=np.float64)
-    correlation = latent(fitted, coefficients, together / np.outer(spread, spread))
+    fitted = latent(correlation(columns), coefficients, together / np.outer(spread, spread))
     owners = [f.column for f in codec.features]  # a number says nothing of its own state
     own = np.array([[a == b for b in owners] for a in owners])
-    correlation = nearest_correlation(correlation, own)
-    return CopulaModel(table, codec, tuple(whole), correlation, block_rows)
+    fitted = nearest_correlation(fitted, own)
+    return CopulaModel(table, codec, tuple(marginals), fitted, block_rows)
 
 
-def _sdv_copula(columns: Sequence[np.ndarray], families: Sequence[str]) -> Any:
-    """SDV's fitted `copulas.multivariate.GaussianMultivariate` of plain float columns."""
+def _sdv_univariate(values: np.ndarray, family: str) -> Any:
+    """SDV's fit of one distribution to one column: a fitted `copulas.univariate.Univariate`.
+
+    SDV would fit the correlation too, with pandas, in nine tenths of the time of a large fit; of
+    complete columns it is a matrix product.
+    """
     import pandas as pd
     from sdv.metadata import Metadata
     from sdv.single_table import GaussianCopulaSynthesizer
 
-    names = [f"c{i}" for i in range(len(columns))]  # a user's names can collide with SDV's own
+    name = "c"  # a user's name can collide with SDV's own
     metadata = Metadata.load_from_dict(
         {
             "METADATA_SPEC_VERSION": "V1",
-            "tables": {"t": {"columns": {name: {"sdtype": "numerical"} for name in names}}},
+            "tables": {"t": {"columns": {name: {"sdtype": "numerical"}}}},
             "relationships": [],
         }
     )
@@ -251,12 +256,9 @@ def _sdv_copula(columns: Sequence[np.ndarray], families: Sequence[str]) -> Any:
         metadata,
         enforce_min_max_values=False,  # the codec bounds and rounds, in the source's own type
         enforce_rounding=False,
-        default_distribution="norm",
-        numerical_distributions=dict(zip(names, families, strict=True)),
+        numerical_distributions={name: family},
     )
-    frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    frame = pd.DataFrame({name: values})
     synthesizer.fit_processed_data({"t": frame})  # plain floats: nothing to validate or transform
-    copula = synthesizer._model
-    if list(copula.columns) != names:
-        raise ValueError("SDV changed the columns")
-    return copula
+    (univariate,) = synthesizer._model.univariates
+    return univariate

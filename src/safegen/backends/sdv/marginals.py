@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-__all__ = ["Interval", "Levels", "Marginal", "Quantiles", "truncated"]
+__all__ = ["Interval", "Levels", "Marginal", "Quantiles", "normal", "truncated"]
 
 Interval = tuple[float, float]
 
@@ -182,7 +182,7 @@ class Quantiles:
             low, high = low - margin, high + margin
         if self.parametric:
             return low, high
-        return tuple(float(x) for x in _normal(np.array([low, high])))  # type: ignore[return-value]
+        return tuple(float(x) for x in normal(np.array([low, high])))  # type: ignore[return-value]
 
     def _inverse(self, value: float, side: Any) -> float:
         """Where the quantile function first (left) or last (right) takes the value."""
@@ -213,7 +213,8 @@ def _means(bounds: np.ndarray) -> np.ndarray:
     return means
 
 
-def _normal(probabilities: np.ndarray) -> np.ndarray:
+def normal(probabilities: np.ndarray) -> np.ndarray:
+    """The standard-normal scores of probabilities."""
     from scipy.special import ndtri
 
     scores: np.ndarray = ndtri(np.clip(probabilities, EDGE, 1 - EDGE))
