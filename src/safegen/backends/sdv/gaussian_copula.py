@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from safegen.backends.sdv.distributions import (
+    Distribution,
+    check_distributions,
+    distributions_of,
+)
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
 from safegen.tables.constraints import ConstraintList, by_table
@@ -22,10 +27,6 @@ if TYPE_CHECKING:
     from safegen.tables.schema import TableSchema
 
 __all__ = ["GaussianCopula", "Options"]
-
-Distribution = Literal["norm", "beta", "truncnorm", "uniform", "gamma", "gaussian_kde"]
-
-KDE_ROWS = 1_000
 
 
 class Options(BackendOptions):
@@ -97,7 +98,9 @@ class GaussianCopula:
         ((name, table),) = tables.items()
         schema = schemas[name]
         check_table(table, name)
-        _check_distributions(options, schema, table.num_rows)
+        chosen, default = options.numerical_distributions, options.default_distribution
+        instead = "empirical, which follows the data as closely"
+        check_distributions(chosen, default, schema, table.num_rows, instead)
         require_sdv()
         codec = Codec.fit(
             table,
@@ -105,12 +108,13 @@ class GaussianCopula:
             seed=seed,
             rounding=options.enforce_rounding,
             clip=options.enforce_min_max_values,
-            smooth=frozenset(options.numerical_distributions),
-            masses=options.default_distribution != "empirical",  # whose steps hold them
+            smooth=frozenset(chosen),
+            masses=default != "empirical",  # whose steps hold them
             locales=options.locales,
             constraints=by_table(options.constraints, tables)[name],
         )
-        distributions = _distributions(codec, options)
+        numeric = [f.column for f in codec.features if f.kind == "numeric"]
+        distributions = distributions_of(numeric, chosen, default)
         features = codec.encode(table, seed=seed)
         with undisturbed():
             return _fit(name, codec, features, distributions, seed, self.block_rows)
@@ -120,43 +124,6 @@ class GaussianCopula:
         from safegen.backends.sdv.copula import CopulaModel
 
         return CopulaModel.load(folder)
-
-
-def _check_distributions(options: Options, schema: TableSchema, rows: int) -> None:
-    from safegen.tables.schema import nearest
-
-    numeric = [c.name for c in schema.columns if c.kind in ("numeric", "datetime")]
-    for name in options.numerical_distributions:
-        if name not in numeric:
-            known = "is not numeric" if name in schema.names else "does not exist"
-            raise UsageError(
-                f"numerical_distributions: column {name!r} {known}{nearest(name, numeric)}"
-            )
-    used = {options.default_distribution, *options.numerical_distributions.values()}
-    if "gaussian_kde" in used and rows > KDE_ROWS:
-        raise UsageError(
-            f"gaussian_kde is for at most {KDE_ROWS:,} rows, and there are {rows:,}: at 8,000 it "
-            "takes half a minute to fit and over five minutes to sample. Use empirical, which "
-            "follows the data as closely"
-        )
-
-
-def _distributions(codec: Codec, options: Options) -> dict[str, str]:
-    """The distribution of every numeric feature. Raises: UsageError."""
-    numeric = [f.column for f in codec.features if f.kind == "numeric"]
-    for name in options.numerical_distributions:
-        if name not in (column.name for column in codec.columns):
-            raise UsageError(
-                f"numerical_distributions: column {name!r} is held by a constraint, and what is "
-                "learned in its place has no such distribution: leave one of them out"
-            )
-        if name not in numeric:
-            raise UsageError(
-                f"numerical_distributions: column {name!r} has too few distinct values for a "
-                "distribution: leave it out, and its shares are kept as they are"
-            )
-    default = options.default_distribution
-    return {name: options.numerical_distributions.get(name, default) for name in numeric}
 
 
 def _fit(
