@@ -16,6 +16,7 @@ from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
 from safegen.tables.batches import Batches
+from safegen.tables.relations import related
 from safegen.tables.schema import (
     TableSchema,
     check_table,
@@ -84,11 +85,27 @@ def prepare(
     decision = gates.admit(policy, facts, books)
     decision.enforce()
     tables = pooled(opened)
-    schemas = {}
-    for name, table in tables.items():
-        check_table(table, name)
-        schemas[name] = infer_schema(table, declared_for(declared, name))
+    _check_tables(tables)
+    schemas = {n: infer_schema(t, declared_for(declared, n)) for n, t in tables.items()}
+    schemas = related(tables, schemas, declared)
     return Prepared(tuple(facts), decision, schemas, tables, seed), books
+
+
+def _check_tables(tables: Mapping[str, pa.Table]) -> None:
+    """Raises: SourceError with what is in the way, of every table."""
+    problems = []
+    for name, table in tables.items():
+        try:
+            check_table(table, name)
+        except SourceError as error:
+            problems.append(str(error))
+    if problems and len(tables) > 1:
+        problems.append(
+            "a table can be left out: name the others, NAME=PATH each. What referred to it is "
+            "then a plain column"
+        )
+    if problems:
+        raise SourceError("\n".join(problems))
 
 
 def in_memory(source: Source) -> Source:
