@@ -139,7 +139,7 @@ def _key(name: str, table: pa.Table, schema: TableSchema) -> str | None:
     """The column whose values name a table's rows, by rule 1; None when there is none."""
     declared = [c.name for c in schema.columns if c.role == "key"]
     if declared:
-        return declared[0] if len(declared) == 1 else None
+        return str(declared[0]) if len(declared) == 1 else None
     own = {n + word for n in _singulars(name) for word in ("id", "key")}
     names = table.column_names
     ranked = [n for n in names if _plain(n) == "id"]

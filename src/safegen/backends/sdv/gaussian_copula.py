@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from safegen.tables.codec import Codec
     from safegen.tables.schema import TableSchema
 
-__all__ = ["GaussianCopula", "Options"]
+__all__ = ["Distribution", "GaussianCopula", "Options", "fit_copula"]
 
 Distribution = Literal["norm", "beta", "truncnorm", "uniform", "gamma", "gaussian_kde"]
 
@@ -108,7 +108,7 @@ class GaussianCopula:
         distributions = _distributions(codec, options)
         features = codec.encode(table, seed=seed)
         with undisturbed():
-            return _fit(name, codec, features, distributions, seed, self.block_rows)
+            return fit_copula(name, codec, features, distributions, seed, self.block_rows)
 
     def load(self, folder: Path) -> CopulaModel:
         """Read what `CopulaModel.save` wrote. Raises: BackendError."""
@@ -149,7 +149,7 @@ def _distributions(codec: Codec, options: Options) -> dict[str, str]:
     return {name: options.numerical_distributions.get(name, default) for name in numeric}
 
 
-def _fit(
+def fit_copula(
     table: str,
     codec: Codec,
     features: Mapping[str, np.ndarray],
@@ -157,6 +157,7 @@ def _fit(
     seed: int,
     block_rows: int,
 ) -> CopulaModel:
+    """The copula of a codec's features; `distributions` by numeric feature's column."""
     import numpy as np
 
     from safegen.backends.sdv.copula import CopulaModel
