@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ __all__ = ["Prepared", "in_memory", "pooled", "prepare"]
 @dataclass(frozen=True)
 class Prepared:
     """Admitted sources, pooled into one table per name, with roles. `real` is None when a model
-    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven."""
+    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven;
+    `places` where the sources are, as `read_source` takes them."""
 
     facts: tuple[SourceFacts, ...]
     decision: Decision
@@ -43,6 +45,7 @@ class Prepared:
     real: Mapping[str, pa.Table] | None
     seed: int
     doubts: tuple[str, ...] = ()
+    places: tuple[Any, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -88,7 +91,16 @@ def prepare(
     _check_tables(tables)
     schemas = {n: infer_schema(t, declared_for(declared, n)) for n, t in tables.items()}
     schemas = related(tables, schemas, declared)
-    return Prepared(tuple(facts), decision, schemas, tables, seed), books
+    places = tuple(_place(s) for s in opened)
+    return Prepared(tuple(facts), decision, schemas, tables, seed, places=places), books
+
+
+def _place(source: Source) -> str | dict[str, Any]:
+    """A source's place with an absolute path, or its tables' places; in memory there is none."""
+    if source.parts:
+        return {name: _place(part) for name, part in source.parts.items()}
+    uri = source.uri
+    return uri if uri == "memory:" or not os.path.exists(uri) else os.path.abspath(uri)
 
 
 def _check_tables(tables: Mapping[str, pa.Table]) -> None:

@@ -150,7 +150,7 @@ def _key(name: str, table: pa.Table, schema: TableSchema) -> str | None:
         if _keylike(values.type) and schema.column(column).role in (*ID_ROLES, "feature"):
             plain = decoded(values)
             if not plain.null_count and pc.count_distinct(plain).as_py() == len(plain):
-                return column
+                return str(column)
     return None
 
 

@@ -110,7 +110,9 @@ class HMA:
             shares = tuple((n, tables[n].num_rows) for n in roots(schemas))
             calibrated: dict[str, Tier] = {}
             draft = HierarchyModel({n: tiers[n] for n in schemas}, shares)
-            draft.drawn(_PILOT, [seed, 1 << 40], calibrated)
+            rows = sum(t.num_rows for t in tables.values())
+            units = round(_PILOT_ROWS * sum(n for _, n in shares) / rows)
+            draft.drawn(min(max(units, 64), 8_192), [seed, 1 << 40], calibrated)
         return HierarchyModel({n: calibrated.get(n, tiers[n]) for n in schemas}, shares)
 
     def load(self, folder: Path) -> HierarchyModel:
@@ -120,7 +122,7 @@ class HMA:
         return HierarchyModel.load(folder)
 
 
-_PILOT = 8_192  # rows of the roots in the draw that settles the calibration
+_PILOT_ROWS = 200_000  # of all tables, in the draw that settles the calibration
 
 
 def _check_distributions(
@@ -158,6 +160,7 @@ class _Space:
     values: Mapping[str, np.ndarray]
     links: tuple[Link, ...]
     above: np.ndarray | None  # each row's number in the table of the first link
+    counted: Mapping[str, str]  # a feature about children → the feature that says how many
     scores: dict[str, np.ndarray]  # by feature, once fitted
 
     @cached_property
@@ -166,18 +169,17 @@ class _Space:
 
     @cached_property
     def _own(self) -> frozenset[str]:
-        return frozenset(f.name for f in self.codec.features)
+        return frozenset(f.column for f in self.codec.features)
 
     def is_continuous(self, column: str, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Which rows have a number: what is said of children, only where there are any."""
         import numpy as np
 
-        if not column.startswith("\0"):
+        if column in self._own:
             return self.codec.is_continuous(column, features)
-        _, reference, what, _ = column.split("\0")
-        if what == "rows":
+        if column not in self.counted:
             return np.ones(len(features[column]), dtype=bool)
-        some: np.ndarray = features[f"\0{reference}\0rows\0"] > 0
+        some: np.ndarray = features[self.counted[column]] > 0
         return some
 
     def fitted(self, name: str, options: Options, seed: int) -> Tier:
@@ -190,10 +192,9 @@ class _Space:
             for column, family in options.numerical_distributions.items()
             if column.startswith(name + ".")
         }
-        own = {f.column for f in self.codec.features}
         distributions = {
             f.column: given.get(f.column, options.default_distribution)
-            if f.column in own
+            if f.column in self._own
             else "empirical"
             for f in self.features
             if f.kind == "numeric"
@@ -212,8 +213,9 @@ class _Space:
         values = self.values[feature.name]
         if isinstance(marginal, Levels):
             return marginal.scores(values)
+        scores: np.ndarray = np.interp(values, marginal.values, marginal.at)
         if marginal.parametric:
-            return np.interp(values, marginal.values, marginal.at)
+            return scores
         scores = np.zeros(len(values))
         there = self.is_continuous(feature.column, self.values)
         scores[there] = Quantiles.scores(values[there])
@@ -235,7 +237,7 @@ class _Space:
         covariance = left @ left.T / left.shape[1]
         spread = np.sqrt(np.diag(covariance))
         spread[spread < 1e-9] = np.inf  # does not vary within parents
-        correlation = covariance / np.outer(spread, spread)
+        correlation: np.ndarray = covariance / np.outer(spread, spread)
         np.fill_diagonal(correlation, 1.0)
         return correlation
 
@@ -272,7 +274,9 @@ def _space(
     from safegen.tables.relations import references
 
     table = tables[name]
-    given = [c.partition(".")[2] for c in options.numerical_distributions if c.startswith(f"{name}.")]
+    given = [
+        c.partition(".")[2] for c in options.numerical_distributions if c.startswith(f"{name}.")
+    ]
     codec = Codec.fit(
         table,
         schemas[name],
@@ -286,6 +290,7 @@ def _space(
     values = dict(codec.encode(table, seed=seed))
     features = list(codec.features)
     links, first = [], None
+    counted: dict[str, str] = {}
     for reference in _ranked(references(schemas), name, tables):
         at = _rows_above(reference, tables)
         null = at < 0
@@ -298,21 +303,22 @@ def _space(
             rng = np.random.default_rng([seed, 3])
             rows = tables[reference.parent].num_rows
             first = np.where(null, rng.integers(0, rows, len(at)), at)
-    for child, space in below.items():
-        for link in space.links:
+    for space in below.values():
+        for number, link in enumerate(space.links):
             if link.reference.parent == name:
-                own = link is space.links[0]
-                at = space.above if own else _rows_above(link.reference, tables)
-                assert at is not None
+                assert space.above is not None
+                at = space.above if number == 0 else _rows_above(link.reference, tables)
                 values |= space.about(link, table.num_rows, at)
-                features += added(link, space.features)
+                more = added(link, space.features)
+                features += more
+                counted |= {f.name: link.name("rows") for f in more[1:]}
     if len(features) > MOST_FEATURES:
         raise SourceError(
             f"table {name!r} would carry {len(features):,} features, its own and what its children "
             f"add (at most {MOST_FEATURES:,}): leave out columns of the tables below it, or fit "
             "fewer levels of tables at once"
         )
-    return _Space(codec, tuple(features), values, tuple(links), first, {})
+    return _Space(codec, tuple(features), values, tuple(links), first, counted, {})
 
 
 def _ranked(
