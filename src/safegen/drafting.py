@@ -43,7 +43,7 @@ def draft(
         generator=maker,
         sources=[s.entry() for s in prepared.facts],
         columns=[
-            ColumnEntry(name=c.name, type=c.type, role=c.role, table=table)
+            ColumnEntry(name=c.name, type=c.type, role=c.role, table=table, references=c.references)
             for table, schema in prepared.schemas.items()
             for c in schema.columns
         ],

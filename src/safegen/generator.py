@@ -348,7 +348,7 @@ class Generator:
             "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
             "facts": [f.to_json() for f in prepared.facts],
             # Where the real rows are, however the working folder changes. Not in any manifest.
-            "places": [_place(f.uri) for f in prepared.facts],
+            "places": list(prepared.places),
             "doubts": list(prepared.doubts),
             "versions": self._versions,
         }
@@ -415,6 +415,7 @@ class Generator:
             real,
             int(document["seed"]),
             tuple(document["doubts"]),
+            tuple(document["places"]) if known else (),
         )
         return gen
 
@@ -553,11 +554,6 @@ def _find_real(
             raise SourceError("the source given is not what the model was fitted on (digest)")
         return None
     return pooled([opened for opened, _ in found])
-
-
-def _place(uri: str) -> str:
-    """A source's place as an absolute path; what is in memory has none."""
-    return uri if uri == "memory:" or not os.path.exists(uri) else os.path.abspath(uri)
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
 from safegen.tables.batches import Batches
+from safegen.tables.relations import related
 from safegen.tables.schema import (
     TableSchema,
     check_table,
@@ -34,7 +36,8 @@ __all__ = ["Prepared", "in_memory", "pooled", "prepare"]
 @dataclass(frozen=True)
 class Prepared:
     """Admitted sources, pooled into one table per name, with roles. `real` is None when a model
-    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven."""
+    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven;
+    `places` where the sources are, as `read_source` takes them."""
 
     facts: tuple[SourceFacts, ...]
     decision: Decision
@@ -42,6 +45,7 @@ class Prepared:
     real: Mapping[str, pa.Table] | None
     seed: int
     doubts: tuple[str, ...] = ()
+    places: tuple[Any, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -84,11 +88,36 @@ def prepare(
     decision = gates.admit(policy, facts, books)
     decision.enforce()
     tables = pooled(opened)
-    schemas = {}
+    _check_tables(tables)
+    schemas = {n: infer_schema(t, declared_for(declared, n)) for n, t in tables.items()}
+    schemas = related(tables, schemas, declared)
+    places = tuple(_place(s) for s in opened)
+    return Prepared(tuple(facts), decision, schemas, tables, seed, places=places), books
+
+
+def _place(source: Source) -> str | dict[str, Any]:
+    """A source's place with an absolute path, or its tables' places; in memory there is none."""
+    if source.parts:
+        return {name: _place(part) for name, part in source.parts.items()}
+    uri = source.uri
+    return uri if uri == "memory:" or not os.path.exists(uri) else os.path.abspath(uri)
+
+
+def _check_tables(tables: Mapping[str, pa.Table]) -> None:
+    """Raises: SourceError with what is in the way, of every table."""
+    problems = []
     for name, table in tables.items():
-        check_table(table, name)
-        schemas[name] = infer_schema(table, declared_for(declared, name))
-    return Prepared(tuple(facts), decision, schemas, tables, seed), books
+        try:
+            check_table(table, name)
+        except SourceError as error:
+            problems.append(str(error))
+    if problems and len(tables) > 1:
+        problems.append(
+            "a table can be left out: name the others, NAME=PATH each. What referred to it is "
+            "then a plain column"
+        )
+    if problems:
+        raise SourceError("\n".join(problems))
 
 
 def in_memory(source: Source) -> Source:

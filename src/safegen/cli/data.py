@@ -150,7 +150,8 @@ def inspect(
     facts = resolve(opened, existing_ledger(ledger))
     if as_json:
         document = facts.to_json()
-        document.pop("lookups")  # keyed, and nobody's business outside the ledger
+        for keyed in ("lookups", "parts"):  # nobody's business outside the ledger
+            document.pop(keyed)
         show_json(document)
         return 0
     rows: list[tuple[str, str]] = [

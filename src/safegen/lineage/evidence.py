@@ -60,22 +60,19 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             pieces += [p for r in found.values() if (p := _from_record(r)).synthetic]
     digest = combine(digests)
     together = {key_id: combine(values) for key_id, values in lookups.items()}
+    each = {
+        name: {"digest": value, "lookups": {k: values[name] for k, values in lookups.items()}}
+        for name, value in digests.items()
+        if len(digests) > 1
+    }
     # 4
     if ledger is not None:
-        whole = _known(ledger, digest, together)
-        pieces += [_from_record(r) for r in whole.values()]
-        # Every table of its own too: a released table may be one of several here.
-        for name, value in digests.items() if len(digests) > 1 else ():
-            keyed_values = {key_id: values[name] for key_id, values in lookups.items()}
-            pieces += [
-                replace(piece := _from_record(r), part=name, text=f"table {name!r}: {piece.text}")
-                for dataset_id, r in _known(ledger, value, keyed_values).items()
-                if dataset_id not in whole
-            ]
+        pieces += _from_ledger(ledger, digest, together, each)
     for part, one in _parts(source):
         own = digest if part is None else digests[part]
         pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
-    return combined(source.uri, list(digests), rows, digest, together, pieces, problems)
+    facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
+    return replace(facts, parts=each)
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
@@ -89,12 +86,16 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
     if ledger is not None:
         held = {key_id for key_id, _ in ledger.key_epochs()}
         lookups = {k: v for k, v in facts.lookups.items() if k in held}
-        said = {e.dataset_id for e in pieces if e.ring == "ledger"}
-        known = _known(ledger, facts.logical_digest, lookups)
-        pieces += [_from_record(r) for i, r in known.items() if i not in said]
+        said = {(e.dataset_id, e.part) for e in pieces if e.ring == "ledger"}
+        each = {
+            name: {**part, "lookups": {k: v for k, v in part["lookups"].items() if k in held}}
+            for name, part in facts.parts.items()
+        }
+        known = _from_ledger(ledger, facts.logical_digest, lookups, each)
+        pieces += [e for e in known if (e.dataset_id, e.part) not in said]
     if pieces == list(facts.evidence):
         return facts
-    return combined(
+    now = combined(
         facts.uri,
         tables,
         facts.rows,
@@ -103,11 +104,31 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         pieces,
         facts.problems,
     )
+    return replace(now, parts=facts.parts)
 
 
 def _parts(source: Source) -> list[tuple[str | None, Source]]:
     """The sources of which a source is made, by table; a plain one is its own."""
     return list(source.parts.items()) or [(None, source)]
+
+
+def _from_ledger(
+    ledger: Ledger,
+    digest: str,
+    lookups: Mapping[str, str],
+    parts: Mapping[str, Mapping[str, Any]],
+) -> list[Evidence]:
+    """What the ledger knows of a source's content, and of every single table of several: a
+    released table may be one of them."""
+    whole = _known(ledger, digest, lookups)
+    pieces = [_from_record(r) for r in whole.values()]
+    for name, part in parts.items():
+        pieces += [
+            replace(piece := _from_record(r), part=name, text=f"table {name!r}: {piece.text}")
+            for dataset_id, r in _known(ledger, part["digest"], part["lookups"]).items()
+            if dataset_id not in whole
+        ]
+    return pieces
 
 
 def _known(ledger: Ledger, digest: str, lookups: Mapping[str, str]) -> dict[str, Record]:

@@ -8,7 +8,7 @@ found means unknown, never real, and its depth of 0 is then a lower bound.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from safegen.manifest.model import Ancestry, Origin, SourceEntry
@@ -72,6 +72,8 @@ class SourceFacts:
     dataset_id: str | None = None
     license: str | None = None
     expires: str | None = None
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of several tables each one's `digest` and `lookups`: one may be known on its own."""
 
     @property
     def attested(self) -> bool:

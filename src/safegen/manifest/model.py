@@ -15,7 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from safegen.errors import ManifestError
 from safegen.manifest.canonical import (
@@ -94,6 +101,15 @@ class ColumnEntry(_Part):
     type: str
     role: str
     table: str = "table"
+    references: str | None = None  # TABLE.COLUMN, the key that a foreign key holds
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No `references` where there is none: as manifests of 0.1.0 were written, and signed."""
+        document: dict[str, Any] = dump(self)
+        if self.references is None:
+            document.pop("references", None)
+        return document
 
 
 class GeneratorEntry(_Part):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from safegen.measure.keys import KeyTally
 from safegen.tables.matching import matching
 from safegen.tables.numbers import decoded
 from safegen.tables.schema import Column, TableSchema
@@ -216,8 +217,12 @@ class TableTally:
     rows: int = 0
     schema: pa.Schema | None = None
     columns: dict[str, ColumnTally] = field(default_factory=dict)
+    keys: dict[str, KeyTally] = field(default_factory=dict)  # of keys and foreign keys
 
     def __post_init__(self) -> None:
+        columns = [p.column for p in self.profile.columns.values()]
+        names = [c.name for c in columns if c.references or c.role in ("key", "entity")]
+        self.keys = {name: KeyTally() for name in names}
         self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
 
     def update(self, table: pa.Table | pa.RecordBatch) -> None:
@@ -229,3 +234,5 @@ class TableTally:
                 if isinstance(column, pa.ChunkedArray):
                     column = column.combine_chunks()
                 tally.update(column)
+                if name in self.keys:
+                    self.keys[name].update(column)

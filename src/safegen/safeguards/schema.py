@@ -11,6 +11,7 @@ from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding, Status
 from safegen.measure.intervals import difference_interval
 from safegen.measure.profile import ColumnTally, named
+from safegen.tables.relations import references
 
 __all__ = ["SchemaKept"]
 
@@ -34,6 +35,7 @@ class SchemaKept:
             _columns(context),
             _ranges(tallies, params.out_of_range),
             _missingness(tallies, params.missing_margin),
+            *_keys(context),
         ]
 
 
@@ -73,6 +75,33 @@ def _columns(context: ReleaseContext) -> Finding:
         "unmet" if wrong else "met",
         f"columns that differ: {len(wrong)}" if wrong else "same columns and types",
         "the columns and types of the source",
+        evidence=tuple(wrong[:_SHOWN]),
+        next_step="report this to the backend's author" if wrong else None,
+    )
+
+
+def _keys(context: ReleaseContext) -> Iterator[Finding]:
+    """Whether keys are unique and foreign keys exist, where tables refer to each other."""
+    links = references(context.schemas)
+    if not links:
+        return
+    wrong = []
+    staged = context.staged
+    for table, key in dict.fromkeys((r.parent, r.key) for r in links):
+        if table in staged and (repeated := staged[table].keys[key].repeated):
+            wrong.append(f"{named(table, key)}: {repeated:,} keys repeat")
+    for link in links:
+        if link.table in staged and link.parent in staged:
+            held = staged[link.table].keys[link.column]
+            if orphans := held.orphans(staged[link.parent].keys[link.key]):
+                wrong.append(f"{link}: {orphans:,} rows are not in {link.target}")
+    yield Finding(
+        "schema",
+        "keys",
+        "unmet" if wrong else "met",
+        f"broken keys: {len(wrong)}" if wrong else "keys are unique, and foreign keys exist",
+        "unique keys, and no foreign key without its parent",
+        n=sum(t.rows for t in staged.values()),
         evidence=tuple(wrong[:_SHOWN]),
         next_step="report this to the backend's author" if wrong else None,
     )

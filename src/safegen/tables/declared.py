@@ -16,14 +16,14 @@ Role = Literal[
     "feature", "target", "entity", "key", "sequence_key", "sequence_index", "id", "personal"
 ]
 Declared = dict[str, dict[str, dict[str, Any]]]
-"""`{table: {column: {kind?, role?, faker?, public?}}}`; see `read`."""
+"""`{table: {column: {kind?, role?, faker?, public?, references?}}}`; see `read`."""
 
 ANY_TABLE = "*"
 """The table name of a declaration that was written for one table and names none."""
 
 MAX_SCHEMA_BYTES = 1 << 20
 
-_KEYS = ("kind", "role", "faker", "public")
+_KEYS = ("kind", "role", "faker", "public", "references")
 _KINDS: tuple[str, ...] = get_args(Kind)
 _ROLES: tuple[str, ...] = get_args(Role)
 
@@ -35,7 +35,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def read(source: object) -> Declared:
-    """What the user says about the columns: `{table: {column: {kind?, role?, faker?, public?}}}`.
+    """What the user says: `{table: {column: {kind?, role?, faker?, public?, references?}}}`.
 
     `source` is None (nothing declared), the path of a YAML file, a mapping of the same shape, or
     SDV's `Metadata` (anything with `to_dict()`; its JSON file or dict; also those of SDV 1, which
@@ -46,8 +46,11 @@ def read(source: object) -> Declared:
         tables:  {people: {columns: {…}}, orders: {columns: {…}}}
 
     `ssn: id` is short for `ssn: {role: id}` where the word is a role, else for `{kind: …}`.
+    `references: TABLE.COLUMN` names the key of another table that a column holds; `references:
+    null` says that it holds none, whatever it looks like.
     From SDV: the primary key becomes role `key`; `sequence_key` and `sequence_index` keep their
-    names; personal sdtypes (`pii: true`) become role `personal` with the sdtype as provider.
+    names; personal sdtypes (`pii: true`) become role `personal` with the sdtype as provider;
+    relationships become references.
 
     Raises: UsageError for an unknown key or value, naming the file, the column and the nearest
     known word; SourceError for a file that cannot be read.
@@ -144,6 +147,8 @@ def _columns(value: object, where: str) -> dict[str, dict[str, Any]]:
             raise UsageError(f"{at}faker must be the name of a Faker provider, such as email")
         if not isinstance(entry.get("public", False), bool):
             raise UsageError(f"{at}public must be true or false")
+        if not isinstance(entry.get("references"), str | None):
+            raise UsageError(f"{at}references must be TABLE.COLUMN, or null for none")
         columns[name] = entry
     return columns
 
@@ -191,6 +196,12 @@ def _from_sdv(document: object) -> Declared:
                 else:
                     columns[name] = {"role": role}
         declared[str(table)] = _columns(columns, f"SDV metadata, table {table!r}: ")
+    for link in top.get("relationships") or []:
+        child = declared.setdefault(str(link["child_table_name"]), {})
+        column, key = link["child_foreign_key"], link["parent_primary_key"]
+        if not isinstance(column, str) or not isinstance(key, str):
+            raise UsageError("SDV metadata: a relationship by several columns is not supported")
+        child.setdefault(column, {})["references"] = f"{link['parent_table_name']}.{key}"
     if len(declared) == 1:
         return {ANY_TABLE: next(iter(declared.values()))}
     return declared

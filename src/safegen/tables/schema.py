@@ -29,6 +29,8 @@ from safegen.tables.types import family, is_supported, is_text, way_out
 
 __all__ = [
     "ANY_TABLE",
+    "ID_NAME",
+    "ID_ROLES",
     "MINIMUM_ROWS",
     "Column",
     "Declared",
@@ -45,7 +47,7 @@ __all__ = [
 MINIMUM_ROWS = 20
 """Fewer rows are refused: with one row the best fit is that very row, i.e. a copy of a person."""
 
-_ID_ROLES = ("id", "key", "entity", "sequence_key")
+ID_ROLES = ("id", "key", "entity", "sequence_key")
 
 
 class Column(BaseModel):
@@ -124,6 +126,7 @@ def read_declared(source: object) -> Declared:
 
 def _of_column(column: Column) -> dict[str, Any]:
     entry: dict[str, Any] = {"kind": column.kind, "role": column.role, "public": column.public}
+    entry["references"] = column.references
     return entry | ({"faker": column.faker} if column.faker else {})
 
 
@@ -145,7 +148,7 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
 )
 _UUID = r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ].*)?$|^\d{1,2}[/.]\d{1,2}[/.]\d{2,4}$"
-_ID_NAME = r"^(id|uuid|guid|key|.*[_\- ](id|key|uuid)|(id|key)_.*|.*[a-z]Id|.*ID)$"
+ID_NAME = r"^(id|uuid|guid|key|.*[_\- ](id|key|uuid)|(id|key)_.*|.*[a-z]Id|.*ID)$"
 _PERSONAL_NAME = (
     r"(^|[_\- ])(e?mail|phone|mobile|ssn|address|street|city|town|state|county|zip|zip_?code|"
     r"post_?code|postal_?code|lat|latitude|lon|lng|longitude|first_?name|last_?name|full_?name|"
@@ -196,7 +199,7 @@ def _column(name: str, values: pa.ChunkedArray, entry: Mapping[str, Any] | None)
     kind, role = entry.get("kind"), entry.get("role")
     if role == "personal" or (kind is None and entry.get("faker")):
         kind, role = kind or "personal", "personal"
-    if kind is None and role in _ID_ROLES:
+    if kind is None and (role in ID_ROLES or (entry.get("references") and role is None)):
         kind = "id"
     declared = kind is not None
     note: str | None = None
@@ -219,6 +222,7 @@ def _column(name: str, values: pa.ChunkedArray, entry: Mapping[str, Any] | None)
         inferred=not (declared or entry.get("role")),
         faker=faker,
         public=entry.get("public", False),
+        references=entry.get("references"),
         note=note,
     )
 
@@ -269,7 +273,7 @@ def _infer_kind(name: str, values: pa.ChunkedArray) -> tuple[Kind, str | None, s
         return kind, "has no value in the source: comes back null", None
     if kind == "id":
         return kind, "UUIDs identify: replaced by surrogates", None
-    named_id = re.match(_ID_NAME, name) is not None or re.match(_ID_NAME, name.lower()) is not None
+    named_id = re.match(ID_NAME, name) is not None or re.match(ID_NAME, name.lower()) is not None
     if family(values.type) == "int" and named_id:
         distinct = pc.count_distinct(values).as_py()
         if n >= MANY and distinct > MOSTLY * n:

@@ -6,6 +6,7 @@ What is in memory is read here; files by `tables.files`.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -241,15 +242,47 @@ def _from_folder(folder: Path) -> Source:
         raise SourceError(f"{folder}: no data file in it ({KNOWN[0]}, .csv, …)")
     if len(files) > _MAX_FILES:
         raise SourceError(f"{folder}: more than {_MAX_FILES:,} files")
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        parts = file.relative_to(root).parts
-        groups.setdefault(parts[0] if has_manifest and len(parts) > 1 else TABLE, []).append(file)
-    opened = {name: [open_file(f) for f in group] for name, group in groups.items()}
+    if has_manifest:
+        groups: dict[str, list[Path]] = {}
+        for file in files:
+            parts = file.relative_to(root).parts
+            groups.setdefault(parts[0] if len(parts) > 1 else TABLE, []).append(file)
+        opened = {name: [open_file(f) for f in group] for name, group in groups.items()}
+    else:
+        groups, opened = _grouped(root, files)
     tables = {name: _concatenated(folder, groups[name], o) for name, o in opened.items()}
     # A stamp on one file is a stamp on the whole, and one file's stamp hides no other's.
     stamps = [s for o in opened.values() for one in o for s in read_stamps(one.schema)]
     return Source(str(folder), tables, tuple(stamps), folder=folder if has_manifest else None)
+
+
+def _grouped(
+    root: Path, files: list[Path]
+) -> tuple[dict[str, list[Path]], dict[str, list[Batches]]]:
+    """A plain folder's files by table: parts of one when all have the same columns.
+
+    Related tables, named by file or subfolder, when no two of these have the same columns.
+    Raises: SourceError for a mixture, and for columns that differ between numbered parts.
+    """
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        first, *rest = file.relative_to(root).parts
+        groups.setdefault(first if rest else file.name.partition(".")[0], []).append(file)
+    opened = {name: [open_file(f) for f in group] for name, group in groups.items()}
+    columns = {frozenset(one.schema.names) for group in opened.values() for one in group}
+    if len(columns) == 1:
+        return {TABLE: files}, {TABLE: [one for group in opened.values() for one in group]}
+    words = {re.sub(r"[\d\-_]+$", "", name) for name in groups}
+    distinct_groups = {
+        frozenset(n for o in group for n in o.schema.names) for group in opened.values()
+    }
+    if len(words) == len(distinct_groups) == len(groups):
+        return groups, opened
+    raise SourceError(
+        f"{root}: its {len(files):,} files have {len(columns):,} different sets of columns, and "
+        "some have the same: give parts of one table the same columns; or name related tables, "
+        "each with its file or folder: NAME=PATH (in Python {name: path})"
+    )
 
 
 def _concatenated(folder: Path, files: list[Path], opened: list[Batches]) -> Batches:

@@ -14,13 +14,13 @@ import numpy as np
 from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles, truncated
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
-from safegen.tables.codec import Codec
+from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import ATTEMPTS, drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CopulaModel"]
+__all__ = ["CHUNK", "CopulaModel", "cholesky", "one_thread", "read_marginals", "times"]
 
 FORMAT = "safegen.copula/1"
 CHUNK = 1_024  # rows per matrix product: a fixed shape, so a row does not depend on its company
@@ -67,7 +67,7 @@ class CopulaModel:
         sequence = np.random.SeedSequence([seed, block])
         noise, uniform = (np.random.Generator(np.random.Philox(s)) for s in sequence.spawn(2))
         padded = -(-rows // CHUNK) * CHUNK
-        with _one_thread():
+        with one_thread():
             scores = self._scores(padded, noise, uniform, fixed)[:rows]
         features = {}
         for index, (feature, marginal) in enumerate(
@@ -100,7 +100,7 @@ class CopulaModel:
 
     @cached_property
     def _factor(self) -> np.ndarray:
-        return _cholesky(self.correlation)
+        return cholesky(self.correlation)
 
     def _scores(
         self,
@@ -112,7 +112,7 @@ class CopulaModel:
         size = len(self.marginals)
         given = [i for i, f in enumerate(self.codec.features) if f.name in fixed]
         if not given:
-            return _times(noise.standard_normal((rows, size)), self._factor)
+            return times(noise.standard_normal((rows, size)), self._factor)
         names = [self.codec.features[i].name for i in given]
         intervals = [
             self.marginals[i].interval(fixed[n]) for i, n in zip(given, names, strict=True)
@@ -126,9 +126,9 @@ class CopulaModel:
             weights = np.linalg.solve(among, self.correlation[np.ix_(given, rest)]).T
             left = self.correlation[np.ix_(rest, rest)]
             left = left - weights @ self.correlation[np.ix_(given, rest)]
-            factor = _cholesky(left)
-            free = _times(noise.standard_normal((rows, len(rest))), factor)
-            scores[:, rest] = free + _times(known, weights)
+            factor = cholesky(left)
+            free = times(noise.standard_normal((rows, len(rest))), factor)
+            scores[:, rest] = free + times(known, weights)
         return scores
 
     def save(self, folder: Path) -> None:
@@ -158,20 +158,7 @@ class CopulaModel:
             if document["format"] != FORMAT:
                 raise ValueError
             codec = Codec.from_json(document["codec"])
-            marginals: list[Marginal] = []
-            for i, (feature, parametric) in enumerate(
-                zip(codec.features, document["parametric"], strict=True)
-            ):
-                if feature.kind == "categorical":
-                    order = arrays[f"order_{i}"]
-                    if not np.array_equal(np.sort(order), np.arange(feature.levels)):
-                        raise ValueError
-                    bounds = _checked(arrays[f"bounds_{i}"], feature.levels + 1)
-                    marginals.append(Levels(order, bounds))
-                else:
-                    at = _checked(arrays[f"at_{i}"])
-                    values = _checked(arrays[f"values_{i}"], len(at))
-                    marginals.append(Quantiles(at, values, bool(parametric)))
+            marginals = read_marginals(codec.features, document["parametric"], arrays)
             size = len(marginals)
             correlation = arrays["correlation"].astype(np.float64)
             if correlation.shape != (size, size) or not np.isfinite(correlation).all():
@@ -179,7 +166,7 @@ class CopulaModel:
             return cls(
                 str(document["table"]),
                 codec,
-                tuple(marginals),
+                marginals,
                 correlation,
                 int(document["block_rows"]),
             )
@@ -187,6 +174,28 @@ class CopulaModel:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
+
+
+def read_marginals(
+    features: Sequence[Feature], parametric: Sequence[Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[Marginal, ...]:
+    """The marginals whose `arrays()` were saved under `NAME_i`, i the feature's number.
+
+    Raises: ValueError, KeyError for arrays that are none.
+    """
+    marginals: list[Marginal] = []
+    for i, (feature, is_parametric) in enumerate(zip(features, parametric, strict=True)):
+        if feature.kind == "categorical":
+            order = arrays[f"order_{i}"]
+            if not np.array_equal(np.sort(order), np.arange(feature.levels)):
+                raise ValueError
+            bounds = _checked(arrays[f"bounds_{i}"], feature.levels + 1)
+            marginals.append(Levels(order, bounds))
+        else:
+            at = _checked(arrays[f"at_{i}"])
+            values = _checked(arrays[f"values_{i}"], len(at))
+            marginals.append(Quantiles(at, values, bool(is_parametric)))
+    return tuple(marginals)
 
 
 def _checked(array: np.ndarray, length: int | None = None) -> np.ndarray:
@@ -198,14 +207,14 @@ def _checked(array: np.ndarray, length: int | None = None) -> np.ndarray:
     return array
 
 
-def _cholesky(matrix: np.ndarray) -> np.ndarray:
+def cholesky(matrix: np.ndarray) -> np.ndarray:
     """A factor of a positive semidefinite matrix."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     lifted = (vectors * np.maximum(values, FLOOR / 100)) @ vectors.T
     return np.linalg.cholesky(lifted)
 
 
-def _times(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def times(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """rows @ matrix.T in chunks of a fixed shape, so that each row has the same bits always."""
     out = np.empty((len(rows), len(matrix)))
     for start in range(0, len(rows), CHUNK):
@@ -235,7 +244,8 @@ def _within(
     return scores
 
 
-def _one_thread() -> Any:
+def one_thread() -> Any:
+    """One BLAS thread, so that sums do not depend on the number of cores."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)

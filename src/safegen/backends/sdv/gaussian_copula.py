@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from safegen.tables.codec import Codec
     from safegen.tables.schema import TableSchema
 
-__all__ = ["GaussianCopula", "Options"]
+__all__ = ["GaussianCopula", "Options", "fit_copula"]
 
 
 class Options(BackendOptions):
@@ -117,7 +117,7 @@ class GaussianCopula:
         distributions = distributions_of(numeric, chosen, default)
         features = codec.encode(table, seed=seed)
         with undisturbed():
-            return _fit(name, codec, features, distributions, seed, self.block_rows)
+            return fit_copula(name, codec, features, distributions, seed, self.block_rows)
 
     def load(self, folder: Path) -> CopulaModel:
         """Read what `CopulaModel.save` wrote. Raises: BackendError."""
@@ -126,14 +126,14 @@ class GaussianCopula:
         return CopulaModel.load(folder)
 
 
-def _fit(
-    table: str,
+def fit_copula(    table: str,
     codec: Codec,
     features: Mapping[str, np.ndarray],
     distributions: Mapping[str, str],
     seed: int,
     block_rows: int,
 ) -> CopulaModel:
+    """The copula of a codec's features; `distributions` by numeric feature's column."""
     import numpy as np
 
     from safegen.backends.sdv.copula import CopulaModel
