@@ -48,8 +48,9 @@ class Model(Protocol):
     """A fitted backend. Sampling never changes it: block i is a pure function of (seed, i).
 
     A model may also have `curves` (a mapping of names such as `loss` to one number per epoch or
-    step, at most 1,000: they go into the manifest's measurements) and `reproducible` (False where
-    this very model cannot repeat its rows, on a GPU for instance, though its backend can).
+    step, at most 1,000: they go into the manifest's measurements) `reproducible` (False where this
+    very model cannot repeat its rows, on a GPU for instance, though its backend can), and `doubts`
+    (texts: why nobody knows what it was trained on; its releases then have unverified ancestry).
     """
 
     def sample(

@@ -47,6 +47,7 @@ from safegen.preparation import Prepared, in_memory, pooled, prepare
 from safegen.progress import progress
 from safegen.release import (
     IfExists,
+    ImageForm,
     Staging,
     destination,
     is_free,
@@ -56,7 +57,7 @@ from safegen.release import (
 from safegen.requests import Request, checked_count, checked_seed
 from safegen.statements import register
 from safegen.tables.schema import TableSchema
-from safegen.tables.sources import SourceLike, read_source
+from safegen.tables.sources import MAX_FILES, SourceLike, read_source
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ class Generator:
         self._model = self._backend.fit(
             prepared.real, prepared.schemas, self.options, seed=prepared.seed
         )
+        doubts = tuple(getattr(self._model, "doubts", ()))
+        self._prepared = replace(prepared, doubts=doubts)
         return self
 
     @classmethod
@@ -220,6 +223,7 @@ class Generator:
         if_exists: IfExists = "error",
         workers: int | None = None,
         keep_report: bool = True,
+        images: ImageForm = "parquet",
     ) -> Dataset:
         """Sample, judge and publish `rows` rows as a dataset folder at `out`.
 
@@ -228,12 +232,14 @@ class Generator:
         start) changes nothing. `conditions` fixes columns to values.
         `if_exists`: `error`; `same` keeps what is there when it is what this call would make;
         `version` writes beside it. A refused release leaves no rows, and with `keep_report` a page
-        `<out>.refused.html` with the findings.
+        `<out>.refused.html` with the findings. `images="png"` writes images as PNG files, with
+        the other columns in `data/metadata.parquet` (Hugging Face's image folder); the rows are
+        the same.
 
         Raises: ReleaseRefused (carries the Decision), TargetError, BackendError, UsageError.
         """
         prepared = self._ready()
-        request = self._request(rows, seed, conditions)
+        request = self._request(rows, seed, conditions, images)
         workers = None if workers is None else checked_count(workers, "workers")
         target = destination(out, if_exists)
         if if_exists == "same" and not is_free(target):
@@ -251,7 +257,9 @@ class Generator:
                 "release could not be found later: copy its key file from where it was made"
             )
         keys = self._books.ledger.key_epochs() if self._books.ledger is not None else []
-        with staging(target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys) as stage:
+        with staging(
+            target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
+        ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             self._stage(stage, request, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
@@ -444,8 +452,15 @@ class Generator:
             raise UsageError("fit the generator first: gen.fit(source)")
         return self._prepared
 
-    def _request(self, rows: int, seed: int, conditions: Mapping[str, Scalar] | None) -> Request:
+    def _request(
+        self,
+        rows: int,
+        seed: int,
+        conditions: Mapping[str, Scalar] | None,
+        images: ImageForm = "parquet",
+    ) -> Request:
         prepared = self._ready()
+        form = self._image_form(images, rows)
         if conditions and not self._backend.conditions and prepared.kind not in ("table", "images"):
             raise UsageError(f"{self.backend_name} cannot take conditions")
         made_by = {
@@ -453,17 +468,36 @@ class Generator:
             "options": self.options.model_dump(mode="json"),
             "versions": self._versions,
             "policy": self.policy.digest,
+            **form,
         }
         return Request.of(prepared, rows, seed, conditions or {}, made_by)
 
+    def _image_form(self, images: ImageForm, rows: int) -> dict[str, str]:
+        """What a request says of the form of its images: nothing where it is the usual one."""
+        if images == "parquet":
+            return {}
+        if images != "png":
+            raise UsageError(f"images= is parquet or png, not {images!r}")
+        schemas = self._ready().schemas.values()
+        if [c.kind for s in schemas for c in s.columns].count("image") != 1:
+            raise UsageError("images=png is for one table with one column of images")
+        if checked_count(rows, "rows") > MAX_FILES:
+            raise UsageError(f"images=png writes at most {MAX_FILES:,} files: say images=parquet")
+        return {"images": images}
+
     def check_request(
-        self, rows: int, *, seed: int = 11, conditions: Mapping[str, Scalar] | None = None
+        self,
+        rows: int,
+        *,
+        seed: int = 11,
+        conditions: Mapping[str, Scalar] | None = None,
+        images: ImageForm = "parquet",
     ) -> None:
         """Find out before `train` whether `generate` could take these arguments.
 
         Raises: UsageError, as `generate` would after hours of fitting.
         """
-        self._request(rows, seed, conditions).profiles(self._ready(), self._tail)
+        self._request(rows, seed, conditions, images).profiles(self._ready(), self._tail)
 
     def existing(
         self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
@@ -472,13 +506,15 @@ class Generator:
         target = Path(os.path.abspath(os.fspath(out)))
         if is_free(target):
             return None
-        return self._same(target, self._request(rows, seed, more.get("conditions")))
+        return self._same(
+            target, self._request(rows, seed, more.get("conditions"), more.get("images", "parquet"))
+        )
 
     def _same(self, target: Path, request: Request) -> Dataset:
         if self._ready().doubts:
             raise TargetError(
-                f"{target} exists, and an adopted model has no name by which to tell whether it "
-                "made it; choose another place"
+                f"{target} exists, and what a model of unknown training has made cannot be told by "
+                "name; choose another place"
             )
         verified = inspect_folder(
             target, None if self._key is None else [self._key.public], ledger=self._books.ledger

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safegen.errors import SafegenError, TargetError, UsageError
+from safegen.errors import BackendError, SafegenError, TargetError, UsageError
 from safegen.ledger.places import cache_folder
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
 from safegen.manifest.check import file_leaves
@@ -31,12 +31,17 @@ from safegen.measure.profile import TableTally
 from safegen.pages import card, report
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_COLUMNS, WEIGHT_COLUMN
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
+from safegen.tables.image_folders import METADATA, written_as_files
+from safegen.tables.images import stamped_images
 from safegen.tables.sources import TABLE
 from safegen.tables.stamps import stamped
 
-__all__ = ["IfExists", "Staging", "staging"]
+__all__ = ["ImageForm", "IfExists", "Staging", "staging"]
 
 IfExists = Literal["error", "same", "version"]
+
+ImageForm = Literal["parquet", "png"]
+"""How images go out: their bytes in Parquet, or as PNG files beside a table of the rest."""
 
 PART_ROWS = 1 << 20
 """Rows per Parquet file: sixteen row groups of 65,536, tens of megabytes at usual widths."""
@@ -66,6 +71,7 @@ class Staging:
     keys: list[tuple[str, bytes]]
     stamp: Mapping[str, Any]
     depth: float
+    images: ImageForm = "parquet"
     tallies: dict[str, TableTally] = field(default_factory=dict)
     in_band: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
@@ -78,9 +84,13 @@ class Staging:
     def write(self, tables: Mapping[str, pa.Table]) -> None:
         """Tag one block's rows, tally them, digest them, and append them as a row group."""
         for name, table in tables.items():
+            table = self._stamped(name, table)
             if name in self.tallies:
                 self.tallies[name].update(table)
             tagged = self._tagged(name, table)
+            if self.images == "png":
+                first = self.table_rows.get(name, 0)
+                tagged = written_as_files(tagged, self.folder / "data", first)
             part = self._part(name, tagged.schema)
             part.writer.write_table(tagged, row_group_size=max(tagged.num_rows, 1))
             # Counted on what was written, not on what was meant to be.
@@ -101,6 +111,12 @@ class Staging:
                 for lookup in lookups.values():
                     lookup.update(batch)
 
+    def _stamped(self, name: str, table: pa.Table) -> pa.Table:
+        try:
+            return stamped_images(table, self.stamp, self.table_rows.get(name, 0))
+        except ValueError as error:
+            raise BackendError(f"the model made something that is no image ({error})") from None
+
     def _tagged(self, name: str, table: pa.Table) -> pa.Table:
         n = table.num_rows
         codes = pa.DictionaryArray.from_arrays(
@@ -116,14 +132,14 @@ class Staging:
 
     def _part(self, name: str, schema: pa.Schema) -> _Part:
         part = self._parts.get(name)
-        if part is not None and part.rows >= PART_ROWS:
+        if part is not None and part.rows >= PART_ROWS and self.images == "parquet":
             self._close(part)
             part = None
         if part is None:
             number = sum(p.table == name for p in self._closed)
             folder = self.folder / "data" if name == TABLE else self.folder / "data" / name
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"part-{number:05d}.parquet"
+            path = folder / (METADATA if self.images == "png" else f"part-{number:05d}.parquet")
             part = _Part(path, name, pq.ParquetWriter(path, schema, compression="zstd"))
             self._parts[name] = part
         return part
@@ -209,6 +225,7 @@ def staging(
     stamp: Mapping[str, Any],
     depth: float,
     keys: list[tuple[str, bytes]],
+    images: ImageForm = "parquet",
 ) -> Iterator[Staging]:
     """A staging folder beside `target`; gone when the block ends, unless it was published.
 
@@ -224,7 +241,7 @@ def staging(
         sweep(target.parent)
         folder.mkdir(mode=0o777)
         held = lock(folder / LOCK)
-        stage = Staging(folder, target, dataset_id, keys, stamp, depth)
+        stage = Staging(folder, target, dataset_id, keys, stamp, depth, images)
         yield stage
     except OSError as error:
         raise _target_error(target, error) from None

@@ -7,7 +7,7 @@ import getpass
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
@@ -21,6 +21,7 @@ from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
 from safegen.manifest.sign import envelope_for
 from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
+from safegen.tables.images import is_image
 from safegen.tables.sources import Source, SourceLike
 
 __all__ = ["attest", "derive", "register"]
@@ -91,7 +92,7 @@ def attest(
         dataset_id=new_ulid(),
         created=now(),
         statement="attestation",
-        kind="table" if len(opened.tables) == 1 else "tables",
+        kind=_kind(opened),
         origin=origin,
         # Who states that rows are synthetic does not know what real rows stand behind them.
         ancestry=facts.ancestry if synthetic else "attested",
@@ -148,7 +149,7 @@ def derive(
         dataset_id=new_ulid(),
         created=now(),
         statement="derivation",
-        kind="table" if len(opened[0].tables) == 1 else "tables",
+        kind=_kind(opened[0]),
         origin=origin,
         ancestry=ancestry,
         depth=max(p.depth for p in telling),
@@ -230,6 +231,13 @@ def _refuse(finding: Finding, books: Books, subject: list[str]) -> None:
     )
     books.write("decision", decision.to_json())
     decision.enforce()
+
+
+def _kind(source: Source) -> Literal["table", "tables", "images"]:
+    if len(source.tables) > 1:
+        return "tables"
+    (batches,) = source.tables.values()
+    return "images" if any(is_image(f.type) for f in batches.schema) else "table"
 
 
 def _columns(source: Source) -> list[ColumnEntry]:

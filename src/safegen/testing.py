@@ -205,7 +205,7 @@ class Rows:
     """
 
     name: ClassVar[str] = "testing.rows"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"table", "tables"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"table", "tables", "images"})
     license: ClassVar[str] = "Apache-2.0"
     packages: ClassVar[tuple[str, ...]] = ("numpy", "pyarrow")
     weights: ClassVar[bool] = False

@@ -115,6 +115,9 @@ def generate(
         int | None,
         typer.Option("--workers", "-w", help="Sampling processes. Default: a core each."),
     ] = None,
+    images: Annotated[
+        str, typer.Option("--images", help="How images go out: parquet, or png files.")
+    ] = "parquet",
     engine: Annotated[str, typer.Option("--engine", help="Where sampling runs: local.")] = "local",
     keep_report: Annotated[
         bool, typer.Option(help="Leave a page with the findings when a release is refused.")
@@ -140,6 +143,9 @@ def generate(
         raise UsageError(f"--rows is a whole number from 1 to {MAX_ROWS:,}")
     if if_exists not in ("error", "same", "version"):
         raise UsageError("--if-exists is error, same or version")
+    if images not in ("parquet", "png"):
+        raise UsageError("--images is parquet or png")
+    form = cast(Literal["parquet", "png"], images)
     if workers is not None and workers < 1:
         raise UsageError("--workers is a whole number from 1 on")
     if model is not None and dry_run:
@@ -162,7 +168,8 @@ def generate(
         _say_warnings(decision)
         _say_roles(gen)
         conditions = _conditions(gen, condition)
-        gen.check_request(rows, seed=seed, conditions=conditions)  # before hours of fitting
+        # before hours of fitting
+        gen.check_request(rows, seed=seed, conditions=conditions, images=form)
         if dry_run:
             forecast = plan(gen, rows)
             if as_json:
@@ -171,7 +178,7 @@ def generate(
                 table(forecast)
             return 0
         if out is not None and if_exists == "same":
-            found = gen.existing(rows, out, seed=seed, conditions=conditions or None)
+            found = gen.existing(rows, out, seed=seed, conditions=conditions or None, images=form)
         if found is None:
             gen.train()
     if found is None:
@@ -183,6 +190,7 @@ def generate(
             if_exists=exists,
             workers=workers,
             keep_report=keep_report,
+            images=form,
         )
     if as_json:
         show_json(found.manifest.document())

@@ -1,4 +1,4 @@
-"""Provenance columns, row by row: what a table says about itself."""
+"""Provenance columns, and stamps in images, row by row: what a table says about itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, is_provenance
+from safegen.tables.images import image_bytes, is_image, stamp_of
 from safegen.tables.sources import TABLE
 
 __all__ = ["InBand"]
@@ -28,6 +29,8 @@ class InBand:
         self.origins = [n for n in ours if ORIGIN_COLUMN in folded[n]]
         self.depths = [n for n in ours if DEPTH_COLUMN in folded[n]]
         self.rest = [] if self.origins or self.depths else ours
+        self.images = [f.name for f in schema if is_image(f.type)]
+        self.named: set[str] = set()  # the datasets that stamps in images name
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0
 
@@ -40,11 +43,27 @@ class InBand:
             depths[_not_real(batch.column(name)) & (depths < 1)] = 1.0
         for name in self.rest:
             depths[_present(batch.column(name))] = 1.0
+        for name in self.images:
+            depths = np.maximum(depths, self._stamped(batch.column(name)))
         synthetic = depths > 0
         depths[synthetic & (depths < 1)] = 1.0
         self.synthetic += int(synthetic.sum())
         self.depth_sum += float(depths.sum())
         self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
+
+    def _stamped(self, column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The depths that stamps in images state: at least 1 where there is a stamp."""
+        depths = np.zeros(len(column))
+        for row, data in enumerate(image_bytes(column)):
+            stamp = stamp_of(data) if data is not None else None
+            if stamp is None or stamp.get("origin") == "real":  # a stamp never proves real
+                continue
+            depth, dataset = stamp.get("depth"), stamp.get("dataset_id")
+            known = isinstance(depth, int | float) and 0 < depth < 1e6
+            depths[row] = max(1.0, float(depth)) if known and depth is not None else 1.0
+            if isinstance(dataset, str) and len(dataset) <= 64:
+                self.named.add(dataset)
+        return depths
 
     def evidence(self, table: str) -> Evidence | None:
         if not self.synthetic:
@@ -53,12 +72,13 @@ class InBand:
         return Evidence(
             "columns",
             f"{self.synthetic:,} of {self.rows:,} rows{of} are marked as not real by their "
-            "provenance columns",
+            f"provenance columns{' or the stamps in their images' if self.images else ''}",
             "synthetic" if self.synthetic == self.rows else "mixed",
             share=self.synthetic / self.rows,
             depth=self.max_depth,
             effective_depth=round(self.depth_sum / self.rows, 6),  # the column has 32 bits
             lower_bound=True,
+            dataset_id=next(iter(self.named)) if len(self.named) == 1 else None,
         )
 
 

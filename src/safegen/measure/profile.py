@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "named"]
 
 
+_UNJUDGED = ("id", "personal", "image")
+
+
 def named(table: str, column: str) -> str:
     """A column's name in a finding: the only table of a dataset has no name worth a word."""
     return column if table == TABLE else f"{table}.{column}"
@@ -55,6 +58,11 @@ def numbers(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any] | None:
     if values.dtype.kind == "f":
         values = values[~np.isnan(values)]
     return values
+
+
+def _measured(column: Column, array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any] | None:
+    """The numbers of a column; None for one of levels, also when its levels are numbers."""
+    return None if column.kind == "categorical" else numbers(array)
 
 
 def missing(array: pa.Array | pa.ChunkedArray) -> int:
@@ -94,17 +102,17 @@ class ColumnProfile:
 
     @property
     def judged(self) -> bool:
-        """Ids and invented personal data have no support to keep."""
-        return self.column.kind not in ("id", "personal")
+        """Ids and invented personal data have no support to keep, and images no levels."""
+        return self.column.kind not in _UNJUDGED
 
     @classmethod
     def of(
         cls, column: Column, array: pa.ChunkedArray, whole: pa.ChunkedArray, tail: float
     ) -> ColumnProfile:
         rows, absent = len(array), missing(array)
-        values = numbers(array)
+        values = _measured(column, array)
         common: dict[str, Any] = {"column": column, "rows": rows, "missing": absent}
-        if column.kind in ("id", "personal") or rows == absent:
+        if column.kind in _UNJUDGED or rows == absent:
             return cls(**common)
         if values is None:
             counts = _levels(array)
@@ -180,7 +188,7 @@ class ColumnTally:
         profile = self.profile
         if not profile.judged or profile.rows == profile.missing:
             return
-        values = numbers(array)
+        values = _measured(profile.column, array)
         if values is None:
             counts = _levels(array)
             self.several = (

@@ -3,7 +3,7 @@
 *Exact* cells are for the logical digest: equal cells mean equal values of one logical type.
 *Tolerant* cells are for the lookup digest: a value is brought to what survives a trip through CSV
 and other tools (numbers by value, strings that are numbers or dates as those, null spellings as
-null). Cells are made column by column on whole batches.
+null; images to their pixels). Cells are made column by column on whole batches.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from safegen.tables.images import image_bytes, is_image, pixels_of, without_stamp
 
 __all__ = ["WIDTH", "Cells", "exact_cells", "tolerant_cells"]
 
@@ -154,11 +156,29 @@ def exact_cells(array: pa.Array) -> Cells:
         array, kind = array.cast(pa.large_binary()), pa.large_binary()
     if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind):
         return _by_value(array, lambda v: _hashed(b"y", v))
+    if is_image(kind):
+        return _images(array, without_stamp)
     cells = np.zeros((len(array), WIDTH), dtype=np.uint8)
     for i, value in enumerate(array.to_pylist()):
         if value is not None:
             cells[i] = np.frombuffer(_hashed(b"x", repr(value).encode()), dtype=np.uint8)
     return cells
+
+
+def _images(array: pa.Array, content: Callable[[bytes], bytes]) -> Cells:
+    """Images by what they hold; their names, and our stamp in them, are no content."""
+    cells = np.zeros((len(array), WIDTH), dtype=np.uint8)
+    for i, data in enumerate(image_bytes(array)):
+        if data is not None:
+            cells[i] = np.frombuffer(_hashed(b"p", content(data)), dtype=np.uint8)
+    return cells
+
+
+def _pixels(data: bytes) -> bytes:
+    try:
+        return pixels_of(data)
+    except ValueError:
+        return data  # no image: an odd file is still itself
 
 
 _NULLS = frozenset(
@@ -269,4 +289,6 @@ def tolerant_cells(array: pa.Array) -> Cells:
     if t.is_time(kind):
         seconds, nanos = _instants(array)
         return _nulled(_cells(b"c", seconds, nanos // 1000 * 1000), array)
+    if is_image(kind):
+        return _images(array, _pixels)
     return exact_cells(array)

@@ -127,6 +127,11 @@ class Codec:
                 columns.append(NullColumn(column.name, values.type, nan))
             elif column.kind == "id":
                 columns.append(IdColumn.fit(column.name, values))
+            elif column.kind == "image":
+                raise SourceError(
+                    f"column {column.name!r} holds images, which models of tables do not take: use "
+                    "diffusion.image, or drop the column"
+                )
             elif column.kind == "personal":
                 columns.append(_personal(column, values, locales, seed))
             elif column.kind in ("numeric", "datetime"):

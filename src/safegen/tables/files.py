@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from safegen.errors import SafegenError, SourceError, hidden, upstream
 from safegen.tables.batches import BATCH_ROWS, Batches
+from safegen.tables.images import is_image
 
 __all__ = [
     "KNOWN",
@@ -27,6 +28,7 @@ __all__ = [
     "reading",
 ]
 
+_BATCH_IMAGES = 256
 _FIRST_BLOCK = 1 << 20  # what pyarrow infers the types of text files from
 _PARQUET = (".parquet", ".pq", ".parquet.brotli", ".parquet.gz", ".parquet.snappy", ".parquet.zst")
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -64,9 +66,11 @@ def _open_parquet(path: Path) -> Batches:
     with pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
 
+    size = _BATCH_IMAGES if any(map(is_image, schema.types)) else BATCH_ROWS
+
     def batches() -> Iterator[pa.RecordBatch]:
         with reading(str(path)), pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=BATCH_ROWS)
+            yield from file.iter_batches(batch_size=size)
 
     return Batches(schema, batches, rows)
 

@@ -24,6 +24,7 @@ from safegen.tables.declared import (
     nearest,
     read,
 )
+from safegen.tables.images import image_problem
 from safegen.tables.numbers import decoded
 from safegen.tables.types import family, is_supported, is_text, way_out
 
@@ -147,6 +148,7 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ),
 )
 _UUID = r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
+_CLASS_NAME = r"^(.*_)?(label|class|category)(_id)?$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ].*)?$|^\d{1,2}[/.]\d{1,2}[/.]\d{2,4}$"
 ID_NAME = r"^(id|uuid|guid|key|.*[_\- ](id|key|uuid)|(id|key)_.*|.*[a-z]Id|.*ID)$"
 _PERSONAL_NAME = (
@@ -162,7 +164,8 @@ def infer_schema(
     """The schema of a table: what is declared, and for the rest what these rules say.
 
     1. bool → boolean. Integers, floats, decimals → numeric. Timestamps, dates, times and
-       durations → datetime. Strings and dictionaries → categorical. UUIDs → id.
+       durations → datetime. Strings and dictionaries → categorical. UUIDs → id. Structs of `bytes`
+       and `path`, which is how Hugging Face writes images → image.
     2. An integer column whose name looks like an id (`id`, `*_id`, `uuid`, `key`, …), with at
        least 50 distinct values and more than 95 % of them distinct → id. When the name looks
        like an id but values repeat, it stays numeric and a note says so.
@@ -172,7 +175,9 @@ def infer_schema(
     4. Any other string column with at least 50 values, more than 95 % distinct → id.
     5. A column is never replaced for its name alone: `city` or `zip_code` keep their kind, and a
        note says that personal data can be declared.
-    6. Nulls (and NaN) do not count. A column without any value has a note that it comes back null.
+    6. Beside images an integer column named `label`, `class` or `category` → categorical: the
+       classes of the images.
+    7. Nulls (and NaN) do not count. A column without any value has a note that it comes back null.
 
     A declaration overrides all of this. Roles id, key, entity and sequence_key mean kind id
     unless a kind is declared beside them; role personal and kind personal mean each other.
@@ -187,11 +192,19 @@ def infer_schema(
         if name not in names:
             raise UsageError(f"schema: no column {name!r} in the data{nearest(name, names)}")
     columns = tuple(_column(name, table.column(name), declared.get(name)) for name in names)
+    if any(c.kind == "image" for c in columns):
+        columns = tuple(map(_class_of_images, columns, table.schema.types))
     for role in ("target", "entity", "sequence_key", "sequence_index"):
         holders = [c.name for c in columns if c.role == role]
         if len(holders) > 1:
             raise UsageError(f"schema: more than one column has role {role}: {', '.join(holders)}")
     return TableSchema(columns=columns)
+
+
+def _class_of_images(column: Column, type_: pa.DataType) -> Column:
+    if not column.inferred or family(type_) != "int" or not re.match(_CLASS_NAME, column.name):
+        return column
+    return column.model_copy(update={"kind": "categorical", "note": "the classes of the images"})
 
 
 def _column(name: str, values: pa.ChunkedArray, entry: Mapping[str, Any] | None) -> Column:
@@ -242,9 +255,10 @@ def _consistent(name: str, type_: pa.DataType, kind: str, role: str) -> None:
         "numeric": plain == "numeric",
         "datetime": plain == "datetime",
         "boolean": plain == "boolean",
-        "categorical": family(type_) != "uuid",
+        "categorical": family(type_) not in ("uuid", "image"),
         "id": is_text(type_) or family(type_) in ("int", "float", "uuid"),
         "personal": is_text(type_),
+        "image": plain == "image",
     }
     if not fits[kind]:
         raise SourceError(
@@ -261,18 +275,21 @@ def _plain_kind(type_: pa.DataType) -> Kind:
         "decimal": "numeric",
         "time": "datetime",
         "uuid": "id",
+        "image": "image",
     }
     return kinds.get(family(type_), "categorical")
 
 
 def _infer_kind(name: str, values: pa.ChunkedArray) -> tuple[Kind, str | None, str | None]:
-    """Kind, note and Faker provider by rules 1 to 6."""
+    """Kind, note and Faker provider by rules 1 to 7."""
     kind = _plain_kind(values.type)
     n = len(values) - values.null_count
     if n == 0:
         return kind, "has no value in the source: comes back null", None
     if kind == "id":
         return kind, "UUIDs identify: replaced by surrogates", None
+    if kind == "image":
+        return kind, None, None
     named_id = re.match(ID_NAME, name) is not None or re.match(ID_NAME, name.lower()) is not None
     if family(values.type) == "int" and named_id:
         distinct = pc.count_distinct(values).as_py()
@@ -328,7 +345,8 @@ def check_table(table: pa.Table, name: str) -> None:
     """Return when a model can be fitted to the table; else say everything that is in the way.
 
     Refused: duplicate or empty column names, no columns, fewer than 20 rows (`MINIMUM_ROWS`),
-    types that have no round trip, infinite numbers, a table without any value. NaN counts as
+    types that have no round trip, infinite numbers, images that cannot be read, a table without any
+    value. NaN counts as
     missing. Raises: SourceError with column names, types and counts, never a value.
     """
     problems = []
@@ -354,6 +372,8 @@ def check_table(table: pa.Table, name: str) -> None:
                 + way_out(field.type)
             )
             continue
+        if family(field.type) == "image" and (found := image_problem(field.name, values)):
+            problems.append(found)
         nan = 0
         if family(field.type) == "float":
             wide = values.cast(pa.float64())

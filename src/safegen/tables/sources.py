@@ -30,18 +30,20 @@ from safegen.tables.files import (
     open_file,
     reading,
 )
+from safegen.tables.image_folders import from_arrays, is_image_file, is_metadata, read_image_folder
 from safegen.tables.stamps import read_stamps
 
-__all__ = ["TABLE", "Source", "SourceLike", "read_source"]
+__all__ = ["MAX_FILES", "TABLE", "Source", "SourceLike", "read_source"]
 
 TABLE = "table"
 """The name of a table that its caller did not name."""
 
 SourceLike: TypeAlias = Any
 """A path or URI, a pandas or polars frame, a pyarrow Table, an HF dataset, a `Dataset`, anything
-with `__arrow_c_stream__`, or `{name: any of these}` for related tables."""
+with `__arrow_c_stream__`, an image folder, an array of images or `{"image": array, "label": …}`,
+or `{name: any of these}` for related tables."""
 
-_MAX_FILES = 100_000
+MAX_FILES = 100_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def read_source(source: SourceLike) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, Mapping):
-        return _several(source)
+        arrays = any(getattr(value, "ndim", 0) > 2 for value in source.values())
+        return _from_memory(source) if arrays else _several(source)
     path = getattr(source, "path", None)
     if isinstance(path, Path) and hasattr(source, "manifest"):  # a Dataset
         return _from_path(path)
@@ -123,6 +126,8 @@ def _from_memory(source: Any) -> Source:
             table = frame.to_arrow()
         elif module == "datasets" and hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
+        elif module == "numpy" or isinstance(source, Mapping):
+            table = from_arrays(source)
         elif hasattr(source, "__arrow_c_stream__"):
             return _spooled(pa.RecordBatchReader.from_stream(source))
         else:
@@ -231,17 +236,23 @@ def _from_path(path: Path) -> Source:
 def _from_folder(folder: Path) -> Source:
     has_manifest = (folder / MANIFEST_NAME).exists()
     root = folder / "data" if has_manifest and (folder / "data").is_dir() else folder
-    files = sorted(
+    visible = sorted(
         p
         for p in root.rglob("*")
         if p.is_file()
-        and is_known(p)
         and not any(part.startswith((".", "_")) for part in p.relative_to(root).parts)
     )
-    if not files:
-        raise SourceError(f"{folder}: no data file in it ({KNOWN[0]}, .csv, …)")
-    if len(files) > _MAX_FILES:
-        raise SourceError(f"{folder}: more than {_MAX_FILES:,} files")
+    files = [p for p in visible if is_known(p)]
+    images = [p for p in visible if is_image_file(p)]
+    if not files and not images:
+        raise SourceError(f"{folder}: no data file in it ({KNOWN[0]}, .csv, …), and no image")
+    if len(files) + len(images) > MAX_FILES:
+        raise SourceError(f"{folder}: more than {MAX_FILES:,} files")
+    if images and all(is_metadata(p) for p in files):
+        table = read_image_folder(root, images, files)
+        kept = folder if has_manifest else None
+        stamped = tuple(read_stamps(table.schema))
+        return Source(str(folder), {TABLE: Batches.of(table)}, stamped, folder=kept)
     if has_manifest:
         groups: dict[str, list[Path]] = {}
         for file in files:

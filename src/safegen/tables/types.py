@@ -6,10 +6,22 @@ from typing import Literal
 
 import pyarrow as pa
 
+from safegen.tables.images import is_image
+
 __all__ = ["Family", "family", "is_supported", "is_text", "is_uuid", "computable", "way_out"]
 
 Family = Literal[
-    "bool", "int", "float", "decimal", "time", "text", "dictionary", "uuid", "null", "other"
+    "bool",
+    "int",
+    "float",
+    "decimal",
+    "time",
+    "text",
+    "dictionary",
+    "uuid",
+    "image",
+    "null",
+    "other",
 ]
 
 
@@ -32,6 +44,8 @@ def family(type_: pa.DataType) -> Family:
         return "dictionary"
     if is_uuid(type_):
         return "uuid"
+    if is_image(type_):
+        return "image"
     return "null" if t.is_null(type_) else "other"
 
 
@@ -49,7 +63,7 @@ def is_text(type_: pa.DataType) -> bool:
 def is_supported(type_: pa.DataType) -> bool:
     """Whether columns of this type come back exactly as they are."""
     if pa.types.is_dictionary(type_):
-        return family(type_.value_type) not in ("other", "dictionary", "uuid", "null")
+        return family(type_.value_type) not in ("other", "dictionary", "uuid", "image", "null")
     return family(type_) != "other"
 
 

@@ -1,0 +1,297 @@
+"""Images in tables: encoded bytes in the layout of Hugging Face's `Image` feature.
+
+An image column is `struct<bytes: binary, path: string>`. The path is a name, not content: no path
+is ever followed. A PNG that safegen releases carries its stamp in a `tEXt` chunk, where programs
+that copy files leave it; the stamp is no content either, as the provenance columns are none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safegen.errors import MissingExtra, SourceError, hidden, upstream
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "IMAGE",
+    "MAX_BYTES",
+    "MODES",
+    "SUFFIXES",
+    "decoded_images",
+    "encoded_images",
+    "image_bytes",
+    "image_column",
+    "image_problem",
+    "is_image",
+    "open_image",
+    "pixels_of",
+    "stamp_of",
+    "stamped_images",
+    "with_stamp",
+    "without_stamp",
+]
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The Arrow type of an image column, as Hugging Face writes it."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that starts a program
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode of images with so many channels."""
+
+MAX_PIXELS = 1 << 26
+"""Pixels of one image: 8,192 × 8,192. A small file can claim many more (a decompression bomb)."""
+
+MAX_BYTES = (1 << 31) - 1
+"""Encoded bytes of one column; they are held in memory while a model is fitted."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_AFTER_HEADER = len(_PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
+_KEYWORD = b"safegen"
+
+
+def is_image(type_: pa.DataType) -> bool:
+    """Whether a type is that of an image column: a struct of `bytes` and `path`, and no more."""
+    t = pa.types
+    if not t.is_struct(type_) or type_.num_fields != 2:
+        return False
+    kinds = {field.name: field.type for field in type_}
+    if set(kinds) != {"bytes", "path"}:
+        return False
+    data, path = kinds["bytes"], kinds["path"]
+    encoded = t.is_binary(data) or t.is_large_binary(data) or t.is_binary_view(data)
+    named = t.is_string(path) or t.is_large_string(path) or t.is_string_view(path)
+    return bool(encoded and (named or t.is_null(path)))
+
+
+def image_bytes(values: pa.Array | pa.ChunkedArray) -> Iterator[bytes | None]:
+    """The encoded bytes of every row of an image column; None where there are none."""
+    for chunk in values.chunks if isinstance(values, pa.ChunkedArray) else [values]:
+        for value in pc.struct_field(chunk, "bytes"):
+            yield value.as_py()
+
+
+def image_column(data: list[bytes], paths: list[str | None], type_: pa.DataType = IMAGE) -> Any:
+    """An image column of encoded bytes and their names."""
+    fields = {"bytes": pa.array(data, pa.large_binary()), "path": pa.array(paths, pa.string())}
+    return pa.StructArray.from_arrays(
+        [fields[field.name].cast(field.type) for field in type_], fields=list(type_)
+    )
+
+
+# ---- decoding, bounded ---------------------------------------------------------------------------
+
+
+def open_image(data: bytes) -> Image:
+    """The image in these bytes, its header read, its pixels not yet.
+
+    Raises: ValueError for bytes that are no image, or one of more than `MAX_PIXELS` pixels;
+    MissingExtra without Pillow.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtra("images need Pillow: pip install 'safegen[diffusion]'") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        except Exception as error:  # whatever a decoder raises at what it does not understand
+            raise ValueError("no image") from hidden(error)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError("too large")
+    return image
+
+
+def _opened(data: bytes, mode: str | None = None) -> Image:
+    """The image, decoded. Raises: ValueError."""
+    image = open_image(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return image.convert(mode or _plain_mode(image))
+        except Exception as error:
+            raise ValueError(f"damaged ({upstream(error)})") from hidden(error)
+
+
+def _plain_mode(image: Image) -> str:
+    """The least of L, RGB and RGBA that keeps the image (sixteen bits become eight)."""
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return "RGBA"
+    return "L" if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else "RGB"
+
+
+def image_problem(name: str, values: pa.ChunkedArray) -> str | None:
+    """What is in the way of using an image column: the count of what is no image; else None."""
+    without = broken = size = 0
+    for chunk in values.chunks:
+        names = pc.struct_field(chunk, "path").is_valid().to_pylist()
+        for data, named in zip(image_bytes(chunk), names, strict=True):
+            if data is None:
+                without += named
+                continue
+            size += len(data)
+            try:
+                open_image(data)
+            except ValueError:
+                broken += 1
+    if without:
+        return (
+            f"column {name!r}: {without:,} image(s) have a path and no bytes, and no path is "
+            "followed: embed the files (in `datasets`: embed_external_files), or give their folder"
+        )
+    if broken:
+        return (
+            f"column {name!r}: {broken:,} value(s) are no image that can be read (PNG, JPEG, …, "
+            f"of at most {MAX_PIXELS:,} pixels): remove them"
+        )
+    if size > MAX_BYTES:
+        return f"column {name!r} has more than {MAX_BYTES >> 30} GiB of images: take a part of them"
+    return None
+
+
+def decoded_images(
+    name: str, values: pa.ChunkedArray, resolution: int | None = None
+) -> tuple[np.ndarray, str]:
+    """All images of a column as uint8 of shape (n, height, width, channels), and their mode.
+
+    The mode is L, RGB or RGBA: the least that keeps every image. With `resolution` each is brought
+    to that many pixels square: scaled to cover it, and cut to its centre.
+
+    Raises: SourceError naming column and count, when images are missing or damaged, or, without
+    `resolution`, not all of one size.
+    """
+    from PIL import ImageOps
+    from PIL.Image import Resampling
+
+    found = list(image_bytes(values))
+    if absent := sum(data is None for data in found):
+        raise SourceError(f"column {name!r}: {absent:,} images are missing: leave those rows out")
+    images, damaged = [], 0
+    for data in found:
+        try:
+            assert data is not None
+            images.append(_opened(data))
+        except ValueError:
+            damaged += 1
+    if damaged:
+        raise SourceError(f"column {name!r}: {damaged:,} images are damaged: remove them")
+    modes = {image.mode for image in images}
+    mode = next(m for m in ("RGBA", "RGB", "L") if m in modes)
+    if resolution is not None:
+        square = (resolution, resolution)
+        images = [ImageOps.fit(image, square, Resampling.LANCZOS) for image in images]
+    sizes = {image.size for image in images}
+    if len(sizes) > 1:
+        raise SourceError(
+            f"column {name!r}: its images have {len(sizes):,} different sizes: say "
+            "resolution=N, and each is scaled and cut to N × N"
+        )
+    pixels = np.stack([np.asarray(image.convert(mode)) for image in images])
+    return pixels.reshape(*pixels.shape[:3], -1), mode
+
+
+def pixels_of(data: bytes) -> bytes:
+    """What a lossless re-encoding keeps: size and RGBA pixels. Raises: ValueError."""
+    image = _opened(data, "RGBA")
+    return struct.pack("<II", *image.size) + image.tobytes()
+
+
+def encoded_images(pixels: np.ndarray) -> list[bytes]:
+    """PNG files of uint8 pixels of shape (n, height, width, channels): 1, 3 or 4 channels."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtra("images need Pillow: pip install 'safegen[diffusion]'") from None
+    files = []
+    for one in pixels:
+        sink = io.BytesIO()
+        Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one).save(sink, "PNG")
+        files.append(sink.getvalue())
+    return files
+
+
+# ---- stamps in PNG files -------------------------------------------------------------------------
+
+
+def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(start, end, type) of each chunk of a PNG file, as far as it is well formed."""
+    start = len(_PNG) if data.startswith(_PNG) else len(data)
+    while start + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, start)
+        end = start + 12 + size
+        if end > len(data):
+            return
+        yield start, end, data[start + 4 : start + 8]
+        start = end
+
+
+def _stamps(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(start, end, text) of the chunks of text under our keyword."""
+    for start, end, kind in _chunks(data):
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword, _, text = data[start + 8 : end - 4].partition(b"\x00")
+            if keyword.lower() == _KEYWORD:
+                yield start, end, text
+
+
+def with_stamp(data: bytes, stamp: Mapping[str, Any]) -> bytes:
+    """The image as a PNG file that carries the stamp. Raises: ValueError for what is no image."""
+    if not data.startswith(_PNG):
+        data = encoded_images(np.asarray(_opened(data))[None, ...].reshape(_shape(data)))[0]
+    data = without_stamp(data)
+    body = b"tEXt" + _KEYWORD + b"\x00" + json.dumps(dict(stamp), sort_keys=True).encode("ascii")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:_AFTER_HEADER] + chunk + data[_AFTER_HEADER:]
+
+
+def _shape(data: bytes) -> tuple[int, int, int, int]:
+    image = open_image(data)
+    channels = {mode: n for n, mode in MODES.items()}[_plain_mode(image)]
+    return 1, image.height, image.width, channels
+
+
+def without_stamp(data: bytes) -> bytes:
+    """The file without our stamp: its content. A file that has none comes back as it is."""
+    for start, end, _ in reversed(list(_stamps(data))):
+        data = data[:start] + data[end:]
+    return data
+
+
+def stamp_of(data: bytes) -> dict[str, Any] | None:
+    """The stamp in a PNG file; empty when it is damaged, and None when there is none."""
+    for _, _, text in _stamps(data):
+        try:
+            stamp = json.loads(text)
+        except (ValueError, RecursionError):
+            return {}
+        return dict(stamp) if isinstance(stamp, Mapping) else {}
+    return None
+
+
+def stamped_images(table: pa.Table, stamp: Mapping[str, Any], first_row: int) -> pa.Table:
+    """The table with the stamp in every image of its image columns, and each image named by its
+    row number in the whole output. Raises: ValueError for what is no image."""
+    for i, field in enumerate(table.schema):
+        if not is_image(field.type):
+            continue
+        files = [b if b is None else with_stamp(b, stamp) for b in image_bytes(table.column(i))]
+        paths = [f"{first_row + row:07d}.png" for row in range(len(files))]
+        column = image_column(files, paths, field.type)  # type: ignore[arg-type]
+        if None in files:
+            column = pc.if_else(pa.array([f is not None for f in files]), column, None)
+        table = table.set_column(i, field, column)
+    return table
