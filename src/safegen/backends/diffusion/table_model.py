@@ -203,7 +203,8 @@ def _normal_scores(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _encoding(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Encoding:
-    quantiles, groups = [], []
+    quantiles: list[Quantiles] = []
+    groups: list[Grouped] = []
     for feature in codec.features:
         if feature.kind == "numeric":
             i = len(quantiles)

@@ -63,7 +63,8 @@ class Denoiser(nn.Module):
         self.register_buffer("owner", owner, persistent=False)
         self.inside = nn.Linear(2 * levels + numbers + numbers + len(widths), width)
         self.noise = nn.Sequential(nn.Linear(2 * WAVES, TONE), nn.SiLU())
-        self.films = nn.ModuleList(nn.Linear(TONE, 2 * width) for _ in range(layers))
+        films = [nn.Linear(TONE, 2 * width) for _ in range(layers)]
+        self.films = nn.ModuleList(films)
         self.norms = nn.ModuleList(
             nn.LayerNorm(width, elementwise_affine=False) for _ in range(layers)
         )
@@ -71,7 +72,7 @@ class Denoiser(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
         self.outside = nn.Linear(width, numbers + levels)
-        for film in self.films:
+        for film in films:
             nn.init.zeros_(film.weight)
             nn.init.zeros_(film.bias)
         nn.init.zeros_(self.outside.weight)
@@ -99,19 +100,19 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, revealed: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy rows (rows, size), the noise level (rows or 1, 1), which columns are without noise
         (rows, numbers + categories; bool). Gives F of the numbers, by EDM's preconditioning with
-        σ_data = 1, and the log-probabilities of the levels (rows, levels)."""
+        σ_data = 1, and the levels' logits (rows, levels)."""
         n = self.numbers
         each = torch.where(revealed, KNOWN, sigma)
         scale = (each[:, :n] ** 2 + 1).rsqrt()
         spread = each[:, n:].index_select(1, self.owner)
         level = x[:, n:]
         known = self.log_share + self.offset + (level + self.share) / spread**2
-        soft = self._by_run(known, torch.softmax)
+        soft = self.shares(known)
         seen = [soft - self.share, level * (spread**2 + 1).rsqrt(), x[:, :n] * scale]
         seen.append(revealed.to(x.dtype).expand(len(x), -1))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
             out = self._body(torch.cat(seen, 1), sigma).float()
-        return out[:, :n], self._by_run(known + out[:, n:], torch.log_softmax)
+        return out[:, :n], known + out[:, n:]
 
     def _body(self, seen: Tensor, sigma: Tensor) -> Tensor:
         h = self.inside(seen)
@@ -127,19 +128,19 @@ class Denoiser(nn.Module):
         angles = sigma.log() * rates
         return torch.cat([angles.sin(), angles.cos()], 1)
 
-    def _by_run(self, values: Tensor, how: object) -> Tensor:
-        """A softmax over each category's levels."""
+    def shares(self, logits: Tensor, log: bool = False) -> Tensor:
+        """The (log-)probabilities of each category's levels."""
         parts, start = [], 0
         for width, count in self.runs:
-            part = values[:, start : start + width * count]
-            parts.append(how(part.unflatten(1, (count, width)), 2).flatten(1))  # type: ignore[operator]
+            own = logits[:, start : start + width * count].reshape(-1, count, width)
+            parts.append((own.log_softmax(2) if log else own.softmax(2)).flatten(1))
             start += width * count
-        return torch.cat(parts, 1) if parts else values
+        return torch.cat(parts, 1) if parts else logits
 
     def denoised(self, x: Tensor, sigma: Tensor, revealed: Tensor) -> tuple[Tensor, Tensor]:
         """The expected row (rows, size), and the probabilities of the levels."""
-        f, logs = self(x, sigma, revealed)
-        shares = logs.exp()
+        f, logits = self(x, sigma, revealed)
+        shares = self.shares(logits)
         skip = 1 / (sigma**2 + 1)
         numbers = skip * x[:, : self.numbers] + sigma * skip.sqrt() * f
         return torch.cat([numbers, shares - self.share], 1), shares

@@ -42,11 +42,14 @@ class Schedule:
             "sigma_data": 1.0,
             "rho": self.rho,
         }
+        found: Any
         if self.sampler == "euler":
-            found = EDMEulerScheduler(**levels)
+            found = EDMEulerScheduler(**levels)  # type: ignore[no-untyped-call]
         else:
             kind = {"dpm++": "dpmsolver++", "dpm++_sde": "sde-dpmsolver++"}[self.sampler]
-            found = EDMDPMSolverMultistepScheduler(**levels, algorithm_type=kind)
+            found = EDMDPMSolverMultistepScheduler(  # type: ignore[no-untyped-call]
+                **levels, algorithm_type=kind
+            )
         found.set_timesteps(self.steps)
         return found
 

@@ -43,7 +43,7 @@ class _Batches:
         self.low = torch.from_numpy(rows.low).to(device)
         self.width = torch.from_numpy(rows.width).to(device)
         self.at = torch.from_numpy(tokens.astype(np.int32)).to(device)
-        self.share, self.owner = denoiser.share, denoiser.owner
+        self.share, self.owner, self.shares = denoiser.share, denoiser.owner, denoiser.shares
 
     def __len__(self) -> int:
         return len(self.low)
@@ -75,11 +75,13 @@ class _Batches:
         n = scores.shape[1]
         hidden = torch.cat([~revealed[:, :n], ~revealed[:, n:].index_select(1, self.owner)], 1)
         noisy = clean + sigma * noise * hidden
-        f, logs = network(noisy, sigma, revealed)
+        f, logits = network(noisy, sigma, revealed)
         skip = 1 / (sigma**2 + 1)
         target = (scores - skip * noisy[:, :n]) / (sigma * skip.sqrt())
-        losses = torch.cat([(f - target) ** 2, -logs.gather(1, at)], 1)
-        return (losses * ~revealed).sum() / (count * columns)
+        entropy = -self.shares(logits, log=True).gather(1, at)
+        losses = torch.cat([(f - target) ** 2, entropy], 1) * ~revealed
+        total: Tensor = losses.sum() / (count * columns)
+        return total
 
 
 def train(
@@ -124,7 +126,7 @@ def train(
     for step, index in enumerate(_indices(len(batches), options, generator), 1):
         loss = batches.loss(network, index, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
