@@ -1,0 +1,233 @@
+"""A fitted tabular diffusion model: draws blocks of rows, by seed and number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
+from safegen.backends.diffusion.table_network import Denoiser
+from safegen.backends.diffusion.table_sampling import LEVELS, Fixed, Sampler, Schedule
+from safegen.backends.networks import load_tensors, one_thread, save_tensors
+from safegen.backends.sdv.marginals import Quantiles
+from safegen.backends.undisturbed import failing, undisturbed
+from safegen.contracts import Scalar
+from safegen.errors import BackendError, UsageError
+from safegen.tables.codec import Codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TableModel"]
+
+FORMAT = "safegen.diffusion.tabular/1"
+
+
+@dataclass(frozen=True, eq=False)
+class TableModel:
+    """An encoding and a network. Sampling changes nothing: block i depends on (seed, i) only.
+
+    `drawn` has, per number, the scores that the network itself draws at the probabilities
+    `LEVELS`; scores are put back to normal by them. On a GPU the same seed may give other rows:
+    then `reproducible` is False. A loaded model samples on a CPU.
+    """
+
+    table: str
+    encoding: Encoding
+    denoiser: Denoiser | None  # None for a table without features
+    schedule: Schedule
+    drawn: np.ndarray  # (numbers, levels)
+    block_rows: int
+    curves: dict[str, list[float]]
+
+    @property
+    def reproducible(self) -> bool:
+        return self.denoiser is None or self.denoiser.share.device.type == "cpu"
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        assert self.denoiser is not None
+        return Sampler(self.denoiser, Layout.of(self.encoding), self.schedule)
+
+    def sample(
+        self,
+        rows: int,
+        *,
+        seed: int,
+        block: int,
+        conditions: Mapping[str, Scalar] | None = None,
+    ) -> dict[str, pa.Table]:
+        """`rows` (at most `block_rows`) rows of a block; fewer are a prefix of more.
+
+        With conditions, on any number of columns of any kind, every row meets them: their features
+        are shown to the network without noise, as some were in training, and stay as they are.
+
+        Raises: UsageError for rows, or for a condition that no row can meet; BackendError.
+        """
+        if not 0 <= rows <= self.block_rows:
+            raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
+        if seed < 0 or block < 0:
+            raise UsageError("seed and block are 0 or more")
+        codec = self.encoding.codec
+        given: dict[str, float] = {}
+        for column, value in (conditions or {}).items():
+            given |= {name: x for name, (_, x) in codec.condition(column, value).items()}
+        features: dict[str, np.ndarray] = {}
+        if self.denoiser is not None:
+            with undisturbed(), one_thread(), failing("sampling", "diffusers"):
+                features = self._features(rows, [seed, 1, block], given)
+        for name, x in given.items():
+            features[name] = np.full(rows, x, features[name].dtype)
+        first = block * self.block_rows
+        return {self.table: codec.decode(features, first_row=first, seed=seed, rows=rows)}
+
+    def _features(
+        self, rows: int, seeds: list[int], given: Mapping[str, float]
+    ) -> dict[str, np.ndarray]:
+        fixed: Fixed = {}
+        for i, feature in enumerate(self.encoding.numbers):
+            if feature.name in given:
+                fixed[i] = self.encoding.rank(i, given[feature.name])
+        for i, feature in enumerate(self.encoding.categories, len(self.encoding.numbers)):
+            if feature.name in given:
+                group = self.encoding.groups[i - len(self.encoding.numbers)]
+                token = float(group.token(np.array([int(given[feature.name])]))[0])
+                fixed[i] = token, token
+        scores, tokens = self._sampler.draw(rows, seeds, fixed)
+        return _decoded(self.encoding, self.drawn, scores, tokens, seeds)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json` and `tensors.safetensors`: no pickle. The same model gives the same
+        bytes."""
+        shape = None
+        tensors: dict[str, torch.Tensor] = {}
+        if self.denoiser is not None:
+            shape = self.denoiser.shape
+            tensors = {f"network.{n}": t for n, t in self.denoiser.state_dict().items()}
+        tensors["drawn"] = torch.from_numpy(self.drawn)
+        for i, quantiles in enumerate(self.encoding.quantiles):
+            tensors[f"at.{i}"] = torch.from_numpy(quantiles.at)
+            tensors[f"values.{i}"] = torch.from_numpy(quantiles.values)
+        for i, group in enumerate(self.encoding.groups):
+            tensors[f"order.{i}"] = torch.from_numpy(group.order)
+            tensors[f"bounds.{i}"] = torch.from_numpy(group.bounds)
+            tensors[f"counts.{i}"] = torch.from_numpy(group.counts)
+        document = {
+            "format": FORMAT,
+            "table": self.table,
+            "block_rows": self.block_rows,
+            "codec": self.encoding.codec.to_json(),
+            "schedule": asdict(self.schedule),
+            "network": shape,
+            "curves": self.curves,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, sort_keys=True, allow_nan=False)
+        (folder / "model.json").write_text(text, encoding="utf-8")
+        save_tensors(folder / "tensors.safetensors", tensors)
+
+    @classmethod
+    def load(cls, folder: Path) -> TableModel:
+        """Read what `save` wrote. Raises: BackendError for anything else."""
+        tensors = load_tensors(folder / "tensors.safetensors")
+        try:
+            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise ValueError
+            arrays = {n: t.numpy() for n, t in tensors.items() if not n.startswith("network.")}
+            encoding = _encoding(Codec.from_json(document["codec"]), arrays)
+            if arrays["drawn"].shape != (len(encoding.numbers), len(LEVELS)):
+                raise ValueError
+            denoiser = None
+            if document["network"] is not None:
+                width, layers = (int(n) for n in document["network"])
+                denoiser = Denoiser.of(encoding, width=width, layers=layers)
+                weights = {n: t for n, t in tensors.items() if n.startswith("network.")}
+                if not all(bool(torch.isfinite(t).all()) for t in weights.values()):
+                    raise ValueError
+                denoiser.load_state_dict({n[8:]: t for n, t in weights.items()})
+                denoiser.eval()
+            return cls(
+                str(document["table"]),
+                encoding,
+                denoiser,
+                Schedule(**document["schedule"]),
+                _checked(arrays["drawn"]),
+                int(document["block_rows"]),
+                {str(n): [float(x) for x in c] for n, c in document["curves"].items()},
+            )
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise BackendError(
+                f"the model cannot be read ({type(error).__name__}): fit it again"
+            ) from None
+
+
+def drawn_scores(sampler: Sampler, encoding: Encoding, rows: int, seed: int) -> np.ndarray:
+    """The network's own scores at `LEVELS`, per number, among the rows where no state hides it;
+    those of the normal where there are too few."""
+    normal = _normal_scores(LEVELS)
+    drawn = np.tile(normal, (len(encoding.numbers), 1))
+    if not rows or not len(drawn):
+        return drawn
+    scores, tokens = sampler.draw(rows, [seed, 3])
+    features = _decoded(encoding, drawn, scores, tokens, [seed, 3])
+    for i, feature in enumerate(encoding.numbers):
+        own = scores[encoding.codec.is_continuous(feature.column, features), i]
+        if len(own) >= 10 * len(LEVELS):
+            drawn[i] = np.quantile(own, LEVELS)
+    return drawn
+
+
+def _decoded(
+    encoding: Encoding, drawn: np.ndarray, scores: np.ndarray, tokens: np.ndarray, seeds: list[int]
+) -> dict[str, np.ndarray]:
+    normal = _normal_scores(LEVELS)
+    ranks = np.empty_like(scores)
+    for i, own in enumerate(drawn):  # beyond the last of them the shift of the last
+        shift = np.interp(scores[:, i], own, normal - own)
+        ranks[:, i] = torch.special.ndtr(torch.from_numpy(scores[:, i] + shift)).numpy()
+    uniform = np.random.default_rng([*seeds, 9]).random(tokens.shape)
+    return encoding.features(ranks, tokens, uniform)
+
+
+def _normal_scores(probabilities: np.ndarray) -> np.ndarray:
+    found: np.ndarray = torch.special.ndtri(torch.from_numpy(probabilities)).numpy()
+    return found
+
+
+def _encoding(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Encoding:
+    quantiles: list[Quantiles] = []
+    groups: list[Grouped] = []
+    for feature in codec.features:
+        if feature.kind == "numeric":
+            i = len(quantiles)
+            at, values = _checked(arrays[f"at.{i}"]), _checked(arrays[f"values.{i}"])
+            if at.shape != values.shape or at.ndim != 1 or not len(at):
+                raise ValueError
+            quantiles.append(Quantiles(at, values, False))
+        else:
+            i = len(groups)
+            group = Grouped(*(arrays[f"{n}.{i}"] for n in ("order", "bounds", "counts")))
+            if not np.array_equal(np.sort(group.order), np.arange(feature.levels)):
+                raise ValueError
+            whole = group.bounds[0] == 0 and group.bounds[-1] == feature.levels
+            if not whole or (np.diff(group.bounds) <= 0).any() or (group.counts < 0).any():
+                raise ValueError
+            if len(group.counts) != feature.levels:
+                raise ValueError
+            groups.append(group)
+    return Encoding(codec, tuple(quantiles), tuple(groups))
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    """Finite float64, ascending along the last axis. Raises: ValueError."""
+    if array.dtype != np.float64 or not np.isfinite(array).all() or (np.diff(array) < 0).any():
+        raise ValueError
+    return array

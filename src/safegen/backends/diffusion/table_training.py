@@ -1,0 +1,235 @@
+"""Training a tabular diffusion model: batches, the loss, EMA, early stopping."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safegen.backends.diffusion.table_encoding import Encoding, Layout, Rows
+from safegen.backends.diffusion.table_model import TableModel, drawn_scores
+from safegen.backends.diffusion.table_network import Denoiser
+from safegen.backends.diffusion.table_sampling import LEVELS, Sampler, Schedule
+from safegen.backends.networks import device_of, finite, seeded
+from safegen.backends.undisturbed import failing, undisturbed
+from safegen.progress import progress
+from safegen.tables.codec import Codec
+
+if TYPE_CHECKING:
+    from safegen.backends.diffusion.tabular import Options
+
+__all__ = ["fit", "train"]
+
+MEDIAN, SPREAD = 0.5, 1.3  # of the noise levels of training: log-normal, as in EDM
+LEAST_ROWS = 200  # fewer rows are all trained on: nothing is held out to stop early by
+CHECK_ROWS = 4_096  # validation rows at most
+CHECK_DRAWS = 2  # noise levels of each at a look
+REVEALED = 0.5  # share of the rows of which some columns are shown without noise
+WARM_UP = 100  # steps in which the learning rate rises
+LOOKS = 1_000  # at the validation rows, at most
+ADVICE = "set a lower learning_rate"
+
+
+class _Batches:
+    """Training rows on the device, in place order, and the loss of some of them."""
+
+    def __init__(self, rows: Rows, layout: Layout, denoiser: Denoiser):
+        device = denoiser.share.device
+        tokens = rows.tokens[:, list(layout.order)].astype(np.int64) + layout.starts
+        self.low = torch.from_numpy(rows.low).to(device)
+        self.width = torch.from_numpy(rows.width).to(device)
+        self.at = torch.from_numpy(tokens.astype(np.int32)).to(device)
+        self.share, self.owner, self.shares = denoiser.share, denoiser.owner, denoiser.shares
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def loss(
+        self,
+        network: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        index: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The denoising loss of rows, mean over columns: of numbers EDM's, whose target has unit
+        variance at every noise level; of categories the cross-entropy of the level (Dieleman et
+        al. 2022, "Continuous diffusion for categorical data")."""
+        device, count = self.share.device, len(index)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        ranks = self.low[index] + self.width[index] * uniform(count, self.low.shape[1])
+        scores = torch.special.ndtri(ranks.clamp(1e-6, 1 - 1e-6))
+        at = self.at[index].long()
+        levels = torch.zeros(count, len(self.share), device=device).scatter_(1, at, 1.0)
+        clean = torch.cat([scores, levels - self.share], 1)
+        columns = scores.shape[1] + at.shape[1]
+        revealed = uniform(count, columns) < uniform(count, 1) * (uniform(count, 1) < REVEALED)
+        strata = (torch.arange(count, device=device)[:, None] + uniform(count, 1)) / count
+        sigma = MEDIAN * torch.exp(SPREAD * torch.special.ndtri(strata.clamp(1e-6, 1 - 1e-6)))
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        n = scores.shape[1]
+        hidden = torch.cat([~revealed[:, :n], ~revealed[:, n:].index_select(1, self.owner)], 1)
+        noisy = clean + sigma * noise * hidden
+        f, logits = network(noisy, sigma, revealed)
+        skip = 1 / (sigma**2 + 1)
+        target = (scores - skip * noisy[:, :n]) / (sigma * skip.sqrt())
+        entropy = -self.shares(logits, log=True).gather(1, at)
+        losses = torch.cat([(f - target) ** 2, entropy], 1) * ~revealed
+        total: Tensor = losses.sum() / (count * columns)
+        return total
+
+
+def train(
+    denoiser: Denoiser,
+    rows: Rows,
+    layout: Layout,
+    options: Options,
+    seed: int,
+    advance: Callable[[int], None],
+) -> dict[str, list[float]]:
+    """Train in place, and leave the best exponential moving average of the weights.
+
+    Gives the curves: the training loss and the validation loss at each look. Raises: BackendError
+    when the loss is not finite.
+    """
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+    from diffusers.training_utils import EMAModel
+
+    device = denoiser.share.device
+    shuffled = np.random.default_rng([seed, 1]).permutation(len(rows.tokens))
+    held = min(round(len(shuffled) * options.validation), CHECK_ROWS)
+    held = held if len(shuffled) >= LEAST_ROWS else 0
+    checked = _Batches(rows.take(shuffled[:held]), layout, denoiser)
+    batches = _Batches(rows.take(shuffled[held:]), layout, denoiser)
+    generator = torch.Generator(device).manual_seed(seed % 2**63)
+    parameters = list(denoiser.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, WARM_UP, options.steps)
+    ema = EMAModel(parameters, decay=options.ema, foreach=True)
+    network = torch.compile(denoiser) if device.type == "cuda" else denoiser
+    every = max(options.validate_every, -(-options.steps // LOOKS))
+    curves: dict[str, list[float]] = {"loss": [], "validation": []}
+    best, best_weights, stale = float("inf"), [p.detach().clone() for p in parameters], 0
+    total = torch.zeros((), device=device)
+    since = 0
+    denoiser.train()
+    for step, index in enumerate(_indices(len(batches), options, generator), 1):
+        loss = batches.loss(network, index, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.step(parameters)
+        total += loss.detach()
+        since += 1
+        advance(1)
+        if step % every and step != options.steps:
+            continue
+        curves["loss"].append(finite(float(total) / since, step, ADVICE))
+        total.zero_()
+        since = 0
+        ema.store(parameters)
+        ema.copy_to(parameters)
+        found = curves["loss"][-1] if not held else _check(network, denoiser, checked, seed)
+        if held:
+            curves["validation"].append(finite(found, step, ADVICE))
+        if not held or found < best:
+            best, stale = found, 0
+            best_weights = [p.detach().clone() for p in parameters]
+        else:
+            stale += 1
+        ema.restore(parameters)
+        if stale >= options.patience:
+            break
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, best_weights, strict=True):
+            parameter.copy_(weight)
+    denoiser.eval()
+    return {name: curve for name, curve in curves.items() if curve}
+
+
+def _indices(rows: int, options: Options, generator: torch.Generator) -> Iterator[Tensor]:
+    """`steps` batches of row numbers; each row comes once before any comes again."""
+    size = options.batch_size
+    waiting = torch.empty(0, dtype=torch.long, device=generator.device)
+    for _ in range(options.steps):
+        while len(waiting) < size:
+            again = torch.randperm(rows, generator=generator, device=generator.device)
+            waiting = torch.cat([waiting, again])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+@torch.no_grad()
+def _check(
+    network: Callable[..., tuple[Tensor, Tensor]], denoiser: Denoiser, rows: _Batches, seed: int
+) -> float:
+    """The loss of the validation rows, with the same noise at every look."""
+    generator = torch.Generator(denoiser.share.device).manual_seed((seed + 1) % 2**63)
+    denoiser.eval()
+    index = torch.arange(len(rows), device=denoiser.share.device)
+    losses = [float(rows.loss(network, index, generator)) for _ in range(CHECK_DRAWS)]
+    denoiser.train()
+    return sum(losses) / len(losses)
+
+
+def fit(
+    table: str,
+    codec: Codec,
+    features: Mapping[str, np.ndarray],
+    options: Options,
+    seed: int,
+    block_rows: int,
+) -> TableModel:
+    """Train on a codec's features and calibrate. Raises: BackendError, UsageError."""
+    schedule = Schedule(
+        options.sampler,
+        options.sampling_steps,
+        options.sigma_min,
+        options.sigma_max,
+        options.rho,
+    )
+    encoding, rows = Encoding.fit(codec, features)
+    if not codec.features:
+        return TableModel(
+            table, encoding, None, schedule, np.zeros((0, len(LEVELS))), block_rows, {}
+        )
+    device = device_of(options.device)
+    with (
+        progress("training", options.steps) as advance,
+        undisturbed(),
+        _threads(options.threads),
+        failing("training", "torch"),
+    ):
+        with seeded(seed):
+            denoiser = Denoiser.of(
+                encoding, width=options.width, layers=options.layers, dropout=options.dropout
+            ).to(device)
+            curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
+        sampler = Sampler(denoiser, Layout.of(encoding), schedule)
+        if options.calibration_rows:
+            sampler.calibrate(options.calibration_rows, options.calibration_rounds, seed)
+        drawn = drawn_scores(sampler, encoding, options.calibration_rows, seed)
+    return TableModel(table, encoding, denoiser, schedule, drawn, block_rows, curves)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Inside, torch's CPU kernels run in `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

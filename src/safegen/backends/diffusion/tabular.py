@@ -1,0 +1,164 @@
+"""Diffusion for mixed-type tables: the most faithful backend for one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from safegen.backends.networks import Device
+from safegen.contracts import BackendOptions, Kind
+from safegen.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from safegen.backends.diffusion.table_model import TableModel
+    from safegen.tables.schema import TableSchema
+
+__all__ = ["Options", "Tabular"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"steps": 1_000, "width": 256, "layers": 3, "sampling_steps": 10},
+    "default": {"steps": 6_000, "width": 384, "layers": 4, "sampling_steps": 12},
+    "quality": {"steps": 40_000, "width": 512, "layers": 5, "sampling_steps": 30},
+}
+
+
+class Options(BackendOptions):
+    """How a network is trained, and how diffusers' sampler draws from it.
+
+    `preset` gives the defaults of steps, width, layers and sampling_steps; each can be set alone.
+    The defaults shown here are those of the preset `default`.
+    """
+
+    preset: Literal["fast", "default", "quality"] = Field(
+        "default",
+        description="fast: about a minute on two cores; default: about ten; quality: hours, or a "
+        "GPU.",
+    )
+    steps: int = Field(6_000, description="Training steps at most.", ge=1, le=10_000_000)
+    width: int = Field(384, description="Units of each layer.", ge=8, le=8_192)
+    layers: int = Field(4, description="Residual layers.", ge=1, le=64)
+    sampling_steps: int = Field(12, description="Steps of the sampler.", ge=2, le=1_000)
+    batch_size: int = Field(1_024, description="Rows of a training step.", ge=1, le=1_048_576)
+    learning_rate: float = Field(
+        1e-3,
+        description="AdamW's highest; it rises for 100 steps and falls as a cosine.",
+        gt=0,
+        le=1,
+    )
+    weight_decay: float = Field(0.01, description="AdamW's.", ge=0, le=1)
+    dropout: float = Field(0.0, description="Share of units left out in training.", ge=0, le=0.9)
+    ema: float = Field(
+        0.998, description="Decay of the moving average of the weights, which is kept.", ge=0, lt=1
+    )
+    validation: float = Field(
+        0.05,
+        description="Share of the rows (4,096 at most) held out to stop early; 0: "
+        "trains to the end. Fewer than 200 rows are all trained on.",
+        ge=0,
+        le=0.5,
+    )
+    validate_every: int = Field(250, description="Steps between two validations.", ge=1)
+    patience: int = Field(
+        8, description="Validations without a lower loss before training stops.", ge=1
+    )
+    calibration_rows: int = Field(
+        32_768,
+        description="Rows drawn in each round to bring marginals to the training shares; 0: none.",
+        ge=0,
+        le=10_000_000,
+    )
+    calibration_rounds: int = Field(3, description="Rounds of calibration.", ge=1, le=100)
+    sampler: Literal["dpm++", "dpm++_sde", "euler"] = Field(
+        "dpm++",
+        description="diffusers' EDMDPMSolverMultistepScheduler (or its SDE form), or "
+        "EDMEulerScheduler.",
+    )
+    sigma_min: float = Field(0.02, description="Lowest noise of the sampler.", gt=0, le=1)
+    sigma_max: float = Field(10.0, description="Highest noise of the sampler.", gt=1, le=1_000)
+    rho: float = Field(5.0, description="Karras's exponent of the noise levels.", ge=1, le=20)
+    enforce_min_max_values: bool = Field(
+        True, description="Numbers and dates stay within the source's minimum and maximum."
+    )
+    enforce_rounding: bool = Field(
+        True, description="Numbers have the source's decimals, or are multiples of its step."
+    )
+    locales: list[str] = Field(
+        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
+    )
+    device: Device = Field(
+        "auto", description="Where to train: auto takes the GPU if there is one."
+    )
+    threads: int = Field(
+        2, description="Threads of training on a CPU; the model depends on them.", ge=1, le=256
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_first(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        preset = given.get("preset", "default")
+        return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
+
+
+class Tabular:
+    """Gaussian diffusion of numbers and levels together: minutes to fit, any condition native."""
+
+    name: ClassVar[str] = "diffusion.tabular"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"table"})
+    license: ClassVar[str] = "Apache-2.0"
+    packages: ClassVar[tuple[str, ...]] = ("diffusers", "torch")
+    weights: ClassVar[bool] = False
+    conditions: ClassVar[bool] = True
+    reproducible: ClassVar[bool] = True
+    pickles: ClassVar[bool] = False
+    block_rows: ClassVar[int] = 8_192
+    Options: ClassVar[type[BackendOptions]] = Options
+
+    def fit(
+        self,
+        tables: Mapping[str, pa.Table],
+        schemas: Mapping[str, TableSchema],
+        options: BackendOptions,
+        *,
+        seed: int,
+    ) -> TableModel:
+        """Fit one table. On a CPU the same table, options and seed give the same model.
+
+        Raises: SourceError (not one table, or one that cannot be used), UsageError (options),
+        BackendError (training diverged, or a library failed), MissingExtra.
+        """
+        from safegen.backends.networks import require
+        from safegen.tables.codec import Codec
+        from safegen.tables.schema import check_table
+
+        if not isinstance(options, Options):
+            raise UsageError("the options are not those of diffusion.tabular")
+        if len(tables) != 1:
+            raise SourceError(f"diffusion.tabular takes one table, not {len(tables)}")
+        ((name, table),) = tables.items()
+        schema = schemas[name]
+        check_table(table, name)
+        require("diffusers", "diffusion")
+        codec = Codec.fit(
+            table,
+            schema,
+            seed=seed,
+            rounding=options.enforce_rounding,
+            clip=options.enforce_min_max_values,
+            locales=options.locales,
+        )
+        from safegen.backends.diffusion.table_training import fit
+
+        return fit(name, codec, codec.encode(table, seed=seed), options, seed, self.block_rows)
+
+    def load(self, folder: Path) -> TableModel:
+        """Read what `TableModel.save` wrote; it samples on a CPU. Raises: BackendError."""
+        from safegen.backends.diffusion.table_model import TableModel
+
+        return TableModel.load(folder)
