@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -165,7 +166,7 @@ class CopulaModel:
                 correlation,
                 int(document["block_rows"]),
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
