@@ -136,8 +136,9 @@ class CopulaModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-                arrays = dict(file)
+            # numpy leaves a file open that it opened and could not read
+            with (folder / "arrays.npz").open("rb") as stream:
+                arrays = dict(np.load(stream, allow_pickle=False))
             if document["format"] != FORMAT:
                 raise ValueError
             codec = Codec.from_json(document["codec"])
