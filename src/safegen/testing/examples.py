@@ -102,7 +102,7 @@ def example_traps(rows: int = 400, seed: int = 0) -> Example:
     import pyarrow as pa
 
     rng = np.random.default_rng([seed, 1])
-    seconds = pa.array(rng.integers(0, 2 * 10**9, rows)).cast(pa.timestamp("s"))
+    seconds = pa.array(rng.integers(1_262_304_000, 1_704_067_200, rows)).cast(pa.timestamp("s"))
     levels = pa.array(rng.choice(3, rows, p=[0.7, 0.25, 0.05]), pa.int8())
     missing = rng.random(rows) < 0.1
     whole = np.arange(rows)

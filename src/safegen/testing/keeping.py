@@ -174,6 +174,8 @@ def curves(subject: Subject) -> None:
     for name, curve in known.items():
         assert 1 <= len(curve) <= 1_000, f"curve {name!r} has {len(curve):,} numbers"
         assert all(float("-inf") < x < float("inf") for x in curve), f"curve {name!r}: not finite"
+    if not known:
+        return
     with _saved(subject) as folder:
         loaded = getattr(subject.backend.load(folder), "curves", None) or {}
     assert {n: list(c) for n, c in loaded.items()} == known, "a loaded model has other curves"

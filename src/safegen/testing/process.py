@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GlobalState", "children", "disturbed", "global_state", "interrupted", "watched"]
+__all__ = ["children", "disturbed", "interrupted", "observed", "watched"]
+
+PATIENCE = 3.0
+"""Seconds that a process has to end when the fit that started it is over."""
 
 
 @dataclass(frozen=True)
-class GlobalState:
+class _GlobalState:
     """What belongs to the whole process, at one moment."""
 
     values: dict[str, Any]
@@ -28,7 +31,7 @@ class GlobalState:
         return [name for name, value in self.values.items() if now[name] != value]
 
 
-def global_state() -> GlobalState:
+def global_state() -> _GlobalState:
     """The random states of Python, numpy and, when it is loaded, torch; the working folder."""
     import numpy as np
 
@@ -48,37 +51,61 @@ def global_state() -> GlobalState:
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             states = torch.cuda.get_rng_state_all()
             values["the GPUs' random states"] = [s.numpy().tobytes() for s in states]
-    return GlobalState(values)
+    return _GlobalState(values)
+
+
+@contextlib.contextmanager
+def observed() -> Iterator[Callable[[], list[str]]]:
+    """Gives what was changed since. Inside, random states are fresh, so that a seed shows."""
+    with _restored():
+        _seed(int.from_bytes(os.urandom(4), "little"))
+        yield global_state().changed
 
 
 @contextlib.contextmanager
 def disturbed() -> Iterator[None]:
     """Inside, the process is as other code may leave it: other random states, threads, dtype."""
+    torch = sys.modules.get("torch")
+    with _restored():
+        _seed(1234)
+        if torch is None:
+            yield
+            return
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        torch.set_num_threads(1 if threads > 1 else 2)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+
+
+def _seed(seed: int) -> None:
     import numpy as np
 
-    python, legacy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    """After, the random states and the working folder are as before."""
+    import numpy as np
+
+    python, legacy, folder = random.getstate(), np.random.get_state(), os.getcwd()
     torch = sys.modules.get("torch")
-    if torch is not None:
-        tensor, threads, dtype = (
-            torch.get_rng_state(),
-            torch.get_num_threads(),
-            torch.get_default_dtype(),
-        )
+    tensor = torch.get_rng_state() if torch is not None else None
     try:
-        random.seed(1234)
-        np.random.seed(1234)
-        if torch is not None:
-            torch.manual_seed(1234)
-            torch.set_num_threads(1 if threads > 1 else 2)
-            torch.set_default_dtype(torch.float64)
         yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)
+        os.chdir(folder)
         if torch is not None:
             torch.set_rng_state(tensor)
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
 
 
 @contextlib.contextmanager
@@ -123,9 +150,9 @@ def children() -> set[int]:
     return found
 
 
-def _still(before: set[int], patience: float = 5.0) -> set[int]:
+def _still(before: set[int]) -> set[int]:
     """The new processes that do not end within a few seconds."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while (new := children() - before) and time.monotonic() < end:
         time.sleep(0.05)
     return new

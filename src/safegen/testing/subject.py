@@ -15,7 +15,7 @@ from safegen.engines.blocks import sample_block
 from safegen.errors import SourceError
 from safegen.tables.schema import Column
 from safegen.testing.examples import Example
-from safegen.testing.process import global_state
+from safegen.testing.process import observed
 
 __all__ = [
     "CHECKS",
@@ -86,11 +86,12 @@ class Subject:
     ) -> Model:
         """A fit of its own; what it changes is noted in `traces`."""
         tables, schemas = dict(example.tables), dict(example.schemas)
-        before, content = global_state(), _content(tables)
-        start = time.perf_counter()
-        model = self.backend.fit(tables, schemas, options or self.options, seed=seed)
-        self.seconds = time.perf_counter() - start
-        self.traces += [f"fit changes {what}" for what in before.changed()]
+        content = _content(tables)
+        with observed() as changed:
+            start = time.perf_counter()
+            model = self.backend.fit(tables, schemas, options or self.options, seed=seed)
+            self.seconds = time.perf_counter() - start
+            self.traces += [f"fit changes {what}" for what in changed()]
         if tables != example.tables or _content(example.tables) != content:
             self.traces.append("fit changes the tables that it is given")
         if schemas != example.schemas:

@@ -7,7 +7,7 @@ import re
 from pydantic import ValidationError
 
 from safegen.errors import BackendError
-from safegen.testing.process import disturbed, global_state, interrupted, watched
+from safegen.testing.process import disturbed, interrupted, observed, watched
 from safegen.testing.sampling import same
 from safegen.testing.subject import Subject, check, reproducible
 
@@ -65,10 +65,10 @@ def leaves_alone(subject: Subject) -> None:
     """Neither fitting nor sampling changes the data, a random state or another global setting."""
     _ = subject.model
     assert not subject.traces, "; ".join(dict.fromkeys(subject.traces))
-    before = global_state()
-    subject.sample(30)
-    changed = before.changed()
-    assert not changed, f"sampling changes {', '.join(changed)}"
+    with observed() as changed:
+        subject.sample(30)
+        things = changed()
+    assert not things, f"sampling changes {', '.join(things)}"
 
 
 SHARES = (0.5, 0.3)
@@ -94,12 +94,12 @@ def _cancelled(subject: Subject, share: float) -> list[str]:
 
     seconds = subject.seconds
     for _ in range(3):  # a fit is quicker once its libraries are loaded
-        before = global_state()
-        with watched() as left:
-            done, seconds = interrupted(fit, share * seconds)
-            things = left()
-        if done:
-            return [*things, *(f"a change of {what}" for what in before.changed())]
+        with observed() as changed:
+            with watched() as left:
+                done, seconds = interrupted(fit, share * seconds)
+                files = left()
+            if done:
+                return [*files, *(f"a change of {what}" for what in changed())]
     return []  # over before anybody could press a key
 
 
