@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv as pc
 import pytest
+
+import safegen
+from safegen.testing import example_table
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,6 +75,30 @@ def test_the_notebook_shows_decisions_and_no_stack() -> None:
     assert "lineage/depth (enforce, unmet)" in shown
     assert "Traceback" not in shown
     assert "generator.py" not in shown
+
+
+def test_a_third_partys_backend_is_installed_found_conforms_and_generates(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, site = tmp_path / "package", tmp_path / "site"
+    shutil.copytree(EXAMPLES / "safegen-marginals", package)
+    offline = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile")
+    run(sys.executable, "-m", "pip", "install", *offline, "--target", site, package)
+    path = (site, Path(safegen.__file__).parents[1], os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, path)).rstrip(os.pathsep))
+    safegen_ = (sys.executable, "-m", "safegen")
+
+    assert "marginals" in run(*safegen_, "backends").split()
+    pc.write_csv(example_table(300), tmp_path / "people.csv")
+    words = ("--backend", "marginals", "--rows", 100, "--out", "out", "--condition", "job=b")
+    run(*safegen_, "generate", "people.csv", *words)
+    manifest = safegen.verify(tmp_path / "out")
+    assert (manifest.rows, manifest.generator.backend) == (100, "marginals")
+    assert manifest.generator.versions["safegen-marginals"] == "0.1.0"
+
+    told = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", package / "tests")
+    assert " passed" in told
+    assert "skipped" not in told
 
 
 def _outputs(notebook: Any) -> list[Any]:

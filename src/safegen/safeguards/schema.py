@@ -145,7 +145,7 @@ class _Gap:
     real_rows: int
 
     def needs(self, margin: float) -> int:
-        """About how many rows of either kind would settle it: those whose 95 % half-width is half the margin."""
+        """About how many rows, on both sides, settle it: the 95 % half-width is half the margin."""
         return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2)
 
 

@@ -34,8 +34,9 @@ def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         try:
-            wanted = pa.scalar(value).cast(column.type)
-        except (pa.ArrowException, TypeError, ValueError):
+            beyond = isinstance(value, int) and value >= 2**63  # which is int64 by default
+            wanted = pa.scalar(value, pa.uint64() if beyond else None).cast(column.type)
+        except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
             raise SourceError(
                 f"a condition on {name!r} is not of the column's type {column.type}"
             ) from None

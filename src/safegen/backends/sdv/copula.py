@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -153,8 +154,9 @@ class CopulaModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-                arrays = dict(file)
+            # numpy leaves a file open that it opened and could not read
+            with (folder / "arrays.npz").open("rb") as stream:
+                arrays = dict(np.load(stream, allow_pickle=False))
             if document["format"] != FORMAT:
                 raise ValueError
             codec = Codec.from_json(document["codec"])
@@ -170,7 +172,7 @@ class CopulaModel:
                 correlation,
                 int(document["block_rows"]),
             )
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None

@@ -126,7 +126,8 @@ class GaussianCopula:
         return CopulaModel.load(folder)
 
 
-def fit_copula(    table: str,
+def fit_copula(
+    table: str,
     codec: Codec,
     features: Mapping[str, np.ndarray],
     distributions: Mapping[str, str],
