@@ -63,6 +63,8 @@ from safegen.tables.units import units
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from safegen.tables.constraints import Constraint
+
 __all__ = ["Generator"]
 
 _KINDS = {
@@ -437,6 +439,19 @@ class Generator:
     def schemas(self) -> Mapping[str, TableSchema]:
         """The roles of all columns, declared and inferred, by table."""
         return self._ready().schemas
+
+    def offered(self) -> list[Constraint]:
+        """Constraints that every row of the source obeys, to be given as the option `constraints`.
+
+        Empty where some are given, and where the backend takes none.
+        """
+        from safegen.tables.offered import offered
+
+        prepared = self._ready()
+        if prepared.real is None or getattr(self.options, "constraints", None) != []:
+            return []
+        named = prepared.real if len(prepared.real) == 1 else {}
+        return [c for n, table in named.items() for c in offered(table, prepared.schemas[n])]
 
     @property
     def decision(self) -> Decision | None:

@@ -26,6 +26,7 @@ from safegen.cli import main
 from safegen.demo import place_data
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.codec import Codec
+from safegen.tables.offered import offered
 from safegen.tables.schema import infer_schema
 
 pytest.importorskip("sdv", reason="SDV is not installed: pip install 'safegen[sdv]'")
@@ -639,3 +640,44 @@ def test_missing_values_come_back_as_they_were_written() -> None:
     alone = frame.loc[frame["low"].isna(), "high"].dropna()
     assert alone.between(99, 102).all()
     assert (frame.dropna()["high"] < 10).all()
+
+
+class TestOffered:
+    def test_what_the_source_obeys_and_nothing_else(self, adult: pa.Table) -> None:
+        gen = safegen.Generator(policy="lab")
+        gen.prepare(adult)
+        [found] = gen.offered()
+        assert found.model_dump(exclude_none=True) == EDUCATION
+        given = safegen.Generator(policy="lab", options={"constraints": [EDUCATION]})
+        given.prepare(adult)
+        assert given.offered() == []
+        one_row_otherwise = adult.to_pandas()
+        one_row_otherwise.loc[7, "educational-num"] += 1
+        gen.prepare(one_row_otherwise)
+        assert gen.offered() == []
+
+    def test_dates_in_order_and_one_column_above_several(self) -> None:
+        rng = np.random.default_rng(3)
+        town = rng.integers(0, 12, N)
+        start = rng.integers(0, 900, N)
+        day = {"start": start, "end": start + rng.integers(0, 60, N), "other": start[::-1]}
+        real = pa.table(
+            {n: pa.array(x, pa.int32()).cast(pa.date32()) for n, x in day.items()}
+            | {"town": pa.array(town).cast(pa.string()), "land": town // 3, "free": town[::-1] % 5}
+            | {"flag": town > 5}
+        )
+        found = offered(real, infer_schema(real))
+        assert [c.columns for c in found] == [("town", "land"), ("start", "end")]
+        codec = codec_of(real, *found)
+        assert codec.decode(codec.encode(real, seed=1), first_row=0, seed=1).equals(real)
+
+    def test_the_command_line_says_how_to_keep_them(
+        self, adult: pa.Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pq.write_table(adult, tmp_path / "a.parquet")
+        words = ["generate", str(tmp_path / "a.parquet"), "--rows", "9", "--dry-run"]
+        option = f"constraints={json.dumps([EDUCATION])}"
+        for more in ([], ["--set", option]):
+            with pytest.raises(SystemExit):
+                main([*words, "--policy", "lab", *more])
+            assert (f"--set '{option}'" in capsys.readouterr().err) == (not more)

@@ -244,3 +244,6 @@ def _say_roles(gen: Any) -> None:
                 how = "inferred" if column.inferred else "declared"
                 note = f": {column.note}" if column.note else ""
                 say(f"column {where}: {column.kind}, {column.role} ({how}){note}")
+    if offered := [c.model_dump(exclude_none=True) for c in gen.offered()]:
+        say("every row of the source obeys these constraints; to have every new row obey them, add")
+        say(f"  --set 'constraints={json.dumps(offered)}'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,6 @@ from safegen.tables.constraints import violated
 from safegen.tables.numbers import from_numbers, scale_of, single, to_numbers
 from safegen.tables.numeric import decimals_of
 from safegen.tables.types import family
-
-if TYPE_CHECKING:
-    from safegen.tables.schema import TableSchema
 
 __all__ = ["Above"]
 
@@ -60,7 +57,6 @@ class Above:
         column: str,
         below: Iterable[tuple[str, bool]],
         table: pa.Table,
-        schema: TableSchema,
         taken: Iterable[str],
     ) -> Above:
         """Raises: UsageError for types that cannot be compared; SourceError for violations."""
@@ -114,7 +110,7 @@ class Above:
 
     @property
     def _distances(self) -> pa.DataType:
-        if pa.types.is_timestamp(self.common):
+        if family(self.common) == "time":
             return pa.duration(self.common.unit)
         return pa.int64() if self._whole else pa.float64()
 
@@ -163,12 +159,13 @@ class Above:
         distances, present = to_numbers(single(table.column(self.distance)))
         start = np.where(there, np.minimum(floor, self.high), self.low)
         least = np.maximum(start, self.low)
-        numbers = self._nearest(
-            np.maximum(start + np.clip(distances, 0, self.high - start), self.low)
-        )
-        for candidate in (self._up(least), self._next(self._up(least)), self.high):
-            wrong = _breaks(numbers, others)
-            numbers = np.where(wrong, np.minimum(candidate, self.high), numbers)
+        with np.errstate(over="ignore"):  # what overflows is cut off at the highest value
+            wanted = start + np.clip(distances, 0, self.high - start)
+            numbers = self._nearest(np.maximum(wanted, self.low))
+            up = self._up(least)
+            for candidate in (up, self._next(up), self.high):
+                wrong = _breaks(numbers, others)
+                numbers = np.where(wrong, np.minimum(candidate, self.high), numbers)
         values = self._values(numbers, present & there & ~_breaks(numbers, others))
         if self.alone:
             lonely = present & ~there
@@ -210,8 +207,7 @@ class Above:
         """As the column's own type holds them."""
         if family(self.type) != "float":
             return numbers
-        with np.errstate(over="ignore"):
-            held: np.ndarray = numbers.astype(self.type.to_pandas_dtype()).astype(np.float64)
+        held: np.ndarray = numbers.astype(self.type.to_pandas_dtype()).astype(np.float64)
         return held
 
     def _values(self, numbers: np.ndarray, present: np.ndarray) -> pa.Array:

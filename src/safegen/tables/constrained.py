@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from safegen.contracts import Scalar
 from safegen.errors import SourceError, UsageError
 from safegen.tables.above import Above
 from safegen.tables.columns import as_scalar, impossible, missing_is_nan, pack, unpack
+from safegen.tables.combinations import Combinations
 from safegen.tables.constraints import (
     Constraint,
     FixedCombinations,
@@ -30,6 +30,7 @@ from safegen.tables.constraints import (
     Inequality,
     OneHotEncoding,
     Range,
+    on,
     violated,
 )
 from safegen.tables.numbers import decoded, from_numbers, scale_of, single, to_numbers
@@ -37,10 +38,6 @@ from safegen.tables.schema import Column, TableSchema
 from safegen.tables.types import family
 
 __all__ = ["Constraints"]
-
-MOST_COMBINATIONS = 0.5
-"""A larger share of rows that all have a combination of their own is refused: the combinations
-would be the rows themselves."""
 
 Conditions = dict[str, Scalar]
 
@@ -87,6 +84,7 @@ class Constraints:
         stand in each other's way; SourceError, with the count, when rows of the source violate
         one."""
         stages: list[Stage] = []
+        taken = set(table.column_names)
         for constraint in constraints:
             _check_columns(constraint, schema)
         above: dict[str, list[tuple[str, bool]]] = {}
@@ -94,7 +92,9 @@ class Constraints:
             if isinstance(constraint, FixedCombinations | OneHotEncoding):
                 if isinstance(constraint, OneHotEncoding):
                     _check_one_hot(constraint, table)
-                stages.append(Combinations.fit(constraint.columns, table))
+                combined = Combinations.fit(constraint.columns, table, taken)
+                taken.add(combined.joint)
+                stages.append(combined)
             elif isinstance(constraint, FixedIncrements):
                 stages.append(Multiples.fit(constraint, table))
             else:
@@ -103,10 +103,9 @@ class Constraints:
                 for index, high in enumerate(rest):
                     others = [low, *rest[:index]]
                     above.setdefault(high, []).extend((name, strict) for name in others)
-        taken = set(table.column_names)
         for high, below in above.items():
-            stage = Above.fit(high, dict.fromkeys(below), table, schema, taken)
-            taken |= {stage.distance}
+            stage = Above.fit(high, dict.fromkeys(below), table, taken)
+            taken.add(stage.distance)
             stages.append(stage)
         return cls(table.schema, tuple(_in_order(stages)))
 
@@ -208,11 +207,7 @@ def _check_one_hot(constraint: OneHotEncoding, table: pa.Table) -> None:
         numbers = np.asarray(values.cast(pa.float64()).fill_null(np.nan))
         wrong |= ~np.isin(numbers, (0.0, 1.0))
         ones += numbers
-    violated(_label(constraint.type, constraint.columns), int((wrong | (ones != 1)).sum()))
-
-
-def _label(constraint: str, names: Sequence[str]) -> str:
-    return f"{constraint} on {', '.join(map(repr, names))}"
+    violated(on(constraint.type, constraint.columns), int((wrong | (ones != 1)).sum()))
 
 
 def _in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -235,111 +230,6 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
         ordered.append(free[0])
         left.remove(free[0])
     return ordered
-
-
-@dataclass(frozen=True, eq=False)
-class Combinations:
-    """Several columns as one of levels: the combinations that occur, in order of their codes."""
-
-    joint: str
-    combinations: pa.Table  # in the source's types
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        return tuple(self.combinations.column_names)
-
-    reads: tuple[str, ...] = ()
-
-    @classmethod
-    def fit(cls, names: Sequence[str], table: pa.Table) -> Combinations:
-        joint = _free("#".join(names), table.schema.names)
-        part = table.select(names)
-        columns = [single(column) for column in part.columns]
-        first = np.unique(_codes(columns), return_index=True)[1]
-        if len(first) > MOST_COMBINATIONS * table.num_rows and len(first) > 1:
-            raise SourceError(
-                f"FixedCombinations on {', '.join(map(repr, names))}: {len(first):,} combinations "
-                f"in {table.num_rows:,} rows would be the rows themselves: name fewer columns"
-            )
-        return cls(
-            joint, pa.table([column.take(pa.array(first)) for column in columns], list(names))
-        )
-
-    def after(self, schema: pa.Schema) -> pa.Schema:
-        at = min(schema.get_field_index(name) for name in self.takes)
-        fields = [f for f in schema if f.name not in self.takes]
-        return pa.schema([*fields[:at], pa.field(self.joint, _JOINT), *fields[at:]])
-
-    def transform(self, table: pa.Table, rng: np.random.Generator) -> pa.Table:
-        columns = [
-            pa.chunked_array([decoded(known), decoded(column)])
-            for known, column in zip(
-                self.combinations.columns, table.select(self.takes).columns, strict=True
-            )
-        ]
-        codes = _codes([single(column) for column in columns])
-        known, rows = np.split(codes, [self.combinations.num_rows])
-        order = np.argsort(known)
-        at = np.searchsorted(known[order], rows).clip(max=len(order) - 1)
-        found = order[at]
-        unknown = int((known[found] != rows).sum())
-        violated(_label("FixedCombinations", self.takes), unknown)
-        levels = pa.array(np.arange(len(order), dtype=np.int32))
-        joint = pa.DictionaryArray.from_arrays(pa.array(found.astype(np.int32)), levels)
-        return _put(table, self.after(table.schema), {self.joint: joint})
-
-    def restore(self, table: pa.Table) -> pa.Table:
-        codes = decoded(table.column(self.joint))
-        for name in self.takes:
-            table = table.append_column(name, single(self.combinations.column(name)).take(codes))
-        return table.drop_columns([self.joint])
-
-    def fix(self, conditions: Conditions) -> Conditions | None:
-        here = np.ones(self.combinations.num_rows, bool)
-        for name, value in conditions.items():
-            column = self.combinations.column(name)
-            values = decoded(column)
-            if value is None:
-                here &= np.asarray(pc.is_null(values, nan_is_null=True))
-                continue
-            one = as_scalar(name, value, column.type).cast(values.type)
-            here &= np.asarray(pc.equal(values, one[0]).fill_null(False))
-        if not here.any():
-            raise impossible(", ".join(conditions), "the source has no such combination")
-        return {self.joint: int(np.flatnonzero(here)[0])} if here.sum() == 1 else None
-
-    def to_json(self) -> dict[str, Any]:
-        columns = {n: pack(single(self.combinations.column(n))) for n in self.takes}
-        return {"stage": "combinations", "joint": self.joint, "columns": columns}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Combinations:
-        columns = {name: unpack(text) for name, text in document["columns"].items()}
-        return cls(str(document["joint"]), pa.table(columns))
-
-
-_JOINT = pa.dictionary(pa.int32(), pa.int32())
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name += "#"
-    return name
-
-
-def _codes(columns: Sequence[pa.Array]) -> np.ndarray:
-    """A number for each row, the same for equal rows: (n,) int64. A missing value is a value."""
-    codes = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        encoded = decoded(column).dictionary_encode(null_encoding="encode")
-        codes = codes * max(len(encoded.dictionary), 1) + np.asarray(encoded.indices)
-        codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
-    return codes
-
-
-def _put(table: pa.Table, schema: pa.Schema, made: Mapping[str, pa.Array]) -> pa.Table:
-    arrays = [made[n] if n in made else table.column(n) for n in schema.names]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,9 +278,10 @@ class Multiples:
 
     def transform(self, table: pa.Table, rng: np.random.Generator) -> pa.Table:
         numbers, present = to_numbers(single(table.column(self.name)), self.scale)
-        violated(_label("FixedIncrements", self.takes), int((numbers % self.unit != 0).sum()))
+        violated(on("FixedIncrements", self.takes), int((numbers % self.unit != 0).sum()))
         factors = from_numbers(numbers // self.unit, present, self._factors)
-        return _put(table, self.after(table.schema), {self.name: factors})
+        at = table.schema.get_field_index(self.name)
+        return table.set_column(at, self.name, factors)
 
     def restore(self, table: pa.Table) -> pa.Table:
         factors, present = to_numbers(single(table.column(self.name)))
@@ -403,7 +294,10 @@ class Multiples:
 
     def fix(self, conditions: Conditions) -> Conditions | None:
         one = as_scalar(self.name, conditions[self.name], self.type).cast(self.type)
-        numbers, present = to_numbers(one, self.scale)
+        try:
+            numbers, present = to_numbers(one, self.scale)
+        except pa.ArrowInvalid:
+            raise impossible(self.name, "the source has fewer decimals") from None
         if not present[0]:
             return {self.name: None}
         if numbers[0] % self.unit:

@@ -6,7 +6,7 @@ They can be written in JSON, so they stand in the manifest and in a saved model;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -22,6 +22,7 @@ __all__ = [
     "OneHotEncoding",
     "Range",
     "by_table",
+    "on",
     "violated",
 ]
 
@@ -29,7 +30,9 @@ __all__ = [
 class _Base(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    table_name: str | None = Field(None, description="Needed only where there are several tables.")
+    table_name: str | None = Field(
+        default=None, description="Needed only where there are several tables."
+    )
 
 
 class FixedCombinations(_Base):
@@ -142,6 +145,11 @@ def by_table(constraints: Iterable[Constraint], tables: Iterable[str]) -> dict[s
             raise UsageError(f"constraint {constraint.type} {what} (one of: {', '.join(found)})")
         found[name].append(constraint)
     return found
+
+
+def on(constraint: str, names: Sequence[str]) -> str:
+    """How messages name it."""
+    return f"{constraint} on {', '.join(map(repr, names))}"
 
 
 def violated(constraint: str, rows: int) -> None:
