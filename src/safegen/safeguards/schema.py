@@ -116,7 +116,8 @@ class _Gap:
     real_rows: int
 
     def needs(self, margin: float) -> int:
-        """About how many rows of either kind would settle it: those whose 95 % half-width is half the margin."""
+        """About how many rows of either kind would settle it: those whose 95 % half-width is half
+        the margin."""
         return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2)
 
 
