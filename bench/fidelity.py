@@ -152,8 +152,9 @@ def attempt(task: dict[str, Any], threads: int) -> dict[str, Any]:
     if done.returncode == 0:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
-    said = [x for x in done.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception|Refused)", x)]
-    error = said[-1].split(":")[0].split(".")[-1] if said else f"exit {done.returncode}"
+    # The last line of a traceback, `package.Error: text`.
+    last = re.findall(r"^([\w.]+)(?::|$)", done.stderr, re.MULTILINE)
+    error = last[-1].split(".")[-1] if last else f"exit {done.returncode}"
     return {"error": error, "stderr": done.stderr}
 
 
@@ -324,7 +325,7 @@ def main() -> None:
         pq.write_table(train, place / "train.parquet")
         for label, backend, options in map(_spec, arguments.backends):
             for raw in [False, True][: 1 if arguments.no_raw or backend not in RAW else 2]:
-                name = f"raw {RAW[backend]}" if raw else label
+                name = label.replace(backend, f"raw {RAW[backend]}", 1) if raw else label
                 runs = []
                 for seed in seeds:
                     out = place / f"{len(list(place.iterdir()))}.parquet"

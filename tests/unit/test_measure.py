@@ -122,7 +122,7 @@ class TestPair:
 
     def test_the_numbers_above_a_point_mass_are_a_bin(self) -> None:
         """With the bins closed on the left, 92 % zeros and the numbers above them would be one."""
-        real = pa.table({"n": np.maximum(np.arange(100.0) - 91, 0)})
+        real = pa.table({"n": np.maximum(np.arange(200.0) - 184, 0)})
         (column,) = compared(real, real, infer_schema(real))
         assert len(set(column.bins[0])) == 2
 
