@@ -5,7 +5,6 @@ what real ones will be (TSTR). Needs scikit-learn, which every backend's extra b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +43,10 @@ def c2st(real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0) 
     area, variance = 0.0, 0.0
     for k in range(FOLDS):
         held = fold == k
-        model = _classifier(levels, seed).fit(features_both[~held], generated[~held])
-        scores = model.predict_proba(features_both[held])[:, 1]
-        one, influence = auc(scores, generated[held])
+        scores, _ = _scored(
+            features_both[~held], generated[~held], features_both[held], levels, seed
+        )
+        one, influence = auc(scores[:, 1], generated[held])
         area += one / FOLDS
         variance += float((influence**2).sum()) / (len(influence) * FOLDS) ** 2
     half = 1.96 * variance**0.5
@@ -85,9 +85,8 @@ def tstr(
         raise UsageError("TSTR needs a target of two levels in the real rows, and another column")
     learned: dict[int, np.ndarray] = {}
     if len(np.unique(lesson)) > 1:
-        model = _classifier(levels, seed).fit(features[1], lesson)
-        scores = model.predict_proba(features[0])
-        learned = {int(c): scores[:, i] for i, c in enumerate(model.classes_)}
+        scores, classes = _scored(features[1], lesson, features[0], levels, seed)
+        learned = {int(c): scores[:, i] for i, c in enumerate(classes)}
     flat = np.zeros(len(truth))
     found = [auc(learned.get(int(c), flat), truth == c) for c in present]
     value, interval = areas(found, counts / counts.sum())
@@ -121,13 +120,22 @@ def _few(column: Compared) -> tuple[np.ndarray, np.ndarray]:
     return rank[column.codes[0]], rank[column.codes[1]]
 
 
-def _classifier(levels: list[bool], seed: int) -> Any:
+def _scored(
+    features: np.ndarray, classes: np.ndarray, others: np.ndarray, levels: list[bool], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit on `features`: the probabilities of each class for `others`, (n, classes), and those."""
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
+        from threadpoolctl import threadpool_limits
     except ImportError:
         raise MissingExtra(
             "this measurement needs scikit-learn: pip install 'safegen[sdv]'"
         ) from None
-    return HistGradientBoostingClassifier(
+    model = HistGradientBoostingClassifier(
         categorical_features=np.array(levels), early_stopping=False, random_state=seed
     )
+    # Its threads wait for each other spinning: on a busy machine two take ten times as long as one.
+    with threadpool_limits(1):
+        model.fit(features, classes)
+        scores: np.ndarray = model.predict_proba(others)
+    return scores, model.classes_

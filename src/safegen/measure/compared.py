@@ -20,7 +20,6 @@ from safegen.tables.types import family
 __all__ = ["Compared", "Pair", "compared", "subset"]
 
 FEW = 10  # distinct numbers, each of which is a bin of its own
-DECILES = np.linspace(0.1, 0.9, 9)
 
 Pair = tuple[np.ndarray, np.ndarray]  # of the real rows, of the generated rows
 
@@ -81,10 +80,10 @@ def _numbers(name: str, real: pa.ChunkedArray, made: pa.ChunkedArray) -> Compare
     grid = np.unique(np.concatenate(known))
     codes = [np.where(np.isnan(x), 0, np.searchsorted(grid, x) + 1) for x in values]
     distinct = np.unique(known[0])
-    # A decile is a value of the data, so that no bin is cut off beside a point mass.
     edges = distinct
-    if len(distinct) > FEW:
-        edges = np.unique(np.quantile(known[0], DECILES, method="inverted_cdf"))
+    if len(distinct) > FEW:  # deciles that are values of the data: a point mass ends its bin
+        upto = -(-np.arange(1, 10) * len(known[0]) // 10)
+        edges = np.unique(np.sort(known[0])[upto - 1])
     bins = [np.where(np.isnan(x), 0, np.searchsorted(edges, x, "left") + 1) for x in values]
     pairs = (codes[0], codes[1]), (bins[0], bins[1])
     return Compared(name, values, pairs[0], len(grid) + 1, pairs[1], len(edges) + 2)
