@@ -27,10 +27,13 @@ from broken import (
 from safegen import plugins
 from safegen.errors import UsageError
 from safegen.testing import (
+    Example,
+    Rows,
     backend_checks,
     check_backend,
     example_images,
     example_sequences,
+    example_table,
     example_tables,
 )
 
@@ -315,6 +318,13 @@ STRUCTURE = {
 def test_a_fault_of_structure_is_found(fault: str) -> None:
     example, change, names = STRUCTURE[fault]
     assert failing(rows(change), example()) == names
+
+
+def test_roots_share_the_rows_that_are_asked_for() -> None:
+    two = Example.of(example_table(60)), Example.of(example_table(80))
+    tables = {name: e.tables["table"] for name, e in zip("ab", two, strict=True)}
+    schemas = {name: e.schemas["table"] for name, e in zip("ab", two, strict=True)}
+    assert failing(Rows(), Example(tables, schemas)) == set()
 
 
 def test_images_that_are_copies_or_no_images_are_found() -> None:
