@@ -64,15 +64,20 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch's CPU kernels, so that sums do not depend on the number of cores."""
+    """One thread for torch's CPU kernels, so that sums do not depend on the number of cores.
+
+    And 32-bit tensors where none says otherwise, so that they do not depend on the caller's dtype.
+    """
     import torch
 
-    threads = torch.get_num_threads()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
 
 
 def finite(loss: float, step: int, advice: str) -> float:

@@ -21,16 +21,20 @@ def undisturbed() -> Iterator[None]:
     """Inside, upstream may do as it likes; outside nothing shows.
 
     Restores Python's, numpy's and (when loaded) torch's random state; one BLAS thread and no
-    process pool, so that the same seed gives the same bytes on any number of cores.
+    process pool, so that the same seed gives the same bytes on any number of cores; and torch's
+    own default dtype, whatever the caller has set.
     """
     import numpy as np
 
     python, legacy = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
     tensor = torch.get_rng_state() if torch is not None else None
+    dtype = torch.get_default_dtype() if torch is not None else None
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
+        if torch is not None:
+            torch.set_default_dtype(torch.float32)
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
@@ -51,6 +55,7 @@ def undisturbed() -> Iterator[None]:
         np.random.set_state(legacy)
         if torch is not None and tensor is not None:
             torch.set_rng_state(tensor)
+            torch.set_default_dtype(dtype)
 
 
 @contextlib.contextmanager

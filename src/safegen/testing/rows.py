@@ -77,11 +77,13 @@ class RowsModel:
         if rows < 0:
             raise UsageError("rows is 0 or more")
         made: dict[str, pa.Table] = {}
-        for number, name in enumerate(roots(self.schemas)):
+        names = roots(self.schemas)
+        for number, name in enumerate(names):
             rng = np.random.default_rng([seed, block, number])
             key = self.schemas[name].sequence_key
             units = len(self.tables[name] if key is None else self.tables[name][key].unique())
-            drawn = rng.integers(0, units, Rows.block_rows)[:rows]
+            turns = len(range(number, rows, len(names)))  # the roots share what is asked for
+            drawn = rng.integers(0, units, Rows.block_rows)[:turns]
             first = block * Rows.block_rows + 10**6
             if key is None:
                 self._add(made, name, drawn, first)

@@ -106,10 +106,10 @@ def _cancelled(subject: Subject, share: float) -> list[str]:
 @check(when=lambda s: s.diverging is not None)
 def divergence(subject: Subject) -> None:
     """A loss that becomes NaN stops the fit with an error that names an option to change."""
-    given = {**subject.options.model_dump(), **(subject.diverging or {})}
+    beyond = subject.options.model_copy(update=subject.diverging)  # not validated: see the caller
     names = subject.backend.Options.model_fields
     try:
-        subject.fit(subject.example, subject.backend.Options.model_validate(given))
+        subject.fit(subject.example, beyond)
     except BackendError as error:
         said = str(error)
         assert any(name in said for name in names), f"does not say what to change: {said}"
