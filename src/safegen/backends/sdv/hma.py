@@ -84,7 +84,7 @@ class HMA:
         Raises: SourceError (tables that cannot be used), UsageError (options, references in a
         circle), BackendError (SDV failed), MissingExtra.
         """
-        from safegen.backends.sdv.hierarchy import HierarchyModel, Tier
+        from safegen.backends.sdv.hierarchy import HierarchyModel
         from safegen.backends.sdv.library import require_sdv
         from safegen.backends.undisturbed import undisturbed
         from safegen.progress import progress
