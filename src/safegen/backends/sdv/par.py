@@ -290,6 +290,7 @@ class _Cut:
             scale,
             numbers.min().item(),
             numbers.max().item(),
+            max(int(np.gcd.reduce(numbers - numbers.min())), 1) if numbers.dtype.kind == "i" else 1,
             options.enforce_min_max_values,
             int(lengths.max()),
         )

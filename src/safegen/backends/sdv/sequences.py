@@ -43,6 +43,7 @@ class Parts:
     scale: int | None  # of a decimal index
     low: float  # of the index, in the numbers of `tables.numbers`
     high: float
+    grid: int  # whole-number indexes are multiples of this, counted from `low`
     clip: bool
     longest: int
 
@@ -240,9 +241,11 @@ class SequenceModel:
             ratio = np.where(span > room, room / np.maximum(span, 1), 1.0)
             squeezed = behind * ratio[:, None]
             if behind.dtype.kind == "i":
-                squeezed = np.floor(squeezed).astype(behind.dtype)
+                squeezed = np.floor(squeezed / parts.grid).astype(behind.dtype) * parts.grid
             behind = np.where(ratio[:, None] < 1.0, squeezed, behind)
         numbers = (start[:, None] + behind)[inside]
+        if parts.clip:
+            numbers = np.clip(numbers, low, high)
         return from_numbers(numbers, np.ones(len(numbers), dtype=bool), type_, parts.scale)
 
     # ---- on disk ---------------------------------------------------------------------------------
