@@ -411,7 +411,9 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
         one_thread(),
         seeded(seed),
     ):
-        network = new_network(data.layout.size, data.contexts.shape[1]).to(device)
+        network = new_network(data.layout.size, data.contexts.shape[1])
+        _start_at_the_marginals(network, data)
+        network = network.to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)  # deepecho's
         rng = np.random.default_rng([seed, 4])
         steps = 0
@@ -431,6 +433,29 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
             advance(1)
         network = network.to("cpu").requires_grad_(False).eval()
     return network, thinned(losses)
+
+
+def _start_at_the_marginals(network: Any, data: _Data) -> None:
+    """The output layer says the shares of levels and N(mean, spread) of scores, whatever came
+    before: what is left to learn is dependence, and a short training loses no share."""
+    import math
+
+    import numpy as np
+    import torch
+
+    with torch.no_grad():
+        network.up.weight.zero_()
+        network.up.bias.zero_()
+        for feature, slot, values in zip(
+            data.layout.features, data.layout.slots, data.values, strict=True
+        ):
+            if feature.levels:
+                shares = np.bincount(values, minlength=feature.levels) / len(values)
+                network.up.bias[slot] = torch.from_numpy(np.log(np.maximum(shares, 1e-9)))
+            else:
+                spread = max(float(values.std()), 0.1)
+                network.up.bias[slot.start] = float(values.mean())
+                network.up.bias[slot.start + 1] = math.log(math.expm1(spread))
 
 
 def _loss(network: Any, data: _Data, batch: np.ndarray, device: Any) -> Any:
