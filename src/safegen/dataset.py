@@ -221,7 +221,8 @@ def _as_written(table: pa.Table, part: Path) -> pa.Table:
 class Dataset:
     """A released dataset. `.path`, `.manifest`, and loaders that leave provenance columns out.
 
-    Loaders return the rows of a single table; for related tables give `table=`. `real()` and
+    Loaders return the rows of one table. Of related tables choose it: `ds.of("account")`; or take
+    all, `{name: ds.of(name).to_pandas() for name in ds.tables}`. `real()` and
     `synthetic()` select rows by origin; `weights()` is the weight column (float32, mean near 1).
     """
 
@@ -253,6 +254,11 @@ class Dataset:
             metadata = table.schema.metadata
             table = table.select(keep).replace_schema_metadata(metadata)
         return table
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of its tables: one, `table`, where it is of no related ones."""
+        return tuple(dict.fromkeys(c.table for c in self.manifest.columns))
 
     def of(self, table: str) -> Dataset:
         """The same dataset, looking at another of its tables."""

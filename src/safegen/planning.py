@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.measure.profile import TableProfile
+from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
     from safegen.contracts import Model
@@ -30,10 +31,10 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     real = sum(t.num_rows for t in prepared.real.values())
 
     def fit(most: int) -> tuple[Model, int, float]:
-        pilot = {n: t.slice(0, most) for n, t in (prepared.real or {}).items()}
+        few = pilot(prepared.real or {}, prepared.schemas, most)
         start = time.perf_counter()
-        model = gen._backend.fit(pilot, prepared.schemas, gen.options, seed=prepared.seed)
-        return model, sum(t.num_rows for t in pilot.values()), time.perf_counter() - start
+        model = gen._backend.fit(few, prepared.schemas, gen.options, seed=prepared.seed)
+        return model, sum(t.num_rows for t in few.values()), time.perf_counter() - start
 
     fit(_PILOT_ROWS // 4)  # imports the backend's library, which no row is to blame for
     _, few, short = fit(_PILOT_ROWS // 4)
@@ -60,12 +61,13 @@ def _power(gen: Generator, rows: int, params: Any) -> str:
     """How many strata the support rule can judge at this number of rows."""
     prepared = gen._ready()
     assert prepared.real is not None
-    counts: list[float] = []
+    counts: list[float] = []  # shares of what is asked for: of a sequence's, a parent's rows too
+    asked = units(prepared.real, prepared.schemas)
     for name, table in prepared.real.items():
         profile = TableProfile.of(table, prepared.schemas[name])
         for column in profile.columns.values():
             strata = [*(column.levels or {}).values(), *(c for _, c in column.tails.values())]
-            counts += [n / column.rows for n in strata if n >= params.min_real_rows]
+            counts += [n / asked for n in strata if n >= params.min_real_rows]
     judged = [share for share in counts if share * rows >= params.min_expected]
     text = f"{len(judged)} of {len(counts)} strata can be judged with {rows:,} rows"
     if len(judged) < len(counts):

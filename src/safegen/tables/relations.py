@@ -102,8 +102,14 @@ def related(
         return dict(schemas)
     links = {str(r): r for r in references(schemas)}
     keys = {name: _key(name, table, schemas[name]) for name, table in tables.items()}
-    detected = [r for r in _detected(tables, schemas, declared, keys) if str(r) not in links]
-    links |= {str(r): r for r in detected if not _closes_circle(r, [*links.values()])}
+    detected, doubtful = [], []
+    for link, lost in _named(tables, schemas, declared, keys):
+        if str(link) not in links and not _closes_circle(link, [*links.values()]):
+            if lost > 1 - NEARLY_ALL:
+                doubtful.append(link)
+                continue
+            detected.append(link)
+            links[str(link)] = link
     _contradictions(links.values(), declared)
     _check(tables, links.values())
     found = dict(schemas)
@@ -111,6 +117,12 @@ def related(
         found[link.parent] = _with_key(found[link.parent], link, declared)
     for link in links.values():
         found[link.table] = _with_reference(found[link.table], link, link in detected)
+    for link in doubtful:
+        column = found[link.table].column(link.column)
+        note = f"named like {link.target}, but many values are not there: declare references if it"
+        if column.inferred and column.references is None and column.kind != "id":
+            noted = {"note": f"{note} holds that key"}
+            found[link.table] = _replaced(found[link.table], column, noted)
     generations(found)
     return found
 
@@ -163,12 +175,14 @@ def _family(type_: pa.DataType) -> str:
     return family(type_.value_type if pa.types.is_dictionary(type_) else type_)
 
 
-def _detected(
+def _named(
     tables: Mapping[str, pa.Table],
     schemas: Mapping[str, TableSchema],
     declared: Declared,
     keys: Mapping[str, str | None],
-) -> Iterator[Reference]:
+) -> Iterator[tuple[Reference, float]]:
+    """Columns that are named like another table's key, and the share of their distinct values that
+    this key does not hold."""
     for table, schema in schemas.items():
         said = declared_for(declared, table)
         for column in schema.columns:
@@ -185,9 +199,10 @@ def _detected(
                 values, known = tables[table].column(column.name), tables[parent].column(key)
                 if _keylike(values.type) and _family(values.type) == _family(known.type):
                     distinct = pc.drop_null(decoded(values).unique())
-                    missing = _orphans(distinct, known)
-                    if len(distinct) and len(missing) <= (1 - NEARLY_ALL) * len(distinct):
-                        yield Reference(table, column.name, parent, key)
+                    lost = len(_orphans(distinct, known)) / max(len(distinct), 1)
+                    if lost < 0.5:
+                        yield Reference(table, column.name, parent, key), lost
+                    if lost <= 1 - NEARLY_ALL:
                         break
 
 

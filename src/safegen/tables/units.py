@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
+from safegen.tables.numbers import decoded
+from safegen.tables.relations import generations, references
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.tables.schema import TableSchema
 
-__all__ = ["roots", "units"]
+__all__ = ["pilot", "roots", "units"]
+
+_PILOT_SEQUENCES = 64
 
 
 def roots(schemas: Mapping[str, TableSchema]) -> tuple[str, ...]:
@@ -32,3 +37,33 @@ def units(tables: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema]) ->
     if (key := schema.sequence_key) is not None:
         return int(pc.count_distinct(tables[name].column(key), mode="all").as_py())
     return int(tables[name].num_rows)
+
+
+def pilot(
+    tables: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema], rows: int
+) -> dict[str, pa.Table]:
+    """The first rows of each table, about `rows`, that still hang together: whole sequences, and
+    with each row the rows that it refers to."""
+    import numpy as np
+    import pyarrow as pa
+
+    if len(schemas) == 1:
+        ((name, schema),) = schemas.items()
+        table = tables[name]
+        if schema.sequence_key is None or table.num_rows <= rows:
+            return {name: table.slice(0, rows)}
+        keys = decoded(table.column(schema.sequence_key))
+        some = keys.slice(0, rows).unique()
+        if len(some) < _PILOT_SEQUENCES:
+            some = keys.unique().slice(0, _PILOT_SEQUENCES)
+        return {name: table.filter(pc.is_in(keys, value_set=some))}
+    found: dict[str, pa.Table] = {}
+    links = references(schemas)
+    for name in reversed(generations(schemas)):
+        keep = np.arange(tables[name].num_rows) < rows
+        for link in (r for r in links if r.parent == name):
+            keys = decoded(tables[name].column(link.key))
+            held = decoded(found[link.table].column(link.column)).unique().cast(keys.type)
+            keep |= np.asarray(pc.is_in(keys, value_set=held))
+        found[name] = tables[name].filter(pa.array(keep))
+    return {name: found[name] for name in tables}

@@ -369,10 +369,11 @@ def all_features(
 ) -> dict[str, tuple[Feature, ...]]:
     """Every table's features: its columns', its nullable keys', and what references to it add."""
     found: dict[str, tuple[Feature, ...]] = {}
-    for name in reversed(generations({n: c.schema for n, c in codecs.items()})):
+    upwards = generations({n: c.schema for n, c in codecs.items()})[::-1]
+    for name in upwards:
         states = [state_name(k.reference.column) for k in links[name] if k.nullable]
         own = (*codecs[name].features, *(Feature(s, "categorical", 2, s) for s in states))
-        children = [k for ks in links.values() for k in ks if k.reference.parent == name]
+        children = [k for n in upwards for k in links[n] if k.reference.parent == name]
         more = (f for k in children for f in added(k, found[k.reference.table]))
         found[name] = (*own, *more)
     return found

@@ -96,6 +96,7 @@ class HMA:
             raise UsageError("the options are not those of sdv.hma")
         for name, table in tables.items():
             check_table(table, name)
+        schemas = dict(sorted(schemas.items()))  # in whatever order they were named
         _check_distributions(options, tables, schemas)
         require_sdv()
         order = generations(schemas)
