@@ -466,7 +466,7 @@ class TestCollapse:
         said = " ".join(capsys.readouterr().err.split())
         assert "REFUSED at the release gate" in said
         assert "support/levels" in said
-        assert "the generator has collapsed on these columns; do not use it" in said
+        assert "the generator has lost part of reality" in said
         assert not (out / "vae").exists()
 
     def test_levels_lost_by_a_short_training_are_refused(self, tmp_path: Path, capsys: Any) -> None:
