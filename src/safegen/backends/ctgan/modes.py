@@ -2,7 +2,7 @@
 
 Xu, Skoularidou, Cuesta-Infante and Veeramachaneni (2019), "Modeling Tabular data using Conditional
 GAN", section 4.2. The mixtures are the library's own; what is ours is that they are fitted side by
-side, on at most 16,384 rows each, and that no row costs a Python call.
+side, on at most 8,192 rows each, and that no row costs a Python call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safegen.backends.ctgan.model import Modes
 
 __all__ = ["Columns", "ModesOf", "SideBySide"]
 
-MIXTURE_ROWS = 16_384
+MIXTURE_ROWS = 8_192
 SMOOTHING = 1e-6  # what the library adds to the probability of each mode
 INSIDE = 0.99  # where it clips a place within a mode
 
@@ -38,7 +38,7 @@ class ModesOf:
 
     @classmethod
     def fit(cls, numbers: np.ndarray, max_clusters: int, threshold: float) -> Self:
-        """The library's mixture of the numbers, or of 16,384 of them, evenly spaced by rank.
+        """The library's mixture of the numbers, or of 8,192 of them, evenly spaced by rank.
 
         So the smallest and the largest are always among them. Nothing here is drawn at random
         from a global state, nor depends on other columns.

@@ -52,12 +52,12 @@ class Watch:
         finite(math.nan, max(map(len, self.curves.values()), default=0) + 1, self.advice)
 
 
-def _assigned(name: str, taken: Callable[[Watch, Any], Any]) -> property:
-    """An attribute that holds what `taken` makes of what the library assigns to it."""
-    place = f"_watched_{name}"
+def _assigned(told: str) -> property:
+    """An attribute: what the library assigns to it goes through that method of the watch."""
+    place = f"_{told}_assigned"
 
     def put(self: Any, value: Any) -> None:
-        setattr(self, place, taken(self.watch, value))
+        setattr(self, place, getattr(self.watch, told)(value))
 
     return property(lambda self: getattr(self, place, None), put)
 
@@ -65,8 +65,8 @@ def _assigned(name: str, taken: Callable[[Watch, Any], Any]) -> property:
 class WatchedCTGAN(ctgan.CTGAN):  # type: ignore[misc]
     """`ctgan.CTGAN`, watched."""
 
-    loss_values = _assigned("loss_values", Watch.epoch)
-    _transformer = _assigned("transformer", Watch.transformer)
+    loss_values = _assigned("epoch")
+    _transformer = _assigned("transformer")
 
     def __init__(self, watch: Watch, **options: Any):
         self.watch = watch
@@ -94,8 +94,8 @@ class WatchedCTGAN(ctgan.CTGAN):  # type: ignore[misc]
 class WatchedTVAE(ctgan.TVAE):  # type: ignore[misc]
     """`ctgan.TVAE`, watched."""
 
-    loss_values = _assigned("loss_values", Watch.epoch)
-    transformer = _assigned("transformer", Watch.transformer)
+    loss_values = _assigned("epoch")
+    transformer = _assigned("transformer")
 
     def __init__(self, watch: Watch, **options: Any):
         self.watch = watch
