@@ -1,0 +1,1 @@
+"""Diffusion models with diffusers' schedulers: tables, images, and pipelines of others."""
