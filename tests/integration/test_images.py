@@ -333,3 +333,22 @@ def test_the_whole_journey_of_a_trained_model(tmp_path: Path) -> None:
     names = [m["name"] for m in dataset.manifest.measurements]
     assert "training.loss" in names
     safegen.verify(again.path, deep=True)
+
+
+@pytest.mark.slow
+def test_generated_digits_train_a_classifier_and_cover_the_real_ones() -> None:
+    """Minutes of training: what `bench/images.py` measures, against the targets."""
+    import importlib.util
+
+    path = Path(__file__).parents[2] / "bench" / "images.py"
+    spec = importlib.util.spec_from_file_location("bench_images", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    found = bench.measured({"device": "cpu"})
+    assert found["accuracy_real"] > 0.96
+    assert found["accuracy"] >= 0.93
+    for name in ("recall", "coverage"):
+        assert found["prdc"][name] >= 0.80 * found["prdc_real"][name]
+    assert found["training_processor_seconds"] < 300

@@ -357,3 +357,26 @@ def test_a_column_of_images_cannot_be_declared_something_else() -> None:
         declared = read_declared({"columns": {"photo": {"kind": kind}}})
         with pytest.raises((SourceError, UsageError), match="photo"):
             infer_schema(table, declared["*"])
+
+
+# ---- measures ------------------------------------------------------------------------------------
+
+
+def test_precision_recall_density_and_coverage_by_hand() -> None:
+    from safegen.measure.prdc import prdc
+
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(600, 4))
+    same = prdc(real, rng.normal(size=(600, 4)))
+    assert all(0.85 < same[name] <= 1.15 for name in same)
+    half = prdc(real, np.abs(rng.normal(size=(600, 4))))  # a sixteenth of reality
+    assert half["precision"] > 0.8
+    assert half["coverage"] < 0.4
+    assert half["recall"] < 0.6
+    far = prdc(real, rng.normal(size=(600, 4)) + 50)
+    assert far == {"precision": 0.0, "recall": 0.0, "density": 0.0, "coverage": 0.0}
+    line = np.arange(4.0)[:, None]  # balls of radius 1, open
+    exact = prdc(line, line + 0.5, k=1)
+    assert exact == {"precision": 1.0, "recall": 1.0, "density": 1.75, "coverage": 1.0}
+    with pytest.raises(ValueError, match="k is at least 1"):
+        prdc(line, line, k=4)
