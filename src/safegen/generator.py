@@ -43,7 +43,7 @@ from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.policy import Policy
-from safegen.preparation import Prepared, in_memory, pooled, prepare
+from safegen.preparation import Prepared, illustrated, in_memory, pooled, prepare
 from safegen.progress import progress
 from safegen.release import (
     IfExists,
@@ -152,6 +152,7 @@ class Generator:
             self._books,
             schema=schema if schema is not None else metadata,
             seed=checked_seed(seed),
+            adds_images=getattr(self._backend, "adds_images", False),
         )
         self._decision = prepared.decision
         if prepared.kind not in self._backend.kinds:
@@ -416,6 +417,8 @@ class Generator:
         # A stranger's document is not to be followed to any place: then only the caller names one.
         places = document["places"] if known and source is None else source
         real = _find_real(facts, places, named=source is not None)
+        if real is not None and getattr(gen._backend, "adds_images", False):
+            real = illustrated(real)
         schemas = _schemas(folder, document["schemas"])
         gen._model = saved.load(gen._backend)
         gen._prepared = Prepared(

@@ -30,7 +30,7 @@ from safegen.tables.sources import Source, SourceLike, read_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Prepared", "in_memory", "pooled", "prepare"]
+__all__ = ["Prepared", "illustrated", "in_memory", "pooled", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,16 @@ class Prepared:
 
 
 def prepare(
-    sources: Sequence[SourceLike], policy: Policy, books: Books, *, schema: Any, seed: int
+    sources: Sequence[SourceLike],
+    policy: Policy,
+    books: Books,
+    *,
+    schema: Any,
+    seed: int,
+    adds_images: bool = False,
 ) -> tuple[Prepared, Books]:
     """Resolve, admit, pool and type the sources. The books come back as they turned out.
+    `adds_images`: the backend makes images for rows that have none.
 
     Raises: AdmissionRefused, SourceError.
     """
@@ -87,7 +94,7 @@ def prepare(
     opened, facts, books = gates.resolve_all(opened, books)
     decision = gates.admit(policy, facts, books)
     decision.enforce()
-    tables = pooled(opened)
+    tables = illustrated(pooled(opened)) if adds_images else pooled(opened)
     _check_tables(tables)
     schemas = {n: infer_schema(t, declared_for(declared, n)) for n, t in tables.items()}
     schemas = related(tables, schemas, declared)
@@ -118,6 +125,26 @@ def _check_tables(tables: Mapping[str, pa.Table]) -> None:
         )
     if problems:
         raise SourceError("\n".join(problems))
+
+
+def illustrated(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables; where there is one, without a column of images, with an empty one, `image`.
+
+    So a backend that makes images for a table of prompts has the schema of its output to go by,
+    and the gates compare with it. Raises: SourceError when the name is taken.
+    """
+    import pyarrow as pa
+
+    from safegen.tables.images import IMAGE, is_image
+
+    if len(tables) != 1:
+        return dict(tables)
+    ((name, table),) = tables.items()
+    if any(is_image(type_) for type_ in table.schema.types):
+        return {name: table}
+    if "image" in table.schema.names:
+        raise SourceError("column 'image' holds no images, and images are to be put there: rename")
+    return {name: table.append_column("image", pa.nulls(table.num_rows, IMAGE))}
 
 
 def in_memory(source: Source) -> Source:

@@ -1,0 +1,273 @@
+"""A trained image model: sampling with diffusers' schedulers; on disk JSON and safetensors."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.backends.diffusion.image import BLOCK, Options
+from safegen.backends.diffusion.image_training import built
+from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors
+from safegen.backends.undisturbed import failing, undisturbed
+from safegen.errors import BackendError, SourceError, UsageError
+from safegen.tables.columns import LevelsColumn, Place
+from safegen.tables.images import MODES, encoded_images, image_column
+from safegen.tables.schema import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from safegen.contracts import Scalar
+
+__all__ = ["ImageModel", "Picture", "Sampling"]
+
+FORMAT = "safegen.images/1"
+BATCH = 64
+"""Images denoised at once: always so many, because a matrix product's bits depend on its shape."""
+
+_STEPS = {"ddpm": 1_000, "ddim": 50, "dpm++": 25}
+_TIMES = 1_000
+_SCHEDULERS = {
+    "ddpm": "DDPMScheduler",
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What every image is: its column, Pillow mode, height and width in pixels."""
+
+    column: str
+    mode: str
+    height: int
+    width: int
+
+    @property
+    def channels(self) -> int:
+        return {mode: n for n, mode in MODES.items()}[self.mode]
+
+    def check(self, widths: Sequence[int]) -> None:
+        """Raises: SourceError when the size cannot be halved as often as there are widths."""
+        unit: int = 2 ** (len(widths) - 1)
+        if self.height % unit or self.width % unit:
+            raise SourceError(
+                f"column {self.column!r}: images of {self.width} × {self.height} pixels cannot be "
+                f"halved {len(widths) - 1} times: say fewer channels, or "
+                f"resolution={unit * max(1, self.width // unit)}"
+            )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The noise schedule, and how it is walked back."""
+
+    sampler: str
+    steps: int
+    guidance: float
+    objective: str
+    schedule: str
+
+    @classmethod
+    def of(cls, options: Options) -> Sampling:
+        steps = options.sampler_steps or _STEPS[options.sampler]
+        return cls(options.sampler, steps, options.guidance, options.objective, options.schedule)
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {
+            "num_train_timesteps": _TIMES,
+            "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[self.schedule],
+            "prediction_type": {"v": "v_prediction", "epsilon": "epsilon"}[self.objective],
+        }
+
+    def training(self) -> Any:
+        import diffusers
+
+        library: Any = diffusers  # most of it has no types
+        return library.DDPMScheduler(**self._common)
+
+    def scheduler(self) -> Any:
+        """diffusers' scheduler, its time steps set: Ho et al. 2020 (ddpm), Song et al. 2021 (ddim),
+        Lu et al. 2022 (dpm++, second order, two steps back)."""
+        import diffusers
+
+        scheduler: Any = getattr(diffusers, _SCHEDULERS[self.sampler])(**self._common)
+        scheduler.set_timesteps(self.steps)
+        return scheduler
+
+
+class ImageModel:
+    """A fitted `diffusion.image`. On a CPU block i is a pure function of (model, seed, i)."""
+
+    def __init__(
+        self,
+        table: str,
+        arrow_schema: pa.Schema,
+        picture: Picture,
+        label: LevelsColumn | None,
+        shares: Sequence[float],
+        network: Mapping[str, Any],
+        sampling: Sampling,
+        net: Any,
+        curves: Mapping[str, Sequence[float]],
+        device: torch.device,
+    ):
+        self.table, self.arrow_schema, self.picture = table, arrow_schema, picture
+        self.label, self.shares, self.network = label, list(shares), dict(network)
+        self.sampling, self.net, self.curves = sampling, net, dict(curves)
+        self.device = device
+
+    @property
+    def reproducible(self) -> bool:
+        """A GPU's sums depend on its kind and its library."""
+        return self.device.type == "cpu"
+
+    def sample(
+        self, rows: int, *, seed: int, block: int, conditions: Mapping[str, Scalar] | None = None
+    ) -> dict[str, pa.Table]:
+        """`rows` images of a block, and their labels: drawn by their shares in the training data,
+        or fixed by a condition. Raises: UsageError for a condition on anything but the label."""
+        fixed = self._condition(conditions or {})
+        rng = np.random.default_rng([seed, block])
+        codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
+        if fixed is not None:
+            codes[:] = fixed
+        with undisturbed(), one_thread(), failing("sampling images", "diffusers"):
+            batches = [
+                self._batch(codes[start : start + BATCH], [seed, block, start])
+                for start in range(0, rows, BATCH)
+            ]
+        files = encoded_images(np.concatenate(batches)[:rows])
+        paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]
+        columns = []
+        for field in self.arrow_schema:
+            if field.name == self.picture.column:
+                columns.append(image_column(files, paths, field.type))
+            else:
+                assert self.label is not None
+                drawn = {field.name: codes[:rows]}
+                columns.append(self.label.decode(drawn, Place(block * BLOCK, rows, seed, 0)))
+        return {self.table: pa.Table.from_arrays(columns, schema=self.arrow_schema)}
+
+    def _condition(self, conditions: Mapping[str, Scalar]) -> int | None:
+        """The class that the conditions ask for."""
+        fixed = None
+        for name, value in conditions.items():
+            if self.label is None or name != self.label.name:
+                known = [self.label.name] if self.label is not None else []
+                raise UsageError(
+                    f"diffusion.image takes conditions on the label only, not on {name!r}"
+                    f"{nearest(name, known)}"
+                )
+            for _, code in self.label.condition(value).values():
+                fixed = int(code)
+        return fixed
+
+    def _batch(self, codes: np.ndarray, entropy: list[int]) -> np.ndarray:
+        """`BATCH` images, uint8 (BATCH, height, width, channels), from noise of their own."""
+        import torch
+
+        picture, sampling = self.picture, self.sampling
+        noise = torch.Generator().manual_seed(
+            int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        )
+        shape = (BATCH, picture.channels, picture.height, picture.width)
+        images = torch.randn(shape, generator=noise).to(self.device)
+        labels = torch.from_numpy(codes).to(self.device) if self.network["classes"] else None
+        scheduler = sampling.scheduler()
+        more = {"generator": noise} if sampling.sampler == "ddpm" else {}
+        fast = self.device.type == "cuda"
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            for time in scheduler.timesteps:
+                said = self._said(scheduler.scale_model_input(images, time), time, labels)
+                images = scheduler.step(said.float(), time, images, **more).prev_sample
+        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _said(self, images: torch.Tensor, time: Any, labels: torch.Tensor | None) -> torch.Tensor:
+        """The network's answer, guided by what labels change in it (Ho and Salimans 2022)."""
+        import torch
+
+        images = images.contiguous(memory_format=torch.channels_last)
+        if labels is None:
+            plain: torch.Tensor = self.net(images, time).sample
+            return plain
+        said: torch.Tensor = self.net(images, time, class_labels=labels).sample
+        if self.sampling.guidance == 1:
+            return said
+        nothing = torch.full_like(labels, self.network["classes"])
+        without: torch.Tensor = self.net(images, time, class_labels=nothing).sample
+        return without + self.sampling.guidance * (said - without)
+
+    # ---- on disk ---------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """`model.json` and `weights.safetensors`. Labels and shares are in it; no image is."""
+        document = {
+            "format": FORMAT,
+            "table": self.table,
+            "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
+            "picture": asdict(self.picture),
+            "label": None if self.label is None else self.label.to_json(),
+            "shares": self.shares,
+            "network": self.network,
+            "sampling": asdict(self.sampling),
+            "curves": self.curves,
+        }
+        text = json.dumps(document, sort_keys=True, indent=1)
+        (folder / "model.json").write_text(text, encoding="utf-8")
+        save_tensors(folder / "weights.safetensors", self.net.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageModel:
+        """Read what `save` wrote, onto the GPU when there is one. Raises: BackendError."""
+        import torch
+
+        weights = load_tensors(folder / "weights.safetensors")
+        device = device_of("auto")
+        try:
+            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise ValueError
+            raw = base64.b64decode(document["arrow_schema"], validate=True)
+            arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            picture, sampling = Picture(**document["picture"]), Sampling(**document["sampling"])
+            label = document["label"]
+            codec = None
+            if label is not None:
+                codec = LevelsColumn.from_json(label, arrow_schema.field(label["name"]).type)
+            network, shares = document["network"], document["shares"]
+            if not math.isclose(sum(shares), 1) or len(shares) != max(1, network["classes"]):
+                raise ValueError
+            with undisturbed():
+                net = built(network, picture.channels, (picture.height, picture.width))
+                net.load_state_dict(weights)
+            if not all(torch.isfinite(w).all() for w in weights.values()):
+                raise ValueError
+            net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+            curves = document["curves"]
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, pa.ArrowException) as error:
+            raise BackendError(
+                f"the model cannot be read ({type(error).__name__}): fit it again"
+            ) from None
+        return cls(
+            str(document["table"]),
+            arrow_schema,
+            picture,
+            codec,
+            shares,
+            network,
+            sampling,
+            net,
+            curves,
+            device,
+        )

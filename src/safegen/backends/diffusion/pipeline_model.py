@@ -1,0 +1,255 @@
+"""A pipeline at work: prompts drawn by their shares, images made, an adapter trained."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.backends.diffusion.pipeline import Options
+from safegen.backends.diffusion.pipeline_files import arguments, folder_digest, opened_pipeline
+from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors, seeded
+from safegen.backends.undisturbed import failing, undisturbed
+from safegen.errors import BackendError, UsageError
+from safegen.tables.columns import LevelsColumn, Place
+from safegen.tables.images import decoded_images, encoded_images, image_column
+
+if TYPE_CHECKING:
+    from safegen.contracts import Scalar
+
+__all__ = ["PipelineModel"]
+
+FORMAT = "safegen.pipeline/1"
+BLOCK = 256
+
+
+class PipelineModel:
+    """An opened pipeline. On a CPU block i is a pure function of (pipeline, adapters, seed, i)."""
+
+    def __init__(
+        self,
+        table: str,
+        arrow_schema: pa.Schema,
+        image: str,
+        prompts: LevelsColumn | None,
+        shares: Sequence[float],
+        options: Options,
+        digests: Mapping[str, str],
+        pipe: Any,
+    ):
+        self.table, self.arrow_schema, self.image = table, arrow_schema, image
+        self.prompts, self.shares, self.options = prompts, list(shares), options
+        self.digests, self.pipe = dict(digests), pipe
+        self.curves: dict[str, list[float]] = {}
+        self.device = device_of(options.device)
+        self.arguments = arguments(
+            pipe,
+            {
+                "num_inference_steps": options.steps,
+                "guidance_scale": options.guidance_scale,
+                "negative_prompt": options.negative_prompt,
+                "height": options.height,
+                "width": options.width,
+            },
+            prompts is not None,
+        )
+
+    @classmethod
+    def opened(
+        cls,
+        table: str,
+        arrow_schema: pa.Schema,
+        image: str,
+        prompts: LevelsColumn | None,
+        shares: Sequence[float],
+        options: Options,
+        digests: Mapping[str, str],
+    ) -> PipelineModel:
+        """With the pipeline and the adapter opened from their files. Raises: UsageError,
+        BackendError."""
+        with undisturbed():
+            pipe = opened_pipeline(Path(options.folder))
+            model = cls(table, arrow_schema, image, prompts, shares, options, digests, pipe)
+            pipe.to(model.device)
+            if options.lora is not None:
+                place = Path(options.lora).absolute()
+                if not hasattr(pipe, "load_lora_weights") or place.suffix != ".safetensors":
+                    raise UsageError(
+                        "lora: a .safetensors file, for a pipeline that takes adapters"
+                    )
+                with failing("loading the LoRA adapter", "diffusers"):
+                    pipe.load_lora_weights(
+                        str(place.parent),
+                        weight_name=place.name,
+                        adapter_name="given",
+                        local_files_only=True,
+                        use_safetensors=True,
+                    )
+                    pipe.set_adapters(["given"], [options.lora_scale])
+        return model
+
+    @property
+    def reproducible(self) -> bool:
+        """A GPU's sums depend on its kind and its library."""
+        return self.device.type == "cpu"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why nobody knows what the images come from."""
+        return (
+            f"the pipeline's own training data is unknown (its files: {self.digests['folder']})",
+        )
+
+    # ---- sampling --------------------------------------------------------------------------------
+
+    def sample(
+        self, rows: int, *, seed: int, block: int, conditions: Mapping[str, Scalar] | None = None
+    ) -> dict[str, pa.Table]:
+        """`rows` images of a block with their prompts: drawn as often as they stand in the source,
+        or fixed by a condition. Raises: UsageError for a condition on anything but the prompt."""
+        rng = np.random.default_rng([seed, block])
+        codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
+        fixed = self._condition(conditions or {})
+        if fixed is not None:
+            codes[:] = fixed
+        texts = (
+            [] if self.prompts is None else self.prompts.levels.take(pa.array(codes)).to_pylist()
+        )
+        size = self.options.batch_size
+        batches = []
+        with undisturbed(), one_thread(), seeded(seed), failing("making images", "diffusers"):
+            for start in range(0, rows, size):
+                # The last batch of a block is full too: bits depend on a batch's size.
+                some = (texts[start : start + size] + texts[:size])[:size]
+                batches.append(self._batch(some, [seed, block, start]))
+        files = encoded_images(np.concatenate(batches)[:rows])
+        paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]
+        columns = []
+        for field in self.arrow_schema:
+            if field.name == self.image:
+                columns.append(image_column(files, paths, field.type))
+            else:
+                assert self.prompts is not None
+                drawn = {field.name: codes[:rows]}
+                columns.append(self.prompts.decode(drawn, Place(block * BLOCK, rows, seed, 0)))
+        return {self.table: pa.Table.from_arrays(columns, schema=self.arrow_schema)}
+
+    def _condition(self, conditions: Mapping[str, Scalar]) -> int | None:
+        fixed = None
+        for name, value in conditions.items():
+            if self.prompts is None or name != self.prompts.name:
+                raise UsageError(
+                    f"diffusion.pipeline takes conditions on the prompt only, not on {name!r}"
+                )
+            for _, code in self.prompts.condition(value).values():
+                fixed = int(code)
+        return fixed
+
+    def _batch(self, texts: list[str], entropy: list[int]) -> np.ndarray:
+        """uint8 (batch, height, width, channels)."""
+        import torch
+
+        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        more: dict[str, Any] = dict(self.arguments)
+        if self.prompts is None:
+            more["batch_size"] = self.options.batch_size
+        else:
+            more["prompt"] = texts
+            if "negative_prompt" in more:
+                more["negative_prompt"] = [more["negative_prompt"]] * len(texts)
+        noise = torch.Generator().manual_seed(state)
+        with torch.no_grad():
+            made = self.pipe(generator=noise, output_type="np", **more).images
+        made = np.asarray(made)
+        made = made[..., None] if made.ndim == 3 else made
+        if not np.isfinite(made).all():
+            raise BackendError("the pipeline made numbers that are not finite")
+        pixels: np.ndarray = np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8)
+        return pixels
+
+    # ---- the adapter -----------------------------------------------------------------------------
+
+    def train(self, table: pa.Table, seed: int) -> None:
+        """Train a LoRA adapter (Hu et al. 2022) on the attention of the pipeline's U-Net."""
+        from safegen.backends.diffusion.lora import size_of, train_adapter
+
+        assert self.prompts is not None
+        size = size_of(self.pipe, self.options)
+        pixels, _ = decoded_images(self.image, table.column(self.image), size)
+        texts = table.column(self.prompts.name).to_pylist()
+        self.curves = {
+            "loss": train_adapter(self.pipe, pixels, texts, self.options, self.device, seed)
+        }
+
+    # ---- on disk ---------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """`model.json`, and `adapter.safetensors` when one was trained. Prompts are in it; the
+        pipeline stays where it is, known by its digest."""
+        from safegen.backends.diffusion.lora import adapter_weights
+
+        document = {
+            "format": FORMAT,
+            "table": self.table,
+            "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
+            "image": self.image,
+            "prompts": None if self.prompts is None else self.prompts.to_json(),
+            "shares": self.shares,
+            "options": {
+                **self.options.model_dump(mode="json"),
+                "folder": str(Path(self.options.folder).absolute()),
+                "lora": self.options.lora and str(Path(self.options.lora).absolute()),
+            },
+            "digests": self.digests,
+            "curves": self.curves,
+        }
+        text = json.dumps(document, sort_keys=True, indent=1)
+        (folder / "model.json").write_text(text, encoding="utf-8")
+        if self.options.train_rank is not None:
+            save_tensors(folder / "adapter.safetensors", adapter_weights(self.pipe))
+
+    @classmethod
+    def load(cls, folder: Path) -> PipelineModel:
+        """Read what `save` wrote. Raises: BackendError."""
+        from safegen.backends.diffusion.lora import put_adapter
+
+        try:
+            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise ValueError
+            raw = base64.b64decode(document["arrow_schema"], validate=True)
+            arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            options = Options.model_validate(document["options"])
+            prompts, shares = document["prompts"], document["shares"]
+            codec = None
+            if prompts is not None:
+                codec = LevelsColumn.from_json(prompts, arrow_schema.field(prompts["name"]).type)
+            digests = dict(document["digests"])
+            if not math.isclose(sum(shares), 1) or digests.keys() - {"folder", "lora"}:
+                raise ValueError
+            curves, table, image = document["curves"], str(document["table"]), document["image"]
+        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+            raise BackendError(
+                f"the model cannot be read ({type(error).__name__}): fit it again"
+            ) from None
+        for what, place in (("folder", options.folder), ("lora", options.lora)):
+            try:
+                now = folder_digest(Path(place)) if place is not None else None
+            except UsageError as error:
+                raise BackendError(f"{what}: {error}") from None
+            if now != digests.get(what):
+                raise BackendError(f"{place}: changed since the model was fitted: fit it again")
+        try:
+            model = cls.opened(table, arrow_schema, image, codec, shares, options, digests)
+        except UsageError as error:
+            raise BackendError(str(error)) from None
+        model.curves = curves
+        if options.train_rank is not None:
+            put_adapter(model.pipe, options, load_tensors(folder / "adapter.safetensors"))
+        return model

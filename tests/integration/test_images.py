@@ -1,0 +1,354 @@
+"""Images, from a source to a verified release, in both forms; and the model that makes them."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import safegen
+from safegen import plugins
+from safegen.backends.diffusion.image import Image, Options
+from safegen.errors import BackendError, SourceError, TargetError, UsageError, VerificationError
+from safegen.tables.images import decoded_images, encoded_images, image_bytes, stamp_of
+from safegen.tables.schema import infer_schema
+from safegen.tables.sources import read_source
+from safegen.testing import Rows, check_backend
+
+TINY = {
+    "channels": [8, 8],
+    "steps": 4,
+    "batch_size": 8,
+    "sampler_steps": 2,
+    "device": "cpu",
+}
+
+
+def digits(n: int = 400) -> dict[str, np.ndarray]:
+    """Real images: scikit-learn's digits, 8 × 8."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return {"image": (data.images[:n] * 15).astype(np.uint8), "label": data.target[:n]}
+
+
+def table_of(source: Any) -> pa.Table:
+    return read_source(source).tables["table"].table()
+
+
+def folder_of(place: Path, n: int = 400) -> Path:
+    """The digits as an image folder, a sub-folder to a class."""
+    arrays = digits(n)
+    files = encoded_images(arrays["image"][..., None])
+    for i, (data, label) in enumerate(zip(files, arrays["label"], strict=True)):
+        (place / f"digit-{label}").mkdir(parents=True, exist_ok=True)
+        (place / f"digit-{label}" / f"{i}.png").write_bytes(data)
+    return place
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`diffusion.image` draws real images: the journey without an hour of training."""
+    load = plugins.load
+    monkeypatch.setattr(
+        plugins,
+        "load",
+        lambda group, name: Rows if name == "diffusion.image" else load(group, name),
+    )
+
+
+@pytest.fixture
+def gen(drawing: None, tmp_path: Path) -> safegen.Generator:
+    real = folder_of(tmp_path / "real")
+    safegen.attest(real, by="a tester")
+    return safegen.Generator("diffusion.image", policy="images").fit(real)
+
+
+# ---- the journey ---------------------------------------------------------------------------------
+
+
+def test_from_an_image_folder_to_a_verified_release(gen: safegen.Generator, tmp_path: Path) -> None:
+    dataset = gen.generate(300, tmp_path / "out")
+    manifest = safegen.verify(tmp_path / "out", deep=True)
+    assert (manifest.kind, manifest.origin, manifest.ancestry) == (
+        "images",
+        "synthetic",
+        "attested",
+    )
+    assert [(c.name, c.type) for c in manifest.columns] == [
+        ("image", "struct<bytes: binary, path: string>"),
+        ("label", "string"),
+    ]
+    rows = dataset.to_arrow()
+    assert rows.num_rows == 300
+    for data in image_bytes(rows.column("image")):
+        assert data is not None
+        stamp = stamp_of(data)
+        assert stamp is not None
+        assert stamp["dataset_id"] == manifest.dataset_id
+        assert (stamp["origin"], stamp["depth"]) == ("synthetic", 1.0)
+    names = rows.column("image").combine_chunks().field("path").to_pylist()
+    assert len(set(names)) == 300
+    found, mode = decoded_images("image", rows.column("image"))
+    assert found.shape == (300, 8, 8, 1)
+    assert mode == "L"
+
+
+def test_both_forms_hold_the_same_rows_and_have_one_digest(
+    gen: safegen.Generator, tmp_path: Path
+) -> None:
+    one = gen.generate(300, tmp_path / "parquet")
+    two = gen.generate(300, tmp_path / "png", images="png")
+    again = gen.generate(300, tmp_path / "again")
+    assert (
+        one.manifest.logical_digest
+        == two.manifest.logical_digest
+        == again.manifest.logical_digest
+        != gen.generate(300, tmp_path / "other", seed=12).manifest.logical_digest
+    )
+    safegen.verify(two.path, deep=True)
+    files = sorted(p.relative_to(two.path).as_posix() for p in two.path.rglob("*.png"))
+    assert files[0] == "data/00000/0000000.png"
+    assert len(files) == 300
+    assert {f.path for f in two.manifest.files} >= {*files, "data/metadata.parquet"}
+    a, b = one.to_arrow(), two.to_arrow()
+    assert a.schema.types == b.schema.types
+    assert a.schema.names == b.schema.names
+    assert a.column("label").equals(b.column("label"))
+    assert (
+        a.column("image")
+        .combine_chunks()
+        .field("path")
+        .equals(b.column("image").combine_chunks().field("path"))
+    )
+    assert np.array_equal(
+        decoded_images("i", a.column("image"))[0], decoded_images("i", b.column("image"))[0]
+    )
+    assert len(two.to_pandas()) == len(two.weights()) == 300
+    # what Hugging Face's loader looks for
+    listed = pq.read_table(two.path / "data" / "metadata.parquet")
+    assert [f"data/{n}" for n in listed.column("file_name").to_pylist()] == files
+    assert set(listed.column("_safegen_origin").to_pylist()) == {"synthetic"}
+
+
+def test_same_keeps_a_release_only_in_the_form_that_it_has(
+    gen: safegen.Generator, tmp_path: Path
+) -> None:
+    first = gen.generate(100, tmp_path / "out", images="png")
+    kept = gen.generate(100, tmp_path / "out", images="png", if_exists="same")
+    assert kept.manifest.dataset_id == first.manifest.dataset_id
+    with pytest.raises(TargetError, match="not the one that this call would make"):
+        gen.generate(100, tmp_path / "out", if_exists="same")
+
+
+@pytest.mark.parametrize("change", ["pixel", "gone", "extra"])
+def test_every_png_is_verified(gen: safegen.Generator, tmp_path: Path, change: str) -> None:
+    dataset = gen.generate(100, tmp_path / "out", images="png")
+    one = dataset.path / "data" / "00000" / "0000042.png"
+    if change == "pixel":
+        data = bytearray(one.read_bytes())
+        data[-20] ^= 1
+        one.write_bytes(data)
+    elif change == "gone":
+        one.unlink()
+    else:
+        shutil.copy(one, one.with_name("0000100.png"))
+    with pytest.raises(VerificationError, match="00000/0000"):
+        safegen.verify(dataset.path)
+
+
+def test_png_files_are_for_one_column_of_images(drawing: None, tmp_path: Path) -> None:
+    gen = safegen.Generator("diffusion.image")
+    gen.prepare(table_of(digits(40)).append_column("again", table_of(digits(40)).column("image")))
+    with pytest.raises(UsageError, match="one column of images"):
+        gen.generate(100, tmp_path / "out", images="png")
+    with pytest.raises(UsageError, match="parquet or png"):
+        gen.generate(100, tmp_path / "out", images="jpeg")  # type: ignore[arg-type]
+
+
+def test_images_and_models_of_tables_do_not_go_together() -> None:
+    with pytest.raises(UsageError, match="takes table, and this is images"):
+        safegen.Generator("sdv.gaussian_copula").fit(digits())
+
+
+def test_a_class_that_is_gone_is_refused(
+    gen: safegen.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = gen._model.tables["table"]  # type: ignore[union-attr]
+    kept = table.filter(pa.compute.not_equal(table.column("label"), "digit-3"))
+    monkeypatch.setattr(gen._model, "tables", {"table": kept})
+    with pytest.raises(safegen.ReleaseRefused) as refused:
+        gen.generate(300, tmp_path / "out")
+    assert "support/levels" in str(refused.value)
+
+
+# ---- diffusion.image -----------------------------------------------------------------------------
+
+
+def words(n: int = 60) -> pa.Table:
+    arrays = digits(n)
+    return table_of(arrays | {"label": np.array([f"d{x}" for x in arrays["label"]])})
+
+
+def fitted(table: pa.Table, **more: Any) -> Any:
+    options = Options.model_validate(TINY | more)
+    return Image().fit({"table": table}, {"table": infer_schema(table)}, options, seed=1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sampler": "ddpm", "guidance": 2.0, "schedule": "linear", "channels": [8]},
+        {"sampler": "ddim", "objective": "epsilon", "attention": False, "held_out": 0.0},
+    ],
+)
+def test_the_image_model_conforms(more: dict[str, Any]) -> None:
+    check_backend(Image(), words(), TINY | more | {"steps": 2})
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_come_back_in_the_mode_and_size_of_the_source(channels: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (24, 8, 12, channels), dtype=np.uint8)
+    table = table_of(array)
+    made = fitted(table).sample(3, seed=1, block=0)["table"]
+    assert made.schema.equals(table.schema)
+    found, _ = decoded_images("image", made.column("image"))
+    assert found.shape == (3, 8, 12, channels)
+
+
+def test_labels_follow_their_shares_and_conditions_are_exact() -> None:
+    model = fitted(words())
+    labels = Counter(
+        label
+        for block in range(2)
+        for label in model.sample(256, seed=1, block=block)["table"].column("label").to_pylist()
+    )
+    real = Counter(words().column("label").to_pylist())
+    for label, count in real.items():
+        assert abs(labels[label] / 512 - count / 60) < 0.07
+    only = model.sample(70, seed=1, block=0, conditions={"label": "d3"})["table"]
+    assert set(only.column("label").to_pylist()) == {"d3"}
+    with pytest.raises(UsageError, match="no such value"):
+        model.sample(5, seed=1, block=0, conditions={"label": "d77"})
+    with pytest.raises(UsageError, match="on the label only"):
+        model.sample(5, seed=1, block=0, conditions={"image": "x"})
+
+
+def test_labels_may_be_missing_or_all_the_same() -> None:
+    table = words(40)
+    holes = pa.array([None if i % 2 else "a" for i in range(40)])
+    made = fitted(table.set_column(1, "label", holes)).sample(256, seed=1, block=0)["table"]
+    assert 80 < made.column("label").null_count < 180
+    same = fitted(table.set_column(1, "label", pa.array(["a"] * 40)))
+    assert set(same.sample(9, seed=1, block=0)["table"].column("label").to_pylist()) == {"a"}
+
+
+def test_training_shows_its_curves_and_stops_early() -> None:
+    model = fitted(words(), steps=40, patience=1, learning_rate=1.0)
+    assert len(model.curves["held_out_loss"]) < 20
+    assert 0 < len(model.curves["loss"]) < 40
+    assert all(np.isfinite(model.curves["loss"]))
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from safegen.backends.diffusion import image_training
+
+    loss = image_training._Training._loss
+    monkeypatch.setattr(image_training._Training, "_loss", lambda *args: loss(*args) * float("nan"))
+    with pytest.raises(BackendError, match=r"NaN at step 1; .*learning_rate"):
+        fitted(words(), held_out=0.0)
+
+
+@pytest.mark.parametrize("change", ["weights", "document", "shares", "cut"])
+def test_a_damaged_model_is_refused(tmp_path: Path, change: str) -> None:
+    fitted(words(24)).save(tmp_path)
+    weights, document = tmp_path / "weights.safetensors", tmp_path / "model.json"
+    if change == "weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif change == "document":
+        document.write_text("{}")
+    elif change == "shares":
+        text = document.read_text()
+        document.write_text(text.replace('"classes": ', '"classes": 1'))
+    else:
+        weights.unlink()
+    with pytest.raises(BackendError, match="cannot be read"):
+        Image().load(tmp_path)
+
+
+def test_a_model_folder_holds_no_image(tmp_path: Path) -> None:
+    fitted(words(24)).save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.json", "weights.safetensors"}
+    assert all(b"PNG" not in p.read_bytes() for p in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"size": np.arange(60.0)}, "at most one of labels, and here are 1 and 2"),
+        ({"label": np.arange(60.0)}, "is numeric, and labels are categorical"),
+        ({"label": np.arange(60)}, "60 labels for 60 images"),
+    ],
+)
+def test_columns_that_are_no_labels_are_refused(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        fitted(table_of(digits(60) | extra))
+
+
+def test_a_size_that_cannot_be_halved_is_refused_with_the_way_out() -> None:
+    table = table_of(np.zeros((24, 9, 9), np.uint8))
+    with pytest.raises(SourceError, match=r"resolution=8"):
+        fitted(table)
+    assert fitted(table, resolution=8).picture.width == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"channels": [12]}, "multiples of 8"),
+        ({"guidance": 2.0, "label_dropout": 0.0}, "guidance needs label_dropout"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"sampler": "euler"}, "dpm"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        safegen.Generator("diffusion.image", options=given)
+
+
+def test_the_whole_journey_of_a_trained_model(tmp_path: Path) -> None:
+    options = TINY | {"steps": 2, "sampler_steps": 1}
+    gen = safegen.Generator("diffusion.image", policy="images", options=options).fit(digits(100))
+    dataset = gen.generate(260, tmp_path / "out")
+    gen.save(tmp_path / "model")
+    loaded = safegen.Generator.load(tmp_path / "model", source=digits(100), policy="images")
+    again = loaded.generate(260, tmp_path / "again", images="png")
+    assert again.manifest.logical_digest == dataset.manifest.logical_digest
+    names = [m["name"] for m in dataset.manifest.measurements]
+    assert "training.loss" in names
+    safegen.verify(again.path, deep=True)
+
+
+@pytest.mark.slow
+def test_generated_digits_train_a_classifier_and_cover_the_real_ones() -> None:
+    """Minutes of training: what `bench/images.py` measures, against the targets."""
+    import importlib.util
+
+    path = Path(__file__).parents[2] / "bench" / "images.py"
+    spec = importlib.util.spec_from_file_location("bench_images", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    found = bench.measured({"device": "cpu"})
+    assert found["accuracy_real"] > 0.96
+    assert found["accuracy"] >= 0.93
+    for name in ("recall", "coverage"):
+        assert found["prdc"][name] >= 0.80 * found["prdc_real"][name]
+    assert found["training_processor_seconds"] < 300

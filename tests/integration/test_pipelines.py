@@ -1,0 +1,307 @@
+"""Pretrained pipelines in local folders: tiny ones, made here, and never a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+import safegen
+from safegen.backends.diffusion.pipeline import Options, Pipeline
+from safegen.errors import BackendError, SourceError, UsageError
+from safegen.tables.images import decoded_images, encoded_images, image_column
+from safegen.tables.schema import infer_schema
+from safegen.testing import check_backend
+
+PROMPTS = ["a red dot", "a blue dot", "a green dot"]
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **more: Any) -> None:
+        raise AssertionError("a test went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DDPMPipeline with a tiny U-Net, 8 × 8 pixels."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    place = tmp_path_factory.mktemp("ddpm") / "pipeline"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = UNet2DModel(
+            sample_size=8,
+            block_out_channels=(8, 8),
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            layers_per_block=1,
+            norm_num_groups=4,
+            add_attention=False,
+        )
+        DDPMPipeline(net, DDPMScheduler(num_train_timesteps=10)).save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def by_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A StableDiffusionPipeline whose parts are tiny: 16 × 16 pixels, a vocabulary of letters."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    place = tmp_path_factory.mktemp("sd")
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    (place / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+    (place / "merges.txt").write_text("#version: 0.2\n")
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
+        torch.manual_seed(0)
+        tokenizer = CLIPTokenizer(
+            str(place / "vocab.json"), str(place / "merges.txt"), model_max_length=12
+        )
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words),
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=12,
+                bos_token_id=len(words) - 2,
+                eos_token_id=len(words) - 1,
+                pad_token_id=len(words) - 1,
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=4,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=16,
+        )
+        pipe = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=text,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=DDIMScheduler(num_train_timesteps=10),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.save_pretrained(place / "pipeline")
+    return place / "pipeline"
+
+
+def illustrated(n: int = 24, size: int = 16) -> pa.Table:
+    """Images with prompts."""
+    array = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+    texts = [PROMPTS[i % 3] for i in range(n)]
+    return pa.table({"prompt": texts, "image": image_column(encoded_images(array), [None] * n)})
+
+
+def given(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"folder": str(folder), "steps": 2, "batch_size": 4, "device": "cpu", **more}
+
+
+def fitted(table: pa.Table, options: dict[str, Any], seed: int = 1) -> Any:
+    chosen = Options.model_validate(options)
+    return Pipeline().fit({"table": table}, {"table": infer_schema(table)}, chosen, seed=seed)
+
+
+def test_an_unconditional_pipeline_conforms(unconditional: Path) -> None:
+    check_backend(
+        Pipeline(), illustrated(24, 8).select(["image"]), given(unconditional, batch_size=16)
+    )
+
+
+def test_a_text_to_image_pipeline_conforms(by_text: Path) -> None:
+    options = given(by_text, prompt_column="prompt", guidance_scale=2.0, steps=1, batch_size=20)
+    check_backend(Pipeline(), illustrated(), options)
+
+
+def test_from_a_table_of_prompts_to_a_release_that_says_what_is_not_known(
+    by_text: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "prompts.csv"
+    pa.csv.write_csv(pa.table({"prompt": PROMPTS * 10}), source)
+    safegen.attest(source, by="a tester")
+    options = given(by_text, prompt_column="prompt", steps=1, batch_size=8)
+    gen = safegen.Generator("diffusion.pipeline", "images", options=options).fit(source)
+    dataset = gen.generate(16, tmp_path / "out")
+    manifest = safegen.verify(dataset.path, deep=True)
+    assert manifest.kind == "images"
+    assert manifest.ancestry == "unverified"
+    assert manifest.depth_is_lower_bound
+    assert manifest.claims == []
+    assert any("training data is unknown" in w for w in manifest.warnings)
+    rows = dataset.to_arrow()
+    assert set(rows.column("prompt").to_pylist()) <= set(PROMPTS)
+    assert decoded_images("image", rows.column("image"))[0].shape == (16, 16, 16, 3)
+    gen.save(tmp_path / "model")
+    again = safegen.Generator.load(tmp_path / "model", policy="images")
+    other = again.generate(16, tmp_path / "again").manifest
+    assert other.logical_digest == manifest.logical_digest
+    assert other.ancestry == "unverified"
+
+
+def test_prompts_tell_images_apart_and_conditions_fix_them(by_text: Path) -> None:
+    model = fitted(illustrated(), given(by_text, prompt_column="prompt", guidance_scale=7.0))
+    made = {}
+    for prompt in PROMPTS[:2]:
+        rows = model.sample(3, seed=1, block=0, conditions={"prompt": prompt})["table"]
+        assert set(rows.column("prompt").to_pylist()) == {prompt}
+        made[prompt] = decoded_images("i", rows.column("image"))[0]
+    assert not np.array_equal(*made.values())
+    with pytest.raises(UsageError, match="no such value"):
+        model.sample(1, seed=1, block=0, conditions={"prompt": "a cat"})
+
+
+def test_a_pipeline_that_has_changed_is_not_loaded(unconditional: Path, tmp_path: Path) -> None:
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    (tmp_path / "model").mkdir()
+    fitted(illustrated(24, 8).select(["image"]), given(pipe)).save(tmp_path / "model")
+    Pipeline().load(tmp_path / "model")
+    config = pipe / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(BackendError, match="changed since"):
+        Pipeline().load(tmp_path / "model")
+    shutil.rmtree(pipe)
+    with pytest.raises(BackendError, match="no such file"):
+        Pipeline().load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "old.ckpt", "custom.py", "unet/weights.pt", "x.pkl"]
+)
+def test_code_and_pickles_are_refused_before_they_are_read(
+    unconditional: Path, tmp_path: Path, name: str
+) -> None:
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    (pipe / name).write_bytes(b"raise SystemExit('I ran')")
+    with pytest.raises(UsageError, match="1 files are code or pickles"):
+        fitted(illustrated(24, 8).select(["image"]), given(pipe))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "EvilPipeline"}, "not one of diffusers'"),
+        ({"_class_name": ["module", "Evil"]}, "not one of diffusers'"),
+        ({"unet": ["evil_module", "Net"]}, "code of others"),
+    ],
+)
+def test_classes_of_others_are_refused(
+    unconditional: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    index = json.loads((pipe / "model_index.json").read_text())
+    (pipe / "model_index.json").write_text(json.dumps(index | change))
+    with pytest.raises(UsageError, match=message):
+        fitted(illustrated(24, 8).select(["image"]), given(pipe))
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        fitted(illustrated().select(["image"]), given(tmp_path / "nothing"))
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(UsageError, match="not a diffusers pipeline"):
+        fitted(illustrated().select(["image"]), given(tmp_path))
+
+
+def test_arguments_that_the_pipeline_does_not_take_are_refused(
+    unconditional: Path, by_text: Path
+) -> None:
+    alone = illustrated().select(["image"])
+    with pytest.raises(UsageError, match="takes no guidance_scale"):
+        fitted(alone, given(unconditional, guidance_scale=2.0))
+    with pytest.raises(UsageError, match="takes no prompts"):
+        fitted(illustrated(), given(unconditional, prompt_column="prompt"))
+    with pytest.raises(UsageError, match="say which prompt_column"):
+        fitted(alone, given(by_text))
+
+
+def test_other_columns_and_unique_texts_are_refused_with_the_way_out(by_text: Path) -> None:
+    more = illustrated().append_column("size", pa.array(range(24)))
+    with pytest.raises(SourceError, match=r"nothing else: .*size"):
+        fitted(more, given(by_text, prompt_column="prompt"))
+    texts = pa.array([f"prompt number {i}" for i in range(60)])
+    unique = illustrated(60).set_column(0, "prompt", texts)
+    with pytest.raises(UsageError, match="declaring it categorical"):
+        fitted(unique, given(by_text, prompt_column="prompt"))
+
+
+def test_an_adapter_is_trained_saved_and_loaded(by_text: Path, tmp_path: Path) -> None:
+    base = given(by_text, prompt_column="prompt")
+    train = {"train_rank": 2, "train_steps": 3, "train_learning_rate": 0.1}
+    table = illustrated()
+    plain = fitted(table, base).sample(2, seed=1, block=0)["table"]
+    model = fitted(table, base | train)
+    made = model.sample(2, seed=1, block=0)["table"]
+    assert not made.equals(plain)
+    assert len(model.curves["loss"]) == 3
+    model.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.json", "adapter.safetensors"}
+    assert Pipeline().load(tmp_path).sample(2, seed=1, block=0)["table"].equals(made)
+
+
+def test_a_given_adapter_is_loaded_with_its_scale(by_text: Path, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    base = given(by_text, prompt_column="prompt")
+    train = {"train_rank": 2, "train_steps": 3, "train_learning_rate": 0.1}
+    model = fitted(illustrated(), base | train)
+    from safegen.backends.diffusion.lora import adapter_weights
+
+    StableDiffusionPipeline.save_lora_weights(tmp_path, adapter_weights(model.pipe))
+    (adapter,) = tmp_path.glob("*.safetensors")
+    rows = {
+        scale: fitted(illustrated(), base | {"lora": str(adapter), "lora_scale": scale}).sample(
+            2, seed=1, block=0
+        )["table"]
+        for scale in (0.0, 1.0)
+    }
+    plain = fitted(illustrated(), base).sample(2, seed=1, block=0)["table"]
+    assert rows[0.0].equals(plain)
+    assert not rows[1.0].equals(plain)
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    for more, message in (
+        ({"train_rank": 2}, "needs prompt_column"),
+        ({"negative_prompt": "blur"}, "needs prompt_column"),
+        ({"steps": 0}, "greater than or equal to 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            safegen.Generator("diffusion.pipeline", options={"folder": "x", **more})
