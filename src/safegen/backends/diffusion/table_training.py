@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from safegen.backends.diffusion.table_encoding import Encoding, Layout, Rows
-from safegen.backends.diffusion.table_model import TableModel, drawn_scores
+from safegen.backends.diffusion.table_model import TableModel
 from safegen.backends.diffusion.table_network import Denoiser
-from safegen.backends.diffusion.table_sampling import LEVELS, Sampler, Schedule
+from safegen.backends.diffusion.table_sampling import Schedule
 from safegen.backends.networks import device_of, finite, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.progress import progress
@@ -192,7 +192,7 @@ def fit(
     seed: int,
     block_rows: int,
 ) -> TableModel:
-    """Train on a codec's features and calibrate. Raises: BackendError, UsageError."""
+    """Train on a codec's features. Raises: BackendError, UsageError."""
     schedule = Schedule(
         options.sampler,
         options.sampling_steps,
@@ -202,26 +202,20 @@ def fit(
     )
     encoding, rows = Encoding.fit(codec, features)
     if not codec.features:
-        return TableModel(
-            table, encoding, None, schedule, np.zeros((0, len(LEVELS))), block_rows, {}
-        )
+        return TableModel(table, encoding, None, schedule, block_rows, {})
     device = device_of(options.device)
     with (
         progress("training", options.steps) as advance,
         undisturbed(),
         _threads(options.threads),
         failing("training", "torch"),
+        seeded(seed),
     ):
-        with seeded(seed):
-            denoiser = Denoiser.of(
-                encoding, width=options.width, layers=options.layers, dropout=options.dropout
-            ).to(device)
-            curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
-        sampler = Sampler(denoiser, Layout.of(encoding), schedule)
-        if options.calibration_rows:
-            sampler.calibrate(options.calibration_rows, options.calibration_rounds, seed)
-        drawn = drawn_scores(sampler, encoding, options.calibration_rows, seed)
-    return TableModel(table, encoding, denoiser, schedule, drawn, block_rows, curves)
+        denoiser = Denoiser.of(
+            encoding, width=options.width, layers=options.layers, dropout=options.dropout
+        ).to(device)
+        curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
+    return TableModel(table, encoding, denoiser, schedule, block_rows, curves)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Tabular"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"steps": 1_000, "width": 256, "layers": 3, "sampling_steps": 10},
-    "default": {"steps": 6_000, "width": 384, "layers": 4, "sampling_steps": 12},
-    "quality": {"steps": 40_000, "width": 512, "layers": 5, "sampling_steps": 30},
+    "fast": {"steps": 1_000, "width": 192, "layers": 3, "sampling_steps": 12},
+    "default": {"steps": 6_000, "width": 256, "layers": 4, "sampling_steps": 16},
+    "quality": {"steps": 20_000, "width": 512, "layers": 5, "sampling_steps": 32},
 }
 
 
@@ -40,9 +40,9 @@ class Options(BackendOptions):
         "GPU.",
     )
     steps: int = Field(6_000, description="Training steps at most.", ge=1, le=10_000_000)
-    width: int = Field(384, description="Units of each layer.", ge=8, le=8_192)
+    width: int = Field(256, description="Units of each layer.", ge=8, le=8_192)
     layers: int = Field(4, description="Residual layers.", ge=1, le=64)
-    sampling_steps: int = Field(12, description="Steps of the sampler.", ge=2, le=1_000)
+    sampling_steps: int = Field(16, description="Steps of the sampler.", ge=2, le=1_000)
     batch_size: int = Field(1_024, description="Rows of a training step.", ge=1, le=1_048_576)
     learning_rate: float = Field(
         1e-3,
@@ -66,13 +66,6 @@ class Options(BackendOptions):
     patience: int = Field(
         8, description="Validations without a lower loss before training stops.", ge=1
     )
-    calibration_rows: int = Field(
-        32_768,
-        description="Rows drawn in each round to bring marginals to the training shares; 0: none.",
-        ge=0,
-        le=10_000_000,
-    )
-    calibration_rounds: int = Field(3, description="Rounds of calibration.", ge=1, le=100)
     sampler: Literal["dpm++", "dpm++_sde", "euler"] = Field(
         "dpm++",
         description="diffusers' EDMDPMSolverMultistepScheduler (or its SDE form), or "
