@@ -57,8 +57,8 @@ class Options(BackendOptions):
     )
     validation: float = Field(
         0.05,
-        description="Share of the rows (4,096 at most) held out to stop early; 0: "
-        "trains to the end. Fewer than 200 rows are all trained on.",
+        description="Share of the rows held out to stop early, 50 rows at least (or a quarter of "
+        "them) and 4,096 at most; 0: none, trains to the end.",
         ge=0,
         le=0.5,
     )
