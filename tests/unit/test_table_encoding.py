@@ -65,6 +65,5 @@ def test_one_hots_of_a_width_stand_together_and_padding_has_no_share() -> None:
     assert layout.widths == (2, 4, 8, 16)
     assert layout.order == (1, 2, 3, 0)
     shares = layout.shares(encoding)
-    assert [int((shares[s : s + w] > 0).sum()) for s, w in zip(layout.starts, layout.widths)] == [
-        2, 3, 5, 9,
-    ]  # fmt: skip
+    spans = zip(layout.starts, layout.widths, strict=True)
+    assert [int((shares[start : start + w] > 0).sum()) for start, w in spans] == [2, 3, 5, 9]

@@ -88,6 +88,9 @@ class Sampler:
         x = x * scheduler.init_noise_sigma
         shares = x[:, n:]
         sigmas = scheduler.sigmas[:-1].to(self.device)
+        if fixed:  # noise starts around what is expected, which for all rows together is 0
+            x = torch.where(held, clean, x)
+            x = x + self.denoiser.denoised(x, sigmas[:1, None], revealed)[0]
         for time, sigma in zip(scheduler.timesteps, sigmas.reshape(-1, 1, 1), strict=True):
             if fixed:
                 x = torch.where(held, clean, x)

@@ -23,7 +23,7 @@ __all__ = ["Options", "Tabular"]
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"steps": 1_000, "width": 192, "layers": 3, "sampling_steps": 12},
     "default": {"steps": 6_000, "width": 256, "layers": 4, "sampling_steps": 16},
-    "quality": {"steps": 20_000, "width": 512, "layers": 5, "sampling_steps": 32},
+    "quality": {"steps": 16_000, "width": 512, "layers": 4, "sampling_steps": 32},
 }
 
 
@@ -36,8 +36,8 @@ class Options(BackendOptions):
 
     preset: Literal["fast", "default", "quality"] = Field(
         "default",
-        description="fast: about a minute on two cores; default: about ten; quality: hours, or a "
-        "GPU.",
+        description="On 32,561 rows, 15 columns and two cores fast trains a minute, default five to "
+        "ten, quality most of an hour; a GPU is used when there is one.",
     )
     steps: int = Field(6_000, description="Training steps at most.", ge=1, le=10_000_000)
     width: int = Field(256, description="Units of each layer.", ge=8, le=8_192)
