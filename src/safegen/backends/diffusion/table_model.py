@@ -14,7 +14,7 @@ import torch
 
 from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
 from safegen.backends.diffusion.table_network import Denoiser
-from safegen.backends.diffusion.table_sampling import LEVELS, Fixed, Sampler, Schedule
+from safegen.backends.diffusion.table_sampling import Fixed, Sampler, Schedule
 from safegen.backends.networks import load_tensors, one_thread, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import failing, undisturbed
@@ -34,16 +34,14 @@ FORMAT = "safegen.diffusion.tabular/1"
 class TableModel:
     """An encoding and a network. Sampling changes nothing: block i depends on (seed, i) only.
 
-    `drawn` has, per number, the scores that the network itself draws at the probabilities
-    `LEVELS`; scores are put back to normal by them. On a GPU the same seed may give other rows:
-    then `reproducible` is False. A loaded model samples on a CPU.
+    Trained on a GPU it samples there, where the same seed may give other rows: `reproducible` is
+    False. A loaded model samples on a CPU.
     """
 
     table: str
     encoding: Encoding
     denoiser: Denoiser | None  # None for a table without features
     schedule: Schedule
-    drawn: np.ndarray  # (numbers, levels)
     block_rows: int
     curves: dict[str, list[float]]
 
@@ -101,7 +99,9 @@ class TableModel:
                 token = float(group.token(np.array([int(given[feature.name])]))[0])
                 fixed[i] = token, token
         scores, tokens = self._sampler.draw(rows, seeds, fixed)
-        return _decoded(self.encoding, self.drawn, scores, tokens, seeds)
+        ranks = torch.special.ndtr(torch.from_numpy(scores)).numpy()
+        uniform = np.random.default_rng(seeds).random(tokens.shape)
+        return self.encoding.features(ranks, tokens, uniform)
 
     def save(self, folder: Path) -> None:
         """Write `model.json` and `tensors.safetensors`: no pickle. The same model gives the same
@@ -111,7 +111,6 @@ class TableModel:
         if self.denoiser is not None:
             shape = self.denoiser.shape
             tensors = {f"network.{n}": t for n, t in self.denoiser.state_dict().items()}
-        tensors["drawn"] = torch.from_numpy(self.drawn)
         for i, quantiles in enumerate(self.encoding.quantiles):
             tensors[f"at.{i}"] = torch.from_numpy(quantiles.at)
             tensors[f"values.{i}"] = torch.from_numpy(quantiles.values)
@@ -143,8 +142,6 @@ class TableModel:
                 raise ValueError
             arrays = {n: t.numpy() for n, t in tensors.items() if not n.startswith("network.")}
             encoding = _encoding(Codec.from_json(document["codec"]), arrays)
-            if arrays["drawn"].shape != (len(encoding.numbers), len(LEVELS)):
-                raise ValueError
             denoiser = None
             if document["network"] is not None:
                 width, layers = (int(n) for n in document["network"])
@@ -159,7 +156,6 @@ class TableModel:
                 encoding,
                 denoiser,
                 Schedule(**document["schedule"]),
-                _checked(arrays["drawn"]),
                 int(document["block_rows"]),
                 {str(n): [float(x) for x in c] for n, c in document["curves"].items()},
             )
@@ -167,39 +163,6 @@ class TableModel:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
-
-
-def drawn_scores(sampler: Sampler, encoding: Encoding, rows: int, seed: int) -> np.ndarray:
-    """The network's own scores at `LEVELS`, per number, among the rows where no state hides it;
-    those of the normal where there are too few."""
-    normal = _normal_scores(LEVELS)
-    drawn = np.tile(normal, (len(encoding.numbers), 1))
-    if not rows or not len(drawn):
-        return drawn
-    scores, tokens = sampler.draw(rows, [seed, 3])
-    features = _decoded(encoding, drawn, scores, tokens, [seed, 3])
-    for i, feature in enumerate(encoding.numbers):
-        own = scores[encoding.codec.is_continuous(feature.column, features), i]
-        if len(own) >= 10 * len(LEVELS):
-            drawn[i] = np.quantile(own, LEVELS)
-    return drawn
-
-
-def _decoded(
-    encoding: Encoding, drawn: np.ndarray, scores: np.ndarray, tokens: np.ndarray, seeds: list[int]
-) -> dict[str, np.ndarray]:
-    normal = _normal_scores(LEVELS)
-    ranks = np.empty_like(scores)
-    for i, own in enumerate(drawn):  # beyond the last of them the shift of the last
-        shift = np.interp(scores[:, i], own, normal - own)
-        ranks[:, i] = torch.special.ndtr(torch.from_numpy(scores[:, i] + shift)).numpy()
-    uniform = np.random.default_rng([*seeds, 9]).random(tokens.shape)
-    return encoding.features(ranks, tokens, uniform)
-
-
-def _normal_scores(probabilities: np.ndarray) -> np.ndarray:
-    found: np.ndarray = torch.special.ndtri(torch.from_numpy(probabilities)).numpy()
-    return found
 
 
 def _encoding(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Encoding:

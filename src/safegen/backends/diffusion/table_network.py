@@ -36,7 +36,6 @@ class Denoiser(nn.Module):
 
     share: Tensor
     log_share: Tensor
-    offset: Tensor
     owner: Tensor
 
     def __init__(
@@ -58,7 +57,6 @@ class Denoiser(nn.Module):
         self.register_buffer(
             "log_share", torch.where(shares > 0, shares.clamp_min(1e-30).log(), NEVER)
         )
-        self.register_buffer("offset", torch.zeros(levels))  # set by calibration
         owner = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths).long())
         self.register_buffer("owner", owner, persistent=False)
         self.inside = nn.Linear(2 * levels + numbers + numbers + len(widths), width)
@@ -106,7 +104,7 @@ class Denoiser(nn.Module):
         scale = (each[:, :n] ** 2 + 1).rsqrt()
         spread = each[:, n:].index_select(1, self.owner)
         level = x[:, n:]
-        known = self.log_share + self.offset + (level + self.share) / spread**2
+        known = self.log_share + (level + self.share) / spread**2
         soft = self.shares(known)
         seen = [soft - self.share, level * (spread**2 + 1).rsqrt(), x[:, :n] * scale]
         seen.append(revealed.to(x.dtype).expand(len(x), -1))

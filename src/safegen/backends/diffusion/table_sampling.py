@@ -1,4 +1,4 @@
-"""diffusers' samplers over a tabular denoiser, and the calibration of its marginals."""
+"""diffusers' samplers over a tabular denoiser."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from safegen.backends.diffusion.table_network import Denoiser
 __all__ = ["Fixed", "Sampler", "Schedule"]
 
 CHUNK = 1_024  # rows at once on a CPU: a fixed shape, so a row does not depend on its company
-LEVELS = np.linspace(0.005, 0.995, 199)  # probabilities at which drawn scores are compared
-PRIOR_ROWS = 10.0  # added to real and drawn counts of a level: a handful of rows proves little
 
 Fixed = dict[int, tuple[float, float]]
 """Place in the row (numbers first, then categories) → interval of ranks, or token twice."""
@@ -90,6 +88,9 @@ class Sampler:
         x = x * scheduler.init_noise_sigma
         shares = x[:, n:]
         sigmas = scheduler.sigmas[:-1].to(self.device)
+        if fixed:  # noise starts around what is expected, which for all rows together is 0
+            x = torch.where(held, clean, x)
+            x = x + self.denoiser.denoised(x, sigmas[:1, None], revealed)[0]
         for time, sigma in zip(scheduler.timesteps, sigmas.reshape(-1, 1, 1), strict=True):
             if fixed:
                 x = torch.where(held, clean, x)
@@ -120,20 +121,3 @@ class Sampler:
                 clean[:, n + int(self.layout.starts[place - n]) + int(low)] += 1.0
             revealed[0, place] = True
         return clean, revealed.to(self.device)
-
-    def calibrate(self, rows: int, rounds: int, seed: int) -> None:
-        """Move every level's logit until drawn shares are the training shares.
-
-        A level's offset is the same at every noise level and for every row, so the dependence that
-        was learned stays: this is exponential tilting to the known margins (raking, Deming and
-        Stephan 1940), done inside the model. Each round draws anew; its correction is damped by
-        how few rows it rests on.
-        """
-        real = self.denoiser.share.double().cpu().numpy()
-        offset = np.zeros(len(real))
-        for number in range(rounds):
-            _, tokens = self.draw(rows, [seed, 2, number])
-            at = tokens[:, list(self.layout.order)] + self.layout.starts
-            drawn = np.bincount(at.ravel(), minlength=len(real))
-            offset += np.log((real * rows + PRIOR_ROWS) / (drawn + PRIOR_ROWS))
-            self.denoiser.offset.copy_(torch.from_numpy(np.where(real > 0, offset, 0.0)))

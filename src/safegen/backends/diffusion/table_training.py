@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from safegen.backends.diffusion.table_encoding import Encoding, Layout, Rows
-from safegen.backends.diffusion.table_model import TableModel, drawn_scores
+from safegen.backends.diffusion.table_model import TableModel
 from safegen.backends.diffusion.table_network import Denoiser
-from safegen.backends.diffusion.table_sampling import LEVELS, Sampler, Schedule
+from safegen.backends.diffusion.table_sampling import Schedule
 from safegen.backends.networks import device_of, finite, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.progress import progress
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["fit", "train"]
 
 MEDIAN, SPREAD = 0.5, 1.3  # of the noise levels of training: log-normal, as in EDM
-LEAST_ROWS = 200  # fewer rows are all trained on: nothing is held out to stop early by
+HELD = 50  # validation rows at least, or a quarter of the table: few rows are soon memorised
 CHECK_ROWS = 4_096  # validation rows at most
 CHECK_DRAWS = 2  # noise levels of each at a look
 REVEALED = 0.5  # share of the rows of which some columns are shown without noise
+LOUDER = 4.0  # their noise, relative: what is shown settles most of the rest while noise is high
 WARM_UP = 100  # steps in which the learning rate rises
 LOOKS = 1_000  # at the validation rows, at most
 ADVICE = "set a lower learning_rate"
@@ -68,9 +69,11 @@ class _Batches:
         levels = torch.zeros(count, len(self.share), device=device).scatter_(1, at, 1.0)
         clean = torch.cat([scores, levels - self.share], 1)
         columns = scores.shape[1] + at.shape[1]
-        revealed = uniform(count, columns) < uniform(count, 1) * (uniform(count, 1) < REVEALED)
+        some = uniform(count, 1) < REVEALED
+        revealed = uniform(count, columns) < uniform(count, 1) ** 2 * some
         strata = (torch.arange(count, device=device)[:, None] + uniform(count, 1)) / count
         sigma = MEDIAN * torch.exp(SPREAD * torch.special.ndtri(strata.clamp(1e-6, 1 - 1e-6)))
+        sigma = torch.where(some, LOUDER * sigma, sigma)
         noise = torch.randn(clean.shape, generator=generator, device=device)
         n = scores.shape[1]
         hidden = torch.cat([~revealed[:, :n], ~revealed[:, n:].index_select(1, self.owner)], 1)
@@ -102,8 +105,8 @@ def train(
 
     device = denoiser.share.device
     shuffled = np.random.default_rng([seed, 1]).permutation(len(rows.tokens))
-    held = min(round(len(shuffled) * options.validation), CHECK_ROWS)
-    held = held if len(shuffled) >= LEAST_ROWS else 0
+    held = max(round(len(shuffled) * options.validation), min(HELD, len(shuffled) // 4))
+    held = min(held, CHECK_ROWS) if options.validation else 0
     checked = _Batches(rows.take(shuffled[:held]), layout, denoiser)
     batches = _Batches(rows.take(shuffled[held:]), layout, denoiser)
     generator = torch.Generator(device).manual_seed(seed % 2**63)
@@ -192,7 +195,7 @@ def fit(
     seed: int,
     block_rows: int,
 ) -> TableModel:
-    """Train on a codec's features and calibrate. Raises: BackendError, UsageError."""
+    """Train on a codec's features. Raises: BackendError, UsageError."""
     schedule = Schedule(
         options.sampler,
         options.sampling_steps,
@@ -202,26 +205,20 @@ def fit(
     )
     encoding, rows = Encoding.fit(codec, features)
     if not codec.features:
-        return TableModel(
-            table, encoding, None, schedule, np.zeros((0, len(LEVELS))), block_rows, {}
-        )
+        return TableModel(table, encoding, None, schedule, block_rows, {})
     device = device_of(options.device)
     with (
         progress("training", options.steps) as advance,
         undisturbed(),
         _threads(options.threads),
         failing("training", "torch"),
+        seeded(seed),
     ):
-        with seeded(seed):
-            denoiser = Denoiser.of(
-                encoding, width=options.width, layers=options.layers, dropout=options.dropout
-            ).to(device)
-            curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
-        sampler = Sampler(denoiser, Layout.of(encoding), schedule)
-        if options.calibration_rows:
-            sampler.calibrate(options.calibration_rows, options.calibration_rounds, seed)
-        drawn = drawn_scores(sampler, encoding, options.calibration_rows, seed)
-    return TableModel(table, encoding, denoiser, schedule, drawn, block_rows, curves)
+        denoiser = Denoiser.of(
+            encoding, width=options.width, layers=options.layers, dropout=options.dropout
+        ).to(device)
+        curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
+    return TableModel(table, encoding, denoiser, schedule, block_rows, curves)
 
 
 @contextlib.contextmanager
