@@ -77,7 +77,11 @@ class Model(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A generator family. Holds no state; `fit` gives a separate Model."""
+    """A generator family. Holds no state; `fit` gives a separate Model.
+
+    A backend may also have `adds_images` (True where it makes images for rows that have none: a
+    table without a column of images then gets an empty one, `image`, before `fit`).
+    """
 
     name: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]]

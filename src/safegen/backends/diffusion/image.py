@@ -55,7 +55,9 @@ class Options(BackendOptions):
     attention: bool = Field(True, description="Self-attention at the lowest resolution.")
     steps: int = Field(2_000, ge=1, le=10_000_000, description="Training steps, at most.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per training step.")
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW's, decayed by a cosine.")
+    learning_rate: float = Field(
+        2e-3, gt=0, allow_inf_nan=False, description="AdamW's, decayed by a cosine."
+    )
     ema: float = Field(0.995, ge=0, lt=1, description="Decay of the averaged weights, the model.")
     objective: Literal["epsilon", "v"] = Field(
         "v", description="What the network predicts: the noise, or velocity."

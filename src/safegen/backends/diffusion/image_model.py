@@ -222,6 +222,7 @@ class ImageModel:
             "network": self.network,
             "sampling": asdict(self.sampling),
             "curves": self.curves,
+            "device": self.device.type,
         }
         text = json.dumps(document, sort_keys=True, indent=1)
         (folder / "model.json").write_text(text, encoding="utf-8")
@@ -229,17 +230,18 @@ class ImageModel:
 
     @classmethod
     def load(cls, folder: Path) -> ImageModel:
-        """Read what `save` wrote, onto the GPU when there is one. Raises: BackendError."""
+        """Read what `save` wrote: what was fitted on a CPU stays there, and repeats its rows; else
+        onto the GPU when there is one. Raises: BackendError."""
         import torch
 
         weights = load_tensors(folder / "weights.safetensors")
-        device = device_of("auto")
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
                 raise ValueError
             raw = base64.b64decode(document["arrow_schema"], validate=True)
             arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            device = device_of("cpu" if document["device"] == "cpu" else "auto")
             picture, sampling = Picture(**document["picture"]), Sampling(**document["sampling"])
             label = document["label"]
             codec = None

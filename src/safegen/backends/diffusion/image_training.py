@@ -25,6 +25,7 @@ CHECKS = 20
 _WATCHED = 256  # noisy images on which the loss is watched
 _WARM_UP = 100
 _CURVE = 500
+_ADVICE = "try a smaller learning_rate, such as 5e-4"
 
 
 def built(network: Mapping[str, Any], channels: int, size: Sequence[int]) -> Any:
@@ -166,9 +167,7 @@ class _Training:
         codes = torch.where(unlabelled, self.classes, self.codes[at]).to(self.device)
         noisy, times, wanted = self._noisy(self.images[at], times)
         loss = self._loss(self.forward, noisy, times, wanted, codes)
-        self.losses.append(
-            finite(loss.item(), step + 1, "try a smaller learning_rate, such as 5e-4")
-        )
+        self.losses.append(finite(loss.item(), step + 1, _ADVICE))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -188,7 +187,8 @@ class _Training:
             return False
         noisy, times, wanted, codes = self.watched
         with torch.no_grad():
-            loss = float(self._loss(self.average, noisy, times, wanted, codes))
+            said = float(self._loss(self.average, noisy, times, wanted, codes))
+        loss = finite(said, step + 1, _ADVICE)
         if not self.checks or loss < min(self.checks):
             self.best = {n: t.clone() for n, t in self.average.state_dict().items()}
             self.since = 0
@@ -200,6 +200,8 @@ class _Training:
     def result(self) -> tuple[Any, dict[str, list[float]]]:
         if self.best is not None:
             self.average.load_state_dict(self.best)
+        total = sum(float(p.double().abs().sum()) for p in self.average.parameters())
+        finite(total, len(self.losses), _ADVICE)
         size = math.ceil(len(self.losses) / _CURVE)
         parts = [self.losses[i : i + size] for i in range(0, len(self.losses), size)]
         curves = {"loss": [sum(part) / len(part) for part in parts]}
