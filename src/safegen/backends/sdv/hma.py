@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from safegen.backends.sdv.hierarchy import HierarchyModel, Link, Tier
+    from safegen.backends.sdv.hierarchy import HierarchyModel
+    from safegen.backends.sdv.tiers import Link, Tier
     from safegen.tables.codec import Codec, Feature
     from safegen.tables.relations import Reference
     from safegen.tables.schema import TableSchema
@@ -186,7 +187,7 @@ class _Space:
     def fitted(self, name: str, options: Options, seed: int) -> Tier:
         """The table's tier, still without calibration."""
         from safegen.backends.sdv.gaussian_copula import fit_copula
-        from safegen.backends.sdv.hierarchy import Tier
+        from safegen.backends.sdv.tiers import Tier
 
         given = {
             column.partition(".")[2]: family
@@ -270,7 +271,7 @@ def _space(
     """The features of a table whose children are fitted."""
     import numpy as np
 
-    from safegen.backends.sdv.hierarchy import Link, added, state_name
+    from safegen.backends.sdv.tiers import Link, added, state_name
     from safegen.tables.codec import Codec, Feature
     from safegen.tables.relations import references
 
