@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from safegen.errors import UsageError
-from safegen.tables.matching import ATTEMPTS, drawn_until
+from safegen.tables.matching import drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,21 +33,18 @@ def sample_block(
 ) -> dict[str, pa.Table]:
     """A block's rows; by rejection where there are conditions that the backend does not take.
 
-    Then block i is filled from the model's blocks i·64, i·64 + 1, …, so that every row still has a
-    number of its own and surrogates stay unique.
-
     Raises: BackendError with the shortfall; UsageError for conditions on several tables.
     """
     if not conditions or backend.conditions:
         return model.sample(rows, seed=seed, block=block, conditions=conditions)
 
-    def draw(attempt: int) -> pa.Table:
-        drawn = model.sample(backend.block_rows, seed=seed, block=block * ATTEMPTS + attempt)
+    def draw(number: int) -> pa.Table:
+        drawn = model.sample(backend.block_rows, seed=seed, block=number)
         if len(drawn) != 1:
             raise UsageError(f"{backend.name} cannot take conditions")
         names.update(drawn)
         return next(iter(drawn.values()))
 
     names: dict[str, pa.Table] = {}
-    table = drawn_until(draw, rows, conditions, backend.name)
+    table = drawn_until(draw, rows, block, conditions, backend.name)
     return {next(iter(names)): table}

@@ -45,17 +45,23 @@ def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
 
 
 def drawn_until(
-    draw: Callable[[int], pa.Table], rows: int, conditions: Mapping[str, Scalar], backend: str
+    draw: Callable[[int], pa.Table],
+    rows: int,
+    block: int,
+    conditions: Mapping[str, Scalar],
+    backend: str,
 ) -> pa.Table:
-    """The first `rows` rows that meet the conditions among draw(0), draw(1), …: rejection sampling.
+    """The first `rows` rows of a block that meet the conditions: rejection sampling.
 
-    Fewer rows are a prefix of more. Raises: BackendError with the shortfall as soon as it is clear
-    that `ATTEMPTS` draws will not do.
+    Drawn from are the blocks block · 64, block · 64 + 1, …, whose rows `draw` gives: so every row
+    still has a number of its own, and surrogates stay unique. Fewer rows are a prefix of more.
+    Raises: BackendError with the shortfall as soon as it is clear that `ATTEMPTS` draws will not
+    do.
     """
     kept: list[pa.Table] = []
     found = drawn = 0
     for attempt in range(ATTEMPTS):
-        table = draw(attempt)
+        table = draw(block * ATTEMPTS + attempt)
         drawn += table.num_rows
         kept.append(matching(table, conditions))
         found += kept[-1].num_rows
@@ -66,6 +72,6 @@ def drawn_until(
     raise BackendError(
         f"{found:,} of {rows:,} rows: {backend} makes rows that meet the conditions on "
         f"{', '.join(conditions)} too rarely ({found:,} of {drawn:,} drawn). Ask for fewer rows or "
-        "fewer conditions, or fit a backend whose conditions are native (sdv.gaussian_copula, "
-        "diffusion.tabular)"
+        "fewer conditions, or fit sdv.gaussian_copula or diffusion.tabular, which make such rows "
+        "directly unless a constraint stands in the way"
     )

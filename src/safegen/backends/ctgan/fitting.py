@@ -14,7 +14,7 @@ from safegen.backends.networks import device_of, one_thread, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import SourceError
 from safegen.progress import progress
-from safegen.tables.codec import Codec
+from safegen.tables.constraints import by_table
 from safegen.tables.schema import check_table
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from safegen.backends.ctgan.backend import NetworkBackend
     from safegen.backends.ctgan.training import Watch, WatchedCTGAN, WatchedTVAE
     from safegen.backends.sdv.marginals import Quantiles
+    from safegen.tables.codec import Codec
     from safegen.tables.schema import TableSchema
 
 __all__ = ["MOST_BYTES", "Lesson", "Taught", "fit_network"]
@@ -72,14 +73,12 @@ def fit_network(
     ((title, table),) = tables.items()
     check_table(table, title)
     gpu = device_of(options.device).type == "cuda"
-    codec = Codec.fit(
+    codec = options.codec(
         table,
         schemas[title],
         seed=seed,
-        rounding=options.enforce_rounding,
-        clip=options.enforce_min_max_values,
         smooth=backend._whole(options, schemas[title], table.num_rows),
-        locales=options.locales,
+        constraints=by_table(options.constraints, tables)[title],
     )
     if not codec.features:
         return NeuralModel(backend.name, title, codec, None, (), {})

@@ -17,8 +17,8 @@ from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import undisturbed
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
-from safegen.tables.codec import Codec, Condition, Feature
-from safegen.tables.matching import ATTEMPTS, drawn_until
+from safegen.tables.codec import Codec, Feature
+from safegen.tables.matching import drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,16 +124,14 @@ class NeuralModel:
             return {self.table: self._block(rows, seed, block, None)}
         told = self._told(conditions)
 
-        def draw(attempt: int) -> pa.Table:  # each has a block number, so that ids stay unique
-            return self._block(self.block_rows, seed, block * ATTEMPTS + attempt, told)
+        def draw(number: int) -> pa.Table:
+            return self._block(self.block_rows, seed, number, told)
 
-        return {self.table: drawn_until(draw, rows, conditions, self.backend)}
+        return {self.table: drawn_until(draw, rows, block, conditions, self.backend)}
 
     def _told(self, conditions: Mapping[str, Scalar]) -> int | None:
         """The position in the conditional vector of the rarest level that is conditioned."""
-        fixed: Condition = {}
-        for column, value in conditions.items():
-            fixed |= self.codec.condition(column, value)
+        fixed, _ = self.codec.conditions(conditions)
         rarest, found, start = np.inf, None, 0
         for feature, part in zip(self.codec.features, self.parts, strict=True):
             if isinstance(part, Number):

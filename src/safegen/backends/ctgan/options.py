@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from safegen.backends.networks import Device
-from safegen.contracts import BackendOptions
+from safegen.backends.options import SingleTableOptions
 
 __all__ = ["GANOptions", "NetworkOptions", "VAEOptions"]
 
@@ -20,18 +20,9 @@ _Width = Annotated[int, Field(ge=1, le=16_384)]
 _Widths = Annotated[tuple[_Width, ...], Field(strict=False, min_length=1, max_length=16)]
 
 
-class NetworkOptions(BackendOptions):
+class NetworkOptions(SingleTableOptions):
     """What both networks share, and what safegen does around them."""
 
-    enforce_min_max_values: bool = Field(
-        True, description="Numbers and dates stay within the source's minimum and maximum."
-    )
-    enforce_rounding: bool = Field(
-        True, description="Numbers have the source's decimals, or are multiples of its step."
-    )
-    locales: list[str] = Field(
-        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
-    )
     embedding_dim: int = Field(
         128, ge=1, le=16_384, description="Length of the random vector that a row is made from."
     )
@@ -43,9 +34,7 @@ class NetworkOptions(BackendOptions):
         description="Where to train; auto: a GPU when there is one. Rows are made on the CPU.",
     )
 
-    OURS: ClassVar[frozenset[str]] = frozenset(
-        {"enforce_min_max_values", "enforce_rounding", "locales", "device"}
-    )
+    OURS: ClassVar[frozenset[str]] = frozenset({*SingleTableOptions.model_fields, "device"})
     """The options that the library's class does not get."""
 
 

@@ -21,6 +21,7 @@ from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
 from safegen.tables.codec import Codec
+from safegen.tables.matching import drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +68,8 @@ class TableModel:
         With conditions, on any number of columns of any kind, every row meets them: their features
         are shown to the network without noise, as some were in training, and stay as they are.
 
+        Those on columns of a constraint are met by rejection, where they fix nothing by themselves.
+
         Raises: UsageError for rows, or for a condition that no row can meet; BackendError.
         """
         if not 0 <= rows <= self.block_rows:
@@ -74,9 +77,16 @@ class TableModel:
         if seed < 0 or block < 0:
             raise UsageError("seed and block are 0 or more")
         codec = self.encoding.codec
-        given: dict[str, float] = {}
-        for column, value in (conditions or {}).items():
-            given |= {name: x for name, (_, x) in codec.condition(column, value).items()}
+        known, rest = codec.conditions(conditions or {})
+        if rest:
+            native = {n: v for n, v in (conditions or {}).items() if n not in rest}
+
+            def draw(number: int) -> pa.Table:
+                whole = self.sample(self.block_rows, seed=seed, block=number, conditions=native)
+                return whole[self.table]
+
+            return {self.table: drawn_until(draw, rows, block, rest, "diffusion.tabular")}
+        given = {name: x for name, (_, x) in known.items()}
         features: dict[str, np.ndarray] = {}
         if self.denoiser is not None:
             with undisturbed(), one_thread(), failing("sampling", "diffusers"):

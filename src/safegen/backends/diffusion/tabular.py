@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from safegen.backends.networks import Device
+from safegen.backends.options import SingleTableOptions
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
+from safegen.tables.constraints import by_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Options(BackendOptions):
+class Options(SingleTableOptions):
     """How a network is trained, and how diffusers' sampler draws from it.
 
     `preset` gives the defaults of steps, width, layers and sampling_steps; each can be set alone.
@@ -74,15 +76,6 @@ class Options(BackendOptions):
     sigma_min: float = Field(0.02, description="Lowest noise of the sampler.", gt=0, le=1)
     sigma_max: float = Field(10.0, description="Highest noise of the sampler.", gt=1, le=1_000)
     rho: float = Field(5.0, description="Karras's exponent of the noise levels.", ge=1, le=20)
-    enforce_min_max_values: bool = Field(
-        True, description="Numbers and dates stay within the source's minimum and maximum."
-    )
-    enforce_rounding: bool = Field(
-        True, description="Numbers have the source's decimals, or are multiples of its step."
-    )
-    locales: list[str] = Field(
-        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
-    )
     device: Device = Field(
         "auto", description="Where to train: auto takes the GPU if there is one."
     )
@@ -131,7 +124,6 @@ class Tabular:
         BackendError (training diverged, or a library failed), MissingExtra.
         """
         from safegen.backends.networks import require
-        from safegen.tables.codec import Codec
         from safegen.tables.schema import check_table
 
         if not isinstance(options, Options):
@@ -142,14 +134,8 @@ class Tabular:
         schema = schemas[name]
         check_table(table, name)
         require("diffusers", "diffusion")
-        codec = Codec.fit(
-            table,
-            schema,
-            seed=seed,
-            rounding=options.enforce_rounding,
-            clip=options.enforce_min_max_values,
-            locales=options.locales,
-        )
+        held = by_table(options.constraints, tables)[name]
+        codec = options.codec(table, schema, seed=seed, constraints=held)
         from safegen.backends.diffusion.table_training import fit
 
         return fit(name, codec, codec.encode(table, seed=seed), options, seed, self.block_rows)

@@ -16,7 +16,7 @@ from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
 from safegen.tables.codec import Codec, Feature
-from safegen.tables.matching import ATTEMPTS, drawn_until
+from safegen.tables.matching import drawn_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,13 @@ class CopulaModel:
             raise UsageError("seed and block are 0 or more")
         known, rest = self.codec.conditions(conditions or {})
         if rest:
-            return {self.table: self._matching(rows, seed, block, conditions or {}, rest)}
+            native = {n: v for n, v in (conditions or {}).items() if n not in rest}
+
+            def draw(number: int) -> pa.Table:
+                whole = self.sample(self.block_rows, seed=seed, block=number, conditions=native)
+                return whole[self.table]
+
+            return {self.table: drawn_until(draw, rows, block, rest, "sdv.gaussian_copula")}
         fixed = {name: x for name, (_, x) in known.items()}
         sequence = np.random.SeedSequence([seed, block])
         noise, uniform = (np.random.Generator(np.random.Philox(s)) for s in sequence.spawn(2))
@@ -80,24 +86,6 @@ class CopulaModel:
             features[feature.name] = values
         first = block * self.block_rows
         return {self.table: self.codec.decode(features, first_row=first, seed=seed, rows=rows)}
-
-    def _matching(
-        self,
-        rows: int,
-        seed: int,
-        block: int,
-        conditions: Mapping[str, Scalar],
-        rest: Mapping[str, Scalar],
-    ) -> pa.Table:
-        """Rows that meet `rest` among those that meet the other conditions."""
-        native = {name: value for name, value in conditions.items() if name not in rest}
-
-        def draw(attempt: int) -> pa.Table:
-            place = block * ATTEMPTS + attempt
-            whole = self.sample(self.block_rows, seed=seed, block=place, conditions=native)
-            return whole[self.table]
-
-        return drawn_until(draw, rows, rest, "the model")
 
     @cached_property
     def _factor(self) -> np.ndarray:

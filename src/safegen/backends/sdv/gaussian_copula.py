@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from safegen.backends.options import SingleTableOptions
 from safegen.backends.sdv.distributions import (
     Distribution,
     check_distributions,
@@ -15,7 +16,7 @@ from safegen.backends.sdv.distributions import (
 )
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
-from safegen.tables.constraints import ConstraintList, by_table
+from safegen.tables.constraints import by_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GaussianCopula", "Options", "fit_copula"]
 
 
-class Options(BackendOptions):
+class Options(SingleTableOptions):
     """SDV's options, by SDV's names, and one more distribution: `empirical`, the default.
 
     `empirical` is the empirical distribution: values of several rows keep their shares, values of
@@ -38,24 +39,12 @@ class Options(BackendOptions):
     and the gaps of real columns.
     """
 
-    enforce_min_max_values: bool = Field(
-        True, description="Numbers and dates stay within the source's minimum and maximum."
-    )
-    enforce_rounding: bool = Field(
-        True, description="Numbers have the source's decimals, or are multiples of its step."
-    )
-    locales: list[str] = Field(
-        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
-    )
     numerical_distributions: dict[str, Distribution] = Field(
         {},
         description="SDV's distribution for a numeric or date column, fitted to the whole column.",
     )
     default_distribution: Literal["empirical"] | Distribution = Field(
         "empirical", description="The distribution of every other numeric or date column."
-    )
-    constraints: ConstraintList = Field(
-        [], description="SDV's constraints, which hold in every row: FixedCombinations, …"
     )
 
 
@@ -88,7 +77,6 @@ class GaussianCopula:
         """
         from safegen.backends.sdv.library import require_sdv
         from safegen.backends.undisturbed import undisturbed
-        from safegen.tables.codec import Codec
         from safegen.tables.schema import check_table
 
         if not isinstance(options, Options):
@@ -102,15 +90,12 @@ class GaussianCopula:
         instead = "empirical, which follows the data as closely"
         check_distributions(chosen, default, schema, table.num_rows, instead)
         require_sdv()
-        codec = Codec.fit(
+        codec = options.codec(
             table,
             schema,
             seed=seed,
-            rounding=options.enforce_rounding,
-            clip=options.enforce_min_max_values,
             smooth=frozenset(chosen),
             masses=default != "empirical",  # whose steps hold them
-            locales=options.locales,
             constraints=by_table(options.constraints, tables)[name],
         )
         numeric = [f.column for f in codec.features if f.kind == "numeric"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from safegen.backends.options import TableOptions
 from safegen.backends.sdv.distributions import Distribution
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
@@ -30,18 +31,9 @@ MOST_FEATURES = 1_000
 KDE_ROWS = 1_000
 
 
-class Options(BackendOptions):
+class Options(TableOptions):
     """SDV's options of each table, by SDV's names; columns are named `table.column`."""
 
-    enforce_min_max_values: bool = Field(
-        True, description="Numbers and dates stay within the source's minimum and maximum."
-    )
-    enforce_rounding: bool = Field(
-        True, description="Numbers have the source's decimals, or are multiples of its step."
-    )
-    locales: list[str] = Field(
-        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
-    )
     numerical_distributions: dict[str, Distribution] = Field(
         {}, description="SDV's distribution for a numeric or date column, named table.column."
     )
@@ -272,22 +264,19 @@ def _space(
     import numpy as np
 
     from safegen.backends.sdv.tiers import Link, added, state_name
-    from safegen.tables.codec import Codec, Feature
+    from safegen.tables.codec import Feature
     from safegen.tables.relations import references
 
     table = tables[name]
     given = [
         c.partition(".")[2] for c in options.numerical_distributions if c.startswith(f"{name}.")
     ]
-    codec = Codec.fit(
+    codec = options.codec(
         table,
         schemas[name],
         seed=seed,
-        rounding=options.enforce_rounding,
-        clip=options.enforce_min_max_values,
         smooth=frozenset(given),
         masses=options.default_distribution != "empirical",
-        locales=options.locales,
     )
     values = dict(codec.encode(table, seed=seed))
     features = list(codec.features)

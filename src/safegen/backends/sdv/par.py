@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from safegen.backends.networks import Device
+from safegen.backends.options import TableOptions
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
 
@@ -26,7 +27,7 @@ MOST_SLOTS = 4_096  # of a step's vector: levels of its columns
 CELLS = 20_000_000  # of one batch: 80 MB
 
 
-class Options(BackendOptions):
+class Options(TableOptions):
     """SDV's options, by SDV's names (`device` is its `cuda`), and `batch_size`."""
 
     epochs: int = Field(128, ge=1, description="Passes over all sequences.")
@@ -49,15 +50,6 @@ class Options(BackendOptions):
         le=100,
         description="Draws per sequence, of which the likeliest is kept. More than 1 makes "
         "sequences more alike than real ones are.",
-    )
-    enforce_min_max_values: bool = Field(
-        True, description="Numbers and dates stay within the source's minimum and maximum."
-    )
-    enforce_rounding: bool = Field(
-        True, description="Numbers have the source's decimals, or are multiples of its step."
-    )
-    locales: list[str] = Field(
-        ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
     )
     device: Device = Field("auto", description="Where to train; sampling runs on the CPU.")
 
@@ -120,8 +112,8 @@ class PAR:
             options.context_columns,
             options.enforce_min_max_values,
         )
-        context_codec = _codec(cut.context, cut.context_schema, options, seed, masses=False)
-        codec = _codec(cut.steps, cut.steps_schema, options, seed, masses=True)
+        context_codec = options.codec(cut.context, cut.context_schema, seed=seed, masses=False)
+        codec = options.codec(cut.steps, cut.steps_schema, seed=seed)
         layout = Layout(codec.features)
         _check_size(layout)
         known = context_codec.encode(cut.context, seed=seed)
@@ -167,22 +159,6 @@ class PAR:
 
         require("deepecho", "sdv")
         return SequenceModel.load(folder)
-
-
-def _codec(
-    table: pa.Table, schema: TableSchema, options: Options, seed: int, *, masses: bool
-) -> Any:
-    from safegen.tables.codec import Codec
-
-    return Codec.fit(
-        table,
-        schema,
-        seed=seed,
-        rounding=options.enforce_rounding,
-        clip=options.enforce_min_max_values,
-        masses=masses,
-        locales=options.locales,
-    )
 
 
 def _check_size(layout: Layout) -> None:
