@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safegen
+import safegen.plugins
 from safegen.backends.sdv.copula import CopulaModel
 from safegen.backends.sdv.gaussian_copula import GaussianCopula, Options
 from safegen.cli import main
 from safegen.demo import place_data
+from safegen.engines.blocks import sample_block
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.codec import Codec
 from safegen.tables.offered import offered
@@ -681,3 +683,73 @@ class TestOffered:
             with pytest.raises(SystemExit):
                 main([*words, "--policy", "lab", *more])
             assert (f"--set '{option}'" in capsys.readouterr().err) == (not more)
+
+
+TINY = {
+    "ctgan": {"epochs": 1, "batch_size": 100},
+    "sdv.tvae": {"epochs": 1, "batch_size": 100},
+    "diffusion.tabular": {"steps": 10, "width": 16, "layers": 1, "sampling_steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def ordered() -> pa.Table:
+    rng = np.random.default_rng(5)
+    start = rng.integers(0, 900, 400)
+    town = rng.integers(0, 12, 400)
+    return pa.table(
+        {
+            "start": pa.array(start, pa.int32()).cast(pa.date32()),
+            "end": pa.array(start + rng.integers(0, 60, 400), pa.int32()).cast(pa.date32()),
+            "town": pa.array(town).cast(pa.string()),
+            "land": pa.array(town // 3).cast(pa.string()),
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(TINY))
+def constrained(request: pytest.FixtureRequest, ordered: pa.Table) -> tuple[Any, Any, Any]:
+    """A backend, and its models with and without constraints."""
+    specs = [
+        {"type": "FixedCombinations", "column_names": ["town", "land"]},
+        {"type": "Inequality", "low_column_name": "start", "high_column_name": "end"},
+    ]
+    backend = safegen.plugins.load(safegen.plugins.BACKENDS, request.param)()
+    models = [
+        backend.fit(
+            {"t": ordered},
+            {"t": infer_schema(ordered)},
+            backend.Options.model_validate({**TINY[request.param], "constraints": held}),
+            seed=7,
+        )
+        for held in (specs, [])
+    ]
+    return backend, *models
+
+
+class TestOtherBackends:
+    """Networks that have hardly been trained, whose rows would obey nothing by themselves."""
+
+    @staticmethod
+    def broken(real: pa.Table, found: pa.Table) -> tuple[int, int]:
+        known = set(zip(*(real.column(c).to_pylist() for c in ("town", "land")), strict=True))
+        pairs = zip(*(found.column(c).to_pylist() for c in ("town", "land")), strict=True)
+        late = pc.sum(pc.greater(found.column("start"), found.column("end"))).as_py()
+        return sum(pair not in known for pair in pairs), late
+
+    def test_constraints_hold_and_do_not_without(
+        self, constrained: tuple[Any, Any, Any], ordered: pa.Table
+    ) -> None:
+        _, held, free = constrained
+        assert self.broken(ordered, sample(held, 500)) == (0, 0)
+        assert min(self.broken(ordered, sample(free, 500))) > 0
+
+    def test_conditions_on_what_a_constraint_ties_are_met(
+        self, constrained: tuple[Any, Any, Any], ordered: pa.Table
+    ) -> None:
+        backend, held, _ = constrained
+        for wanted in ({"land": "2"}, {"town": "7"}):
+            found = sample_block(held, backend, 60, seed=3, block=0, conditions=wanted)["t"]
+            [(column, value)] = wanted.items()
+            assert found.column(column).to_pylist() == [value] * 60
+            assert self.broken(ordered, found) == (0, 0)
