@@ -31,7 +31,8 @@ __all__ = ["ImageModel", "Picture", "Sampling"]
 
 FORMAT = "safegen.images/1"
 BATCH = 64
-"""Images denoised at once: always so many, because a matrix product's bits depend on its shape."""
+"""Images denoised at once on a CPU: always so many, because a matrix product's bits depend on its
+shape. On a GPU it is a whole block."""
 
 _STEPS = {"ddpm": 1_000, "ddim": 50, "dpm++": 25}
 _TIMES = 1_000
@@ -142,9 +143,10 @@ class ImageModel:
         if fixed is not None:
             codes[:] = fixed
         with undisturbed(), one_thread(), failing("sampling images", "diffusers"):
+            size = BATCH if self.reproducible else BLOCK
             batches = [
-                self._batch(codes[start : start + BATCH], [seed, block, start])
-                for start in range(0, rows, BATCH)
+                self._batch(codes[start : start + size], [seed, block, start])
+                for start in range(0, rows, size)
             ]
         files = encoded_images(np.concatenate(batches)[:rows])
         paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]
@@ -173,14 +175,14 @@ class ImageModel:
         return fixed
 
     def _batch(self, codes: np.ndarray, entropy: list[int]) -> np.ndarray:
-        """`BATCH` images, uint8 (BATCH, height, width, channels), from noise of their own."""
+        """An image per code, uint8 (images, height, width, channels), from noise of their own."""
         import torch
 
         picture, sampling = self.picture, self.sampling
         noise = torch.Generator().manual_seed(
             int(np.random.SeedSequence(entropy).generate_state(1)[0])
         )
-        shape = (BATCH, picture.channels, picture.height, picture.width)
+        shape = (len(codes), picture.channels, picture.height, picture.width)
         images = torch.randn(shape, generator=noise).to(self.device)
         labels = torch.from_numpy(codes).to(self.device) if self.network["classes"] else None
         scheduler = sampling.scheduler()
