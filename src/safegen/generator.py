@@ -69,7 +69,8 @@ __all__ = ["Generator"]
 
 _KINDS = {
     "table": "one table of rows that do not hang together",
-    "tables": "several tables; sdv.hma takes related ones",
+    "tables": "several tables ({}), as files of different columns in a folder are; sdv.hma takes "
+    "related ones",
     "sequences": "a column is declared sequence_key; sdv.par takes sequences, and without that "
     "role the rows are taken one by one",
     "images": "a column holds images; diffusion.image takes them",
@@ -158,7 +159,7 @@ class Generator:
         if prepared.kind not in self._backend.kinds:
             raise UsageError(
                 f"{self.backend_name} takes {', '.join(sorted(self._backend.kinds))}, and this is "
-                f"{prepared.kind}: {_KINDS[prepared.kind]}"
+                f"{prepared.kind}: {_KINDS[prepared.kind].format(', '.join(prepared.schemas))}"
             )
         self._model, self._prepared = None, prepared
         return prepared.decision

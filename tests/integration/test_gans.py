@@ -25,7 +25,7 @@ from safegen.demo import place_data
 from safegen.engines.blocks import sample_block
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.schema import infer_schema
-from safegen.testing import check_backend, example_table
+from safegen.testing import example_table
 
 GAN = {"epochs": 1, "batch_size": 100, "generator_dim": [16], "discriminator_dim": [16]}
 VAE = {"epochs": 1, "batch_size": 100, "compress_dims": [16], "decompress_dims": [16]}
@@ -73,11 +73,6 @@ def people() -> pa.Table:
 def models(people: pa.Table) -> dict[str, Model]:
     roles = {"person": {"role": "id"}}
     return {name: fit(name, people, roles=roles, epochs=2) for name in ONE_OF_EACH}
-
-
-@pytest.mark.parametrize("name", list(TINY))
-def test_it_conforms(name: str) -> None:
-    check_backend(backend(name), options={"embedding_dim": 8, **TINY[name]})
 
 
 class TestOptions:
@@ -301,14 +296,13 @@ class TestFitting:
 
 class TestTables:
     @pytest.mark.parametrize("name", ONE_OF_EACH)
-    @pytest.mark.parametrize("kind", ["constant", "null", "number", "levels"])
+    @pytest.mark.parametrize("kind", ["constant", "number", "levels"])
     def test_one_column_is_enough(self, name: str, kind: str, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
         table = pa.table(
             {
                 kind: {
                     "constant": pa.array(["x"] * 60),
-                    "null": pa.nulls(60, pa.int64()),
                     "number": pa.array(rng.normal(size=60)),
                     "levels": pa.array(rng.choice(["ä", "b", ""], 60)),
                 }[kind]
@@ -359,14 +353,14 @@ class TestConditions:
         other = sample(models[name], 100, block=1, conditions=conditions)
         assert not set(made["person"].to_pylist()) & set(other["person"].to_pylist())
 
-    def test_the_vector_makes_what_is_asked_for_frequent(self, models: dict[str, Any]) -> None:
+    def test_the_vector_makes_what_is_asked_for_frequent(self, people: pa.Table) -> None:
         """A rare level, drawn without being told, would take some twenty rows for one."""
-        model = models["ctgan"]
+        model: Any = fit("ctgan", people.select(["job", "member"]), epochs=60)
         told = model._told({"job": "c", "member": True})
         share = pc.mean(pc.equal(model._block(4_096, 1, 0, told)["job"], "c")).as_py()
         alone = pc.mean(pc.equal(model._block(4_096, 1, 0, None)["job"], "c")).as_py()
         assert told == model._told({"job": "c"}) != model._told({"member": True})
-        assert share > alone
+        assert share > 2 * alone
 
     def test_an_impossible_one_is_refused_at_once(self, models: dict[str, Model]) -> None:
         for conditions in ({"job": "pilot"}, {"age": 200}, {"nobody": 1}, {"job": None}):

@@ -201,6 +201,7 @@ def fitted(table: pa.Table, **more: Any) -> Any:
     return Image().fit({"table": table}, {"table": infer_schema(table)}, options, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -140,6 +140,7 @@ def fitted(table: pa.Table, options: dict[str, Any], seed: int = 1) -> Any:
     return Pipeline().fit({"table": table}, {"table": infer_schema(table)}, chosen, seed=seed)
 
 
+@pytest.mark.slow
 def test_an_unconditional_pipeline_conforms(unconditional: Path) -> None:
     check_backend(
         Pipeline(), illustrated(24, 8).select(["image"]), given(unconditional, batch_size=16)

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from safegen.backends.diffusion.tabular import PRESETS, Options, Tabular
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.schema import infer_schema
-from safegen.testing import check_backend
 
 torch = pytest.importorskip(
     "torch", reason="torch is not installed: pip install safegen[diffusion]"
@@ -86,10 +85,6 @@ def table() -> pa.Table:
 @pytest.fixture(scope="module")
 def model(table: pa.Table) -> Any:
     return fit(table, SMALL)
-
-
-def test_the_battery_passes() -> None:
-    check_backend(Tabular(), options=TINY)
 
 
 def test_dependence_is_learned(table: pa.Table, model: Any) -> None:

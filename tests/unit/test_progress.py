@@ -62,15 +62,12 @@ def test_the_command_line_prints_these_lines(
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
-    log, handler = logging.getLogger("safegen"), _Say()
-    log.addHandler(handler)
+    log = logging.getLogger("safegen")
+    monkeypatch.setattr(log, "handlers", [_Say()])
     monkeypatch.setattr(log, "level", logging.INFO)
-    try:
-        with progress("training", 40, "epochs") as advance, undisturbed():
-            clock.now = 30.0
-            advance(20)
-    finally:
-        log.removeHandler(handler)
+    with progress("training", 40, "epochs") as advance, undisturbed():
+        clock.now = 30.0
+        advance(20)
     assert capsys.readouterr().err == "safegen: training: 20 of 40 epochs, 2 s each, 0:30 left\n"
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from safegen.backends.arrays import check_block
 from safegen.backends.ctgan.backend import BLOCK_ROWS
 from safegen.backends.networks import load_tensors, one_thread, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import undisturbed
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, UsageError
+from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
 
@@ -116,10 +117,7 @@ class NeuralModel:
         Raises: UsageError for rows, or for a condition that no row can meet; BackendError with
         the shortfall when too few rows meet the conditions.
         """
-        if not 0 <= rows <= self.block_rows:
-            raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
-        if seed < 0 or block < 0:
-            raise UsageError("seed and block are 0 or more")
+        check_block(rows, self.block_rows, seed, block)
         if not conditions:
             return {self.table: self._block(rows, seed, block, None)}
         told = self._told(conditions)
@@ -157,7 +155,8 @@ class NeuralModel:
         output, sigma = self._output(rng, told)
         scores, jitter = output, np.zeros_like(output)
         if sigma is None:
-            scores = output - np.log(rng.standard_exponential(output.shape, dtype=np.float32))
+            waits = rng.standard_exponential(output.shape, dtype=np.float32)  # can be 0
+            scores = output - np.log(np.maximum(waits, np.finfo(np.float32).tiny))
         else:
             jitter = rng.standard_normal(output.shape, dtype=np.float32) * sigma
         features: dict[str, np.ndarray] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.image import BLOCK, Options
 from safegen.backends.diffusion.image_training import built
 from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors
@@ -137,6 +138,7 @@ class ImageModel:
     ) -> dict[str, pa.Table]:
         """`rows` images of a block, and their labels: drawn by their shares in the training data,
         or fixed by a condition. Raises: UsageError for a condition on anything but the label."""
+        check_block(rows, BLOCK, seed, block)
         fixed = self._condition(conditions or {})
         rng = np.random.default_rng([seed, block])
         codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
@@ -146,7 +148,7 @@ class ImageModel:
             size = BATCH if self.reproducible else BLOCK
             batches = [
                 self._batch(codes[start : start + size], [seed, block, start])
-                for start in range(0, rows, size)
+                for start in range(0, max(rows, 1), size)
             ]
         files = encoded_images(np.concatenate(batches)[:rows])
         paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]

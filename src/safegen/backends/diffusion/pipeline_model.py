@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.pipeline import Options
 from safegen.backends.diffusion.pipeline_files import arguments, folder_digest, opened_pipeline
 from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors, seeded
@@ -113,6 +114,7 @@ class PipelineModel:
     ) -> dict[str, pa.Table]:
         """`rows` images of a block with their prompts: drawn as often as they stand in the source,
         or fixed by a condition. Raises: UsageError for a condition on anything but the prompt."""
+        check_block(rows, BLOCK, seed, block)
         rng = np.random.default_rng([seed, block])
         codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
         fixed = self._condition(conditions or {})
@@ -124,7 +126,7 @@ class PipelineModel:
         size = self.options.batch_size
         batches = []
         with undisturbed(), one_thread(), seeded(seed), failing("making images", "diffusers"):
-            for start in range(0, rows, size):
+            for start in range(0, max(rows, 1), size):
                 # The last batch of a block is full too: bits depend on a batch's size.
                 some = (texts[start : start + size] + texts[:size])[:size]
                 batches.append(self._batch(some, [seed, block, start]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
 from safegen.backends.diffusion.table_network import Denoiser
 from safegen.backends.diffusion.table_sampling import Fixed, Sampler, Schedule
@@ -19,7 +20,7 @@ from safegen.backends.networks import load_tensors, one_thread, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, UsageError
+from safegen.errors import BackendError
 from safegen.tables.codec import Codec
 from safegen.tables.matching import drawn_until
 
@@ -72,10 +73,7 @@ class TableModel:
 
         Raises: UsageError for rows, or for a condition that no row can meet; BackendError.
         """
-        if not 0 <= rows <= self.block_rows:
-            raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
-        if seed < 0 or block < 0:
-            raise UsageError("seed and block are 0 or more")
+        check_block(rows, self.block_rows, seed, block)
         codec = self.encoding.codec
         known, rest = codec.conditions(conditions or {})
         if rest:

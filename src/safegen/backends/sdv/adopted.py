@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from safegen.backends.arrays import check_block
 from safegen.backends.networks import one_thread
 from safegen.backends.sdv.library import LICENSE, PACKAGES, require_sdv
 from safegen.backends.undisturbed import failing, undisturbed
@@ -90,8 +91,7 @@ class AdoptedModel:
         """
         if conditions:
             raise UsageError("an adopted synthesizer takes no conditions: `generate` meets them")
-        if not 0 <= rows <= self.block_rows:
-            raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
+        check_block(rows, self.block_rows, seed, block)
         with undisturbed(), failing("sampling", "SDV"), one_thread():
             frame = self._draw(seed, block)
         if len(frame) < self.block_rows:

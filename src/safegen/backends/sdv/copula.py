@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from safegen.backends.arrays import check_block, load_arrays
 from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles, truncated
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, UsageError
+from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
 
@@ -57,10 +57,7 @@ class CopulaModel:
         Raises: UsageError for rows, or for a condition that no row can meet; BackendError with the
         shortfall when too few rows meet them.
         """
-        if not 0 <= rows <= self.block_rows:
-            raise UsageError(f"a block has 0 to {self.block_rows:,} rows, not {rows}")
-        if seed < 0 or block < 0:
-            raise UsageError("seed and block are 0 or more")
+        check_block(rows, self.block_rows, seed, block)
         known, rest = self.codec.conditions(conditions or {})
         if rest:
             native = {n: v for n, v in (conditions or {}).items() if n not in rest}
@@ -142,9 +139,7 @@ class CopulaModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            # numpy leaves a file open that it opened and could not read
-            with (folder / "arrays.npz").open("rb") as stream:
-                arrays = dict(np.load(stream, allow_pickle=False))
+            arrays = load_arrays(folder / "arrays.npz")
             if document["format"] != FORMAT:
                 raise ValueError
             codec = Codec.from_json(document["codec"])
@@ -160,7 +155,7 @@ class CopulaModel:
                 correlation,
                 int(document["block_rows"]),
             )
-        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from safegen.backends.arrays import check_block, load_arrays
 from safegen.backends.sdv.copula import one_thread, read_marginals
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.sdv.tiers import Link, Tier, all_features, state_name
@@ -71,8 +72,7 @@ class HierarchyModel:
         """
         if conditions:
             raise UsageError("sdv.hma takes no conditions")
-        if not 0 <= rows <= BLOCK_ROWS or seed < 0 or block < 0:
-            raise UsageError(f"a block has 0 to {BLOCK_ROWS:,} rows; seed and block are 0 or more")
+        check_block(rows, BLOCK_ROWS, seed, block)
         with one_thread():
             drawn = self.drawn(BLOCK_ROWS, [seed, block])
         tables: dict[str, pa.Table] = {}
@@ -226,8 +226,7 @@ class HierarchyModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = load_arrays(folder / "arrays.npz")
             if document["format"] != FORMAT:
                 raise ValueError
             tiers = _read_tiers(document["tiers"], arrays)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from safegen.backends.arrays import check_block, load_arrays
 from safegen.backends.sdv.copula import CopulaModel, read_marginals
 from safegen.backends.sdv.marginals import Levels, Marginal, Quantiles
 from safegen.contracts import Scalar
@@ -119,8 +120,7 @@ class SequenceModel:
 
         if conditions:
             raise UsageError("sdv.par takes no conditions")
-        if not 0 <= rows <= BLOCK_ROWS or seed < 0 or block < 0:
-            raise UsageError(f"a block has 0 to {BLOCK_ROWS:,} sequences; seed and block from 0 on")
+        check_block(rows, BLOCK_ROWS, seed, block)
         [context] = self.context.sample(BLOCK_ROWS, seed=seed, block=block).values()
         lengths = np.asarray(context.column(self.parts.length), dtype=np.int64)
         steps = self._steps(context, lengths, seed, block)
@@ -288,8 +288,7 @@ class SequenceModel:
         context = CopulaModel.load(folder / "context")
         try:
             document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = load_arrays(folder / "arrays.npz")
             if document["format"] != FORMAT:
                 raise ValueError
             codec = Codec.from_json(document["codec"])
