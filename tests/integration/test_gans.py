@@ -355,12 +355,13 @@ class TestConditions:
 
     def test_the_vector_makes_what_is_asked_for_frequent(self, people: pa.Table) -> None:
         """A rare level, drawn without being told, would take some twenty rows for one."""
-        model: Any = fit("ctgan", people.select(["job", "member"]), epochs=60)
+        rates = {"generator_lr": 1e-3, "epochs": 200}
+        model: Any = fit("ctgan", people.select(["job", "member"]), **rates)
         told = model._told({"job": "c", "member": True})
         share = pc.mean(pc.equal(model._block(4_096, 1, 0, told)["job"], "c")).as_py()
         alone = pc.mean(pc.equal(model._block(4_096, 1, 0, None)["job"], "c")).as_py()
         assert told == model._told({"job": "c"}) != model._told({"member": True})
-        assert share > 2 * alone
+        assert share > 0.5 > 2 * alone
 
     def test_an_impossible_one_is_refused_at_once(self, models: dict[str, Model]) -> None:
         for conditions in ({"job": "pilot"}, {"age": 200}, {"nobody": 1}, {"job": None}):
