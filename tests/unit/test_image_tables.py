@@ -22,7 +22,7 @@ from safegen.lineage.in_band import InBand
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
 from safegen.tables.codec import Codec
-from safegen.tables.digests import RowsDigest
+from safegen.tables.digests import LookupDigest, RowsDigest, table_digests
 from safegen.tables.images import (
     IMAGE,
     MAX_PIXELS,
@@ -125,6 +125,78 @@ def test_rows_are_told_by_their_own_images_and_a_real_stamp_proves_nothing() -> 
     assert piece.dataset_id == STAMP["dataset_id"]
 
 
+def _within(files: list[bytes]) -> dict[str, pa.Array]:
+    """The same files in other layouts, a row to a file."""
+    plain = pa.array(files)
+    struct = pa.StructArray.from_arrays([plain, pa.array([8] * len(files))], ["bytes", "width"])
+    lists = pa.array([[{"bytes": f}] if i % 2 else [{"bytes": b""}, {"bytes": f}]
+                      for i, f in enumerate(files)])  # fmt: skip
+    union = pa.UnionArray.from_dense(
+        pa.array([1] * len(files), pa.int8()), pa.array(range(len(files)), pa.int32()),
+        [pa.array([1]), plain],
+    )  # fmt: skip
+    return {
+        "binary": plain,
+        "large": plain.cast(pa.large_binary()),
+        "view": plain.cast(pa.binary_view()),
+        "fixed": pa.array([f.ljust(400, b"\0") for f in files], pa.binary(400)),
+        "dictionary": plain.dictionary_encode(),
+        "struct": struct,
+        "list of structs": lists,
+        "list view": pa.array([[f] for f in files], pa.list_view(pa.binary())),
+        "map": pa.array([[("a", f)] for f in files], pa.map_(pa.string(), pa.binary())),
+        "extension": pa.ExtensionArray.from_storage(pa.opaque(pa.binary(), "image", "x"), plain),
+        "union": union,
+    }
+
+
+@pytest.mark.parametrize("layout", list(_within([b""])))
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_stamp_is_found_whatever_the_image_is_put_into(layout: str, marked: bool) -> None:
+    files = encoded_images(pixels(6))
+    if marked:
+        files[3] = with_stamp(files[3], STAMP)
+    column = _within(files)[layout]
+    tally = InBand(pa.schema([("photo", column.type)]))
+    for part in (column[:2], column[2:]):  # slices: rows are counted from their start
+        tally(pa.record_batch({"photo": part}))
+    piece = tally.evidence("table")
+    assert (piece is not None) is marked
+    if piece is not None:
+        assert (piece.share, piece.depth, piece.dataset_id) == (1 / 6, 2, STAMP["dataset_id"])
+
+
+def test_a_stamp_says_which_row_of_a_list(tmp_path: Path) -> None:
+    plain, marked = encoded_images(pixels(1))[0], with_stamp(encoded_images(pixels(1))[0], STAMP)
+    column = pa.array([[plain, plain], None, [], [plain, marked, marked], [marked]])
+    tally = InBand(pa.schema([("photos", column.type)]))
+    tally(pa.record_batch({"photos": column}))
+    assert (tally.synthetic, tally.rows, tally.depth_sum) == (2, 5, 4.0)
+
+
+@pytest.mark.parametrize("planted", [{"origin": "real"}, {"origin": "synthetic", "depth": 1}])
+def test_a_planted_stamp_hides_no_other(planted: dict[str, Any]) -> None:
+    info = PngInfo()
+    info.add_text("safegen", json.dumps(planted))
+    info.add_text("safegen", json.dumps(STAMP))
+    data = saved(pixels(1)[0], "PNG", pnginfo=info)
+    tally = InBand(pa.schema([("image", IMAGE)]))
+    tally(pa.record_batch({"image": image_column([data], [None])}))
+    assert (tally.synthetic, tally.max_depth) == (1, 2)
+    stamp = stamp_of(data)
+    assert stamp is not None
+    assert stamp["origin"] == "synthetic"
+
+
+def test_what_is_no_image_gets_no_stamp() -> None:
+    (plain,) = encoded_images(pixels(1))
+    text = plain[33:33] + b"\x00\x00\x00\x01tEXta" + struct.pack(">I", zlib.crc32(b"tEXta"))
+    for data in (plain[:8], plain[:8] + b"garbage" * 20, plain[:8] + text + plain[8:], b"", b"x"):
+        with pytest.raises(ValueError, match=r"no image|header"):
+            with_stamp(data, STAMP)
+    assert stamp_of(with_stamp(plain, STAMP)) == STAMP
+
+
 # ---- content -------------------------------------------------------------------------------------
 
 
@@ -139,6 +211,35 @@ def test_content_is_the_file_without_its_name_and_stamp_and_its_pixels_to_the_lo
     assert (tolerant == tolerant[0]).all()
     (other,) = encoded_images(pixels(1, 3, seed=1))
     assert (tolerant_cells(image_column([other], ["a.png"]))[0] != tolerant[0]).any()
+
+
+def test_an_image_without_its_struct_is_found_and_other_bytes_stay_what_they_are() -> None:
+    (plain,) = encoded_images(pixels(1, 3))
+    column = tolerant_cells(image_column([plain], [None]))
+    again = saved(pixels(1, 3)[0], "BMP")
+    for type_ in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        bare = pa.array([plain, None, with_stamp(plain, STAMP), again], type_)
+        cells = tolerant_cells(bare)
+        assert (cells[[0, 2, 3]] == column).all()
+        assert not cells[1].any()
+        other = pa.array([b"text", b"", plain[:8], b"P5 is a word", b"BM", None], type_)
+        assert (tolerant_cells(other) == exact_cells(other)).all()
+
+
+def test_an_image_is_decoded_once_for_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    from safegen.tables import cells
+
+    counted = []
+    monkeypatch.setattr(cells, "pixels_of", lambda data: counted.append(data) or data)
+    table = pa.table({"image": image_column(encoded_images(pixels(5)), [None] * 5)})
+    keys = [(name, name.encode() * 32) for name in "abc"]
+    _, lookups = table_digests(Batches.of(table), keys)
+    assert len(counted) == 5
+    for name, key in keys:
+        alone = LookupDigest(table.schema, key)
+        for batch in table.to_batches():
+            alone.update(batch)
+        assert lookups[name].value() == alone.value()
 
 
 def test_the_digest_does_not_depend_on_the_layout() -> None:

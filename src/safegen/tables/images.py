@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE",
+    "MAGIC",
     "MAX_BYTES",
     "MODES",
+    "PNG",
     "SUFFIXES",
     "decoded_images",
     "encoded_images",
@@ -38,6 +40,7 @@ __all__ = [
     "open_image",
     "pixels_of",
     "stamp_of",
+    "stamps_of",
     "stamped_images",
     "with_stamp",
     "without_stamp",
@@ -58,8 +61,15 @@ MAX_PIXELS = 1 << 26
 MAX_BYTES = (1 << 31) - 1
 """Encoded bytes of one column; they are held in memory while a model is fitted."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_AFTER_HEADER = len(_PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What a PNG file begins with."""
+
+MAGIC = (PNG, b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P5", b"P6")
+"""What files of the formats that are read begin with."""
+
+
+_HEADER = b"\x00\x00\x00\x0dIHDR"
+_AFTER_HEADER = len(PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
 _KEYWORD = b"safegen"
 
 
@@ -229,7 +239,7 @@ def encoded_images(pixels: np.ndarray) -> list[bytes]:
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, type) of each chunk of a PNG file, as far as it is well formed."""
-    start = len(_PNG) if data.startswith(_PNG) else len(data)
+    start = len(PNG) if data.startswith(PNG) else len(data)
     while start + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, start)
         end = start + 12 + size
@@ -250,8 +260,11 @@ def _stamps(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def with_stamp(data: bytes, stamp: Mapping[str, Any]) -> bytes:
     """The image as a PNG file that carries the stamp. Raises: ValueError for what is no image."""
-    if not data.startswith(_PNG):
+    open_image(data)
+    if not data.startswith(PNG):
         data = encoded_images(np.asarray(_opened(data))[None, ...].reshape(_shape(data)))[0]
+    if data[len(PNG) : len(PNG) + 8] != _HEADER:
+        raise ValueError("a PNG file without its header")
     data = without_stamp(data)
     body = b"tEXt" + _KEYWORD + b"\x00" + json.dumps(dict(stamp), sort_keys=True).encode("ascii")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -271,15 +284,23 @@ def without_stamp(data: bytes) -> bytes:
     return data
 
 
-def stamp_of(data: bytes) -> dict[str, Any] | None:
-    """The stamp in a PNG file; empty when it is damaged, and None when there is none."""
+def stamps_of(data: bytes) -> list[dict[str, Any]]:
+    """The stamps in a PNG file, an empty one for each that is damaged. We put one; whoever adds
+    another does not hide it."""
+    found = []
     for _, _, text in _stamps(data):
         try:
             stamp = json.loads(text)
         except (ValueError, RecursionError):
-            return {}
-        return dict(stamp) if isinstance(stamp, Mapping) else {}
-    return None
+            stamp = None
+        found.append(dict(stamp) if isinstance(stamp, Mapping) else {})
+    return found
+
+
+def stamp_of(data: bytes) -> dict[str, Any] | None:
+    """The stamp in a PNG file, of several the first that does not say real; None without one."""
+    found = stamps_of(data)
+    return next((s for s in found if s.get("origin") != "real"), next(iter(found), None))
 
 
 def stamped_images(table: pa.Table, stamp: Mapping[str, Any], first_row: int) -> pa.Table:
