@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from safegen.tables.images import (
     image_column,
     is_image,
     open_image,
+    pixels_of,
     stamp_of,
     with_stamp,
     without_stamp,
@@ -317,6 +319,59 @@ def test_decoded_images_are_those_that_were_encoded(channels: int, mode: str) ->
     assert np.array_equal(found, made)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(kind: str) -> None:
+    wide = (np.arange(64).reshape(8, 8) * 1_000).astype(np.uint16)
+    sink = io.BytesIO()
+    Image.fromarray(wide).save(sink, kind)
+    found, mode = decoded_images("i", pa.chunked_array([image_column([sink.getvalue()], [None])]))
+    assert mode == "L"
+    assert np.array_equal(found[0, ..., 0], wide >> 8)
+    size = struct.pack("<II", 8, 8)
+    assert (
+        pixels_of(sink.getvalue())
+        == size + Image.fromarray(found[0, ..., 0]).convert("RGBA").tobytes()
+    )
+    marked = with_stamp(sink.getvalue(), STAMP)
+    assert np.array_equal(np.asarray(open_image(marked)) >> (8 if kind == "PNG" else 0), wide >> 8)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_numbers_of_32_bits_are_no_images(dtype: Any) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(np.ones((6, 5), dtype)).save(sink, "TIFF")
+    files = [*encoded_images(pixels(24)), sink.getvalue()]
+    column = pa.chunked_array([image_column(files, [None] * 25)])
+    with pytest.raises(SourceError, match=r"1 value.* 8 or 16 bits"):
+        check_table(pa.table({"image": column}), "t")
+    with pytest.raises(SourceError, match=r"1 images are damaged, or not .* 8 or 16 bits"):
+        decoded_images("image", column)
+
+
+def test_images_are_scaled_one_by_one_and_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safegen.tables import images
+
+    (large,) = encoded_images(np.zeros((1, 1_024, 1_024, 3), np.uint8))
+    column = pa.chunked_array([image_column([large] * 40, [None] * 40)])
+    held = []
+    decoded = images._decoded
+
+    def watched(image: Any, mode: str | None = None) -> Any:
+        held.append(weakref.ref(made := decoded(image, mode)))
+        assert sum(one() is not None for one in held) <= 3
+        return made
+
+    monkeypatch.setattr(images, "_decoded", watched)
+    assert decoded_images("i", column, 8)[0].shape == (40, 8, 8, 3)
+    monkeypatch.setattr(images, "MAX_ALL_PIXELS", 40 * 64)
+    assert decoded_images("i", column, 8)[0].shape == (40, 8, 8, 3)
+    for resolution in (9, None):
+        with pytest.raises(SourceError, match=r"its 40 images have more than 2,560 pixels"):
+            decoded_images("i", column, resolution)
+
+
 # ---- sources -------------------------------------------------------------------------------------
 
 
@@ -388,12 +443,15 @@ def test_metadata_that_does_not_fit_is_refused(
         read_source(folder)
 
 
-def test_files_that_are_no_images_are_named_and_counted(tmp_path: Path, files: list[bytes]) -> None:
+def test_files_that_are_no_images_are_counted_and_not_named(
+    tmp_path: Path, files: list[bytes]
+) -> None:
     folder = lay(tmp_path, files, [f"{i}.png" for i in range(6)])
     (folder / "note.png").write_text("hello")
     (folder / "README.txt").write_text("of no kind that is read")
-    with pytest.raises(SourceError, match=r"1 of 7 image files .*'note\.png'"):
+    with pytest.raises(SourceError, match=r"1 of 7 image files") as refused:
         read_source(folder)
+    assert "note" not in str(refused.value)  # a file's name may be a person's
     (folder / "note.png").unlink()
     assert table_of(folder).num_rows == 6
 
@@ -408,8 +466,33 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, files: list[by
     folder = lay(tmp_path / "here", files, [f"{i}.png" for i in range(6)])
     (tmp_path / "secret.png").write_bytes(files[0])
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(SourceError, match="1 image files are links"):
+    with pytest.raises(SourceError, match="1 files are links"):
         read_source(folder)
+
+
+def test_metadata_outside_the_folder_is_not_followed(tmp_path: Path, files: list[bytes]) -> None:
+    names = [f"{i}.png" for i in range(6)]
+    folder = lay(tmp_path / "here", files, names)
+    pd.DataFrame({"file_name": names, "secret": names}).to_csv(tmp_path / "other.csv", index=False)
+    (folder / "metadata.csv").symlink_to(tmp_path / "other.csv")
+    with pytest.raises(SourceError, match="1 files are links to elsewhere"):
+        read_source(folder)
+    (folder / "metadata.csv").unlink()
+    (folder / "_kept.csv").write_bytes((tmp_path / "other.csv").read_bytes())
+    (folder / "metadata.csv").symlink_to(folder / "_kept.csv")
+    assert table_of(folder).schema.names == ["image", "secret"]
+
+
+def test_images_beside_a_table_are_not_dropped(tmp_path: Path, files: list[bytes]) -> None:
+    names = [f"{i}.png" for i in range(6)]
+    folder = lay(tmp_path, [with_stamp(f, STAMP) for f in files], names)
+    table = pd.DataFrame({"file_name": names, "x": range(6)})
+    table.to_csv(folder / "labels.csv", index=False)
+    with pytest.raises(SourceError, match=r"6 images beside data files; name the one .*metadata"):
+        read_source(folder)
+    assert table_of(folder / "labels.csv").num_rows == 6
+    (folder / "labels.csv").rename(folder / "metadata.csv")
+    assert table_of(folder).schema.names == ["image", "x"]
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 7, 3), (5, 6, 7, 4)])

@@ -21,8 +21,9 @@ class InBand:
     """Tally of the provenance columns, and of stamped images, over a table's batches.
 
     An image keeps its stamp in whatever it is put into, so every cell with binary data is searched,
-    in structs and lists too. Databases fold the columns' names and joins add to them on both sides, so a name only has to
-    hold one of ours. Where neither origin nor depth is left, a value in what is left marks its row.
+    in structs and lists too. Databases fold the columns' names and joins add to them on both sides,
+    so a name only has to hold one of ours. Where neither origin nor depth is left, a value in what
+    is left marks its row.
     """
 
     def __init__(self, schema: pa.Schema) -> None:

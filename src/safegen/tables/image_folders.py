@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.errors import SourceError, UsageError
-from safegen.tables.files import few, open_file, reading
+from safegen.tables.files import open_file, reading
 from safegen.tables.images import (
     MAX_BYTES,
-    MAX_PIXELS,
     MODES,
+    READABLE,
     SUFFIXES,
     encoded_images,
     image_bytes,
@@ -57,29 +57,29 @@ def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) 
     of Hugging Face's layout its rows are joined by `file_name`; else, when the images lie in
     sub-folders, the name of the folder is the column `label`.
 
-    Raises: SourceError with names and counts: files that are no image or lie elsewhere (links),
+    Raises: SourceError with counts, no names: files that are no image or lie elsewhere (links),
     several metadata files, images without a row or rows without an image.
     """
     home = root.resolve()
-    strays = [p for p in images if not p.resolve().is_relative_to(home)]
+    strays = [p for p in (*images, *data) if not p.resolve().is_relative_to(home)]
     if strays:
-        raise SourceError(f"{root}: {len(strays):,} image files are links to elsewhere: copy them")
+        raise SourceError(f"{root}: {len(strays):,} files are links to elsewhere: copy them")
     if (size := sum(p.stat().st_size for p in images)) > MAX_BYTES:
         raise SourceError(f"{root}: {size >> 20:,} MiB of images, and {MAX_BYTES >> 20:,} is most")
     files: dict[str, bytes] = {}
-    broken = []
+    broken = 0
     for path in images:
-        with reading(str(path)):
+        with reading(f"{root}: an image file"):  # its name may be a person's
             content = path.read_bytes()
         try:
             open_image(content)
         except ValueError:
-            broken.append(path.relative_to(root).as_posix())
+            broken += 1
         files[path.relative_to(root).as_posix()] = content
     if broken:
         raise SourceError(
-            f"{root}: {len(broken):,} of {len(images):,} image files are no image that can be "
-            f"read, of at most {MAX_PIXELS:,} pixels ({few(broken)}): remove them"
+            f"{root}: {broken:,} of {len(images):,} image files are no image that can be read, "
+            f"{READABLE}: remove them"
         )
     if len(data) > 1 or any(p.parent != root for p in data):
         raise SourceError(

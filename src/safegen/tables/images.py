@@ -30,6 +30,7 @@ __all__ = [
     "MAX_BYTES",
     "MODES",
     "PNG",
+    "READABLE",
     "SUFFIXES",
     "decoded_images",
     "encoded_images",
@@ -57,6 +58,12 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 MAX_PIXELS = 1 << 26
 """Pixels of one image: 8,192 × 8,192. A small file can claim many more (a decompression bomb)."""
+
+READABLE = f"of at most {MAX_PIXELS:,} pixels of 8 or 16 bits"
+"""What `open_image` takes, in words."""
+
+MAX_ALL_PIXELS = 1 << 31
+"""Pixels of the images of one column, decoded at once: 1 to 4 bytes each."""
 
 MAX_BYTES = (1 << 31) - 1
 """Encoded bytes of one column; they are held in memory while a model is fitted."""
@@ -108,8 +115,8 @@ def image_column(data: list[bytes], paths: list[str | None], type_: pa.DataType 
 def open_image(data: bytes) -> Image:
     """The image in these bytes, its header read, its pixels not yet.
 
-    Raises: ValueError for bytes that are no image, or one of more than `MAX_PIXELS` pixels;
-    MissingExtra without Pillow.
+    Raises: ValueError for bytes that are no image, or one of more than `MAX_PIXELS` pixels or of 32
+    bits to a number, of which nobody can tell what is white; MissingExtra without Pillow.
     """
     try:
         from PIL import Image
@@ -123,25 +130,37 @@ def open_image(data: bytes) -> Image:
             raise ValueError("no image") from hidden(error)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError("too large")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits")
     return image
 
 
 def _opened(data: bytes, mode: str | None = None) -> Image:
-    """The image, decoded. Raises: ValueError."""
-    image = open_image(data)
+    """The image, decoded, of 8 bits. Raises: ValueError."""
+    return _decoded(open_image(data), mode)
+
+
+def _decoded(image: Image, mode: str | None = None) -> Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if image.mode.startswith("I;"):  # Pillow would cut off what is over 255
+                from PIL import Image as images
+
+                grey = images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                return grey.convert(mode or "L")
             return image.convert(mode or _plain_mode(image))
         except Exception as error:
             raise ValueError(f"damaged ({upstream(error)})") from hidden(error)
 
 
 def _plain_mode(image: Image) -> str:
-    """The least of L, RGB and RGBA that keeps the image (sixteen bits become eight)."""
+    """The least of L, RGB and RGBA that keeps the image (of sixteen bits the upper eight)."""
+    if image.mode.startswith("I;"):
+        return "L"
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return "RGBA"
-    return "L" if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else "RGB"
+    return "L" if image.mode in ("1", "L") else "RGB"
 
 
 def image_problem(name: str, values: pa.ChunkedArray) -> str | None:
@@ -166,7 +185,7 @@ def image_problem(name: str, values: pa.ChunkedArray) -> str | None:
     if broken:
         return (
             f"column {name!r}: {broken:,} value(s) are no image that can be read (PNG, JPEG, …, "
-            f"of at most {MAX_PIXELS:,} pixels): remove them"
+            f"{READABLE}): remove them"
         )
     if size > MAX_BYTES:
         return f"column {name!r} has more than {MAX_BYTES >> 30} GiB of images: take a part of them"
@@ -181,8 +200,8 @@ def decoded_images(
     The mode is L, RGB or RGBA: the least that keeps every image. With `resolution` each is brought
     to that many pixels square: scaled to cover it, and cut to its centre.
 
-    Raises: SourceError naming column and count, when images are missing or damaged, or, without
-    `resolution`, not all of one size.
+    Raises: SourceError naming column and count, when images are missing or damaged, of more than
+    `MAX_ALL_PIXELS` together, or, without `resolution`, not all of one size.
     """
     from PIL import ImageOps
     from PIL.Image import Resampling
@@ -190,20 +209,33 @@ def decoded_images(
     found = list(image_bytes(values))
     if absent := sum(data is None for data in found):
         raise SourceError(f"column {name!r}: {absent:,} images are missing: leave those rows out")
-    images, damaged = [], 0
+    images: list[Image] = []
+    damaged = total = 0
     for data in found:
         try:
             assert data is not None
-            images.append(_opened(data))
+            image = open_image(data)
+            size = image.size if resolution is None else (resolution, resolution)
+            total += size[0] * size[1]
+            if total > MAX_ALL_PIXELS:
+                raise SourceError(
+                    f"column {name!r}: its {len(found):,} images have more than "
+                    f"{MAX_ALL_PIXELS:,} pixels: take fewer, or smaller ones by resolution=N"
+                )
+            image = _decoded(image)
         except ValueError:
             damaged += 1
+            continue
+        # Scaled at once: many large images do not go into memory together.
+        images.append(
+            image if resolution is None else ImageOps.fit(image, size, Resampling.LANCZOS)
+        )
     if damaged:
-        raise SourceError(f"column {name!r}: {damaged:,} images are damaged: remove them")
+        raise SourceError(
+            f"column {name!r}: {damaged:,} images are damaged, or not {READABLE}: remove them"
+        )
     modes = {image.mode for image in images}
     mode = next(m for m in ("RGBA", "RGB", "L") if m in modes)
-    if resolution is not None:
-        square = (resolution, resolution)
-        images = [ImageOps.fit(image, square, Resampling.LANCZOS) for image in images]
     sizes = {image.size for image in images}
     if len(sizes) > 1:
         raise SourceError(
