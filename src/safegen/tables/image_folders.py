@@ -25,6 +25,7 @@ from safegen.tables.images import (
 )
 
 __all__ = [
+    "FILE_NAME",
     "METADATA",
     "from_arrays",
     "is_image_file",
@@ -36,8 +37,10 @@ __all__ = [
 METADATA = "metadata.parquet"
 """The table beside the images of a folder: a row per image, `file_name` first of all."""
 
+FILE_NAME = "file_name"
+"""That column: the image's path below the folder."""
+
 _METADATA = ("metadata.csv", "metadata.jsonl", METADATA)
-_FILE_NAME = "file_name"
 _COLUMN = b"safegen_image_column"  # field metadata of `file_name`: what the image column is called
 _PER_FOLDER = 1_000
 
@@ -104,9 +107,9 @@ def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) 
 
 def _joined(root: Path, files: Mapping[str, bytes], rows: pa.Table) -> pa.Table:
     """The metadata's rows with their images where `file_name` stood."""
-    at = rows.schema.get_field_index(_FILE_NAME)
+    at = rows.schema.get_field_index(FILE_NAME)
     if at < 0:
-        raise SourceError(f"{root}: its metadata has no column {_FILE_NAME!r}")
+        raise SourceError(f"{root}: its metadata has no column {FILE_NAME!r}")
     names = [str(name) for name in rows.column(at).to_pylist()]
     absent = [name for name in names if name not in files]
     left = len(set(files) - set(names))
@@ -140,7 +143,7 @@ def written_as_files(table: pa.Table, folder: Path, first_row: int) -> pa.Table:
             raise UsageError("a row without an image has no PNG file: say images=parquet")
         (place / f"{row:07d}.png").write_bytes(data)
         names.append(f"{place.name}/{row:07d}.png")
-    named = pa.field(_FILE_NAME, pa.string(), metadata={_COLUMN: field.name.encode()})
+    named = pa.field(FILE_NAME, pa.string(), metadata={_COLUMN: field.name.encode()})
     return table.set_column(at, named, pa.array(names))
 
 
