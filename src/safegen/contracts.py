@@ -90,7 +90,7 @@ class Backend(Protocol):
     weights: ClassVar[bool]  # whether rows can carry weights
     conditions: ClassVar[bool]  # whether `sample` takes them; else safegen draws and rejects
     reproducible: ClassVar[bool]
-    pickles: ClassVar[bool]  # whether reading a saved model can run code (unpickling does)
+    pickles: ClassVar[bool]  # whether reading a saved model can run code, or opens other files
     block_rows: ClassVar[int]
     Options: ClassVar[type[BackendOptions]]
 

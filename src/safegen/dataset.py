@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.errors import LedgerError, TargetError, UsageError, VerificationError
+from safegen.errors import LedgerError, SourceError, TargetError, UsageError, VerificationError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.evidence import ledger_problems
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
@@ -87,7 +87,10 @@ def inspect_folder(
     if trusted_keys is not None and not first.signed:
         problems.append("not signed, and a signature by a trusted key was asked for")
     if deep and first.manifest is not None and not problems:
-        problems += _content_problems(folder, first.manifest)
+        try:
+            problems += _content_problems(folder, first.manifest)
+        except SourceError as error:
+            problems.append(f"its rows cannot be read: {error}")
     if problems or first.manifest is None:
         raise VerificationError([f"{folder}: {p}" if str(folder) not in p else p for p in problems])
     return Verified(

@@ -56,8 +56,9 @@ from safegen.release import (
 )
 from safegen.requests import Request, checked_count, checked_seed
 from safegen.statements import register
+from safegen.tables.image_folders import FILE_NAME
 from safegen.tables.schema import TableSchema
-from safegen.tables.sources import MAX_FILES, SourceLike, read_source
+from safegen.tables.sources import MAX_FILES, TABLE, SourceLike, read_source
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ class Generator:
         digest; else its sources are of unknown origin. The real rows that releases are compared
         with are read from where they were, checked by digest; `source` names another place.
 
-        Raises: VerificationError (tampered, or code that no ledger vouches for),
+        Raises: VerificationError (tampered, or `pickles` and no ledger vouches for it),
         AdmissionRefused, SourceError (`source` has other content).
         """
         saved = read_model(Path(folder))
@@ -404,8 +405,8 @@ class Generator:
         if gen._backend.pickles and not known:
             raise VerificationError(
                 [
-                    f"{folder}: this model is a pickle, which runs code when it is read, and the "
-                    "ledger does not know its digest; load it where it was saved"
+                    f"{folder}: reading a model of {gen.backend_name} runs code or opens other "
+                    "files, and the ledger does not know its digest; load it where it was saved"
                 ]
             )
         facts = [SourceFacts.from_json(f) for f in document["facts"]]
@@ -497,11 +498,21 @@ class Generator:
             return {}
         if images != "png":
             raise UsageError(f"images= is parquet or png, not {images!r}")
-        schemas = self._ready().schemas.values()
-        if [c.kind for s in schemas for c in s.columns].count("image") != 1:
-            raise UsageError("images=png is for one table with one column of images")
-        if checked_count(rows, "rows") > MAX_FILES:
-            raise UsageError(f"images=png writes at most {MAX_FILES:,} files: say images=parquet")
+        schemas = self._ready().schemas
+        kinds = [c.kind for s in schemas.values() for c in s.columns]
+        if list(schemas) != [TABLE] or kinds.count("image") != 1:
+            raise UsageError(
+                "images=png is for one table, without a name of its own, with one column of images"
+            )
+        if FILE_NAME in schemas[TABLE].names:
+            raise UsageError(
+                f"images=png writes a column {FILE_NAME!r} of its own: rename yours, or say "
+                "images=parquet"
+            )
+        if checked_count(rows, "rows") >= MAX_FILES:  # the table of the rest is a file too
+            raise UsageError(
+                f"images=png writes fewer than {MAX_FILES:,} images: say images=parquet"
+            )
         return {"images": images}
 
     def check_request(

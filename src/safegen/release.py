@@ -108,8 +108,7 @@ class Staging:
             )
             for batch in table.combine_chunks().to_batches():
                 digest.update(batch)
-                for lookup in lookups.values():
-                    lookup.update(batch)
+                LookupDigest.update_all(lookups.values(), batch)
 
     def _stamped(self, name: str, table: pa.Table) -> pa.Table:
         try:

@@ -109,6 +109,44 @@ def test_images_say_themselves_that_they_were_made(
     assert not out.exists()
 
 
+def _flattened(files: list[bytes], labels: list[str], layout: str) -> pa.Table:
+    """The same files, not in the struct that an image column is."""
+    plain = pa.array(files)
+    if layout == "struct":
+        wide = [plain, pa.array([None] * len(files), pa.string()), pa.array([8] * len(files))]
+        plain = pa.StructArray.from_arrays(wide, ["bytes", "path", "width"])
+    elif layout == "list":
+        plain = pa.array([[{"bytes": f}] for f in files])
+    return pa.table({"image": plain, "label": labels})
+
+
+@pytest.mark.parametrize("layout", ["binary", "struct", "list"])
+def test_a_stamp_is_found_where_images_are_not_in_their_struct(
+    released: Dataset, real: Path, tmp_path: Path, no_ledger: Path, layout: str
+) -> None:
+    rows = released.to_arrow()
+    files = [f for f in image_bytes(rows.column("image")) if f is not None]
+    place = tmp_path / "flat.parquet"
+    pq.write_table(_flattened(files, rows.column("label").to_pylist(), layout), place)
+    assert is_refused_as_synthetic(check(place, "images"))
+    with pytest.raises(safegen.AdmissionRefused):
+        safegen.attest(place, by="a launderer")
+    honest = sorted(real.rglob("*.png"))
+    table = _flattened([p.read_bytes() for p in honest], [p.parent.name for p in honest], layout)
+    pq.write_table(table, tmp_path / "honest.parquet")
+    assert check(tmp_path / "honest.parquet", "images").allowed
+    safegen.attest(tmp_path / "honest.parquet", by="its owner")
+
+
+def test_pixels_are_found_in_a_column_of_plain_bytes(released: Dataset, tmp_path: Path) -> None:
+    rows = released.to_arrow()
+    files = [_encoded_again(f) for f in image_bytes(rows.column("image")) if f is not None]
+    place = tmp_path / "flat.parquet"
+    pq.write_table(_flattened(files, rows.column("label").to_pylist(), "binary"), place)
+    assert is_refused_as_synthetic(check(place, "images"))
+    assert check(place, "images", ledger=tmp_path / "new.db").allowed
+
+
 @pytest.mark.parametrize("change", [_encoded_again, _as_bitmap])
 def test_encoding_again_without_the_stamp_is_found_by_pixels(
     released: Dataset, tmp_path: Path, change: Callable[[bytes], bytes]

@@ -18,7 +18,7 @@ from safegen.backends.diffusion.image import Image, Options
 from safegen.errors import BackendError, SourceError, TargetError, UsageError, VerificationError
 from safegen.tables.images import decoded_images, encoded_images, image_bytes, stamp_of
 from safegen.tables.schema import infer_schema
-from safegen.tables.sources import read_source
+from safegen.tables.sources import MAX_FILES, read_source
 from safegen.testing import Rows, check_backend
 
 TINY = {
@@ -170,6 +170,42 @@ def test_png_files_are_for_one_column_of_images(drawing: None, tmp_path: Path) -
         gen.generate(100, tmp_path / "out", images="png")
     with pytest.raises(UsageError, match="parquet or png"):
         gen.generate(100, tmp_path / "out", images="jpeg")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "rows", "message"),
+    [
+        ("faces", "label", 40, "without a name of its own"),
+        ("table", "file_name", 40, "a column 'file_name' of its own"),
+        ("table", "label", MAX_FILES, "fewer than 100,000 images"),
+    ],
+)
+def test_what_could_not_be_read_back_as_png_files_is_refused_before_the_fit(
+    drawing: None, tmp_path: Path, name: str, column: str, rows: int, message: str
+) -> None:
+    table = table_of(digits(40)).rename_columns(["image", column])
+    gen = safegen.Generator("diffusion.image")
+    gen.prepare({name: table})
+    with pytest.raises(UsageError, match=message):
+        gen.check_request(rows, images="png")
+    gen.check_request(rows)  # in Parquet each of them can be read
+    gen.prepare(table.rename_columns(["image", "label"]))
+    gen.check_request(MAX_FILES - 1, images="png")
+    gen.prepare({"a": table, "b": table})
+    with pytest.raises(UsageError, match="one column of images"):
+        gen.check_request(40, images="png")
+
+
+def test_content_that_cannot_be_read_back_is_a_problem_of_verification(
+    gen: safegen.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.tables import sources
+
+    dataset = gen.generate(100, tmp_path / "out", images="png")
+    safegen.verify(dataset.path, deep=True)
+    monkeypatch.setattr(sources, "MAX_FILES", 100)  # as a release of an earlier version would be
+    with pytest.raises(VerificationError, match=r"its rows cannot be read: .*more than 100 files"):
+        safegen.verify(dataset.path, deep=True)
 
 
 def test_images_and_models_of_tables_do_not_go_together() -> None:

@@ -16,8 +16,9 @@ import pyarrow.csv
 import pytest
 
 import safegen
+from safegen.backends.diffusion import pipeline_files
 from safegen.backends.diffusion.pipeline import Options, Pipeline
-from safegen.errors import BackendError, SourceError, UsageError
+from safegen.errors import BackendError, SourceError, UsageError, VerificationError
 from safegen.tables.images import decoded_images, encoded_images, image_column
 from safegen.tables.schema import infer_schema
 from safegen.testing import check_backend
@@ -201,6 +202,59 @@ def test_a_pipeline_that_has_changed_is_not_loaded(unconditional: Path, tmp_path
     shutil.rmtree(pipe)
     with pytest.raises(BackendError, match="no such file"):
         Pipeline().load(tmp_path / "model")
+
+
+def test_a_strangers_model_is_followed_to_no_folder(
+    unconditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.diffusion import pipeline_model
+
+    source = illustrated(24, 8).select(["image"])
+    gen = safegen.Generator("diffusion.pipeline", options=given(unconditional))
+    gen.fit(source).save(tmp_path / "model")
+    opened = []
+    digest = pipeline_model.folder_digest
+    monkeypatch.setattr(
+        pipeline_model, "folder_digest", lambda place: opened.append(place) or digest(place)
+    )
+    with pytest.raises(VerificationError, match="ledger does not know its digest"):
+        safegen.Generator.load(tmp_path / "model", ledger=tmp_path / "other.db")
+    assert not opened
+    safegen.Generator.load(tmp_path / "model")
+    assert opened == [unconditional]
+
+
+def test_a_model_is_the_same_bytes_twice_and_a_broken_one_is_refused(
+    unconditional: Path, tmp_path: Path
+) -> None:
+    places = [tmp_path / name for name in "ab"]
+    for place in places:
+        place.mkdir()
+    model = fitted(illustrated(24, 8).select(["image"]), given(unconditional))
+    model.save(places[0])
+    Pipeline().load(places[0]).save(places[1])
+    first, second = (place / "model.json" for place in places)
+    assert first.read_bytes() == second.read_bytes()
+    for broken in (b"", b"{}", first.read_bytes()[:-9], first.read_bytes().replace(b"1.0", b"7.0")):
+        second.write_bytes(broken)
+        with pytest.raises(BackendError):
+            Pipeline().load(places[1])
+
+
+def test_only_a_pipeline_of_a_pipelines_size_is_read_in_full(
+    unconditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"no model_index\.json"):
+        pipeline_files.folder_digest(tmp_path)
+    count = sum(1 for _ in unconditional.rglob("*"))
+    size = sum(p.stat().st_size for p in unconditional.rglob("*") if p.is_file())
+    for name, enough in (("MAX_FILES", count), ("MAX_BYTES", size)):
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline_files, name, enough)
+            assert pipeline_files.folder_digest(unconditional).startswith("sha256:")
+            patch.setattr(pipeline_files, name, enough - 1)
+            with pytest.raises(UsageError, match="more than"):
+                pipeline_files.folder_digest(unconditional)
 
 
 @pytest.mark.parametrize(

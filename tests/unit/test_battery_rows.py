@@ -347,7 +347,17 @@ def test_images_that_are_copies_or_no_images_are_found() -> None:
         made = pa.array([{"bytes": b"no image", "path": None}] * len(table), layout)
         return {"images": column(table, "image", made)}
 
+    def again(plain: Any, *_: Any) -> Any:
+        """The source's images, in other bytes."""
+        table, made = plain()["images"], []
+        for value in table.column("image").to_pylist():
+            sink = io.BytesIO()
+            Image.open(io.BytesIO(value["bytes"])).convert("RGB").save(sink, "BMP")
+            made.append({"bytes": sink.getvalue(), "path": None})
+        return {"images": column(table, "image", pa.array(made, table.schema.field("image").type))}
+
     assert failing(rows(drawn), example_images()) == set()
+    assert failing(rows(again), example_images()) == {"images"}
     larger = rows(lambda *given: drawn(*given, size=16))
     assert failing(larger, example_images()) == {"images"}
     assert failing(rows(lambda plain, *_: plain()), example_images()) == {"images"}

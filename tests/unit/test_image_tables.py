@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safegen.lineage.in_band import InBand
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
 from safegen.tables.codec import Codec
-from safegen.tables.digests import RowsDigest
+from safegen.tables.digests import LookupDigest, RowsDigest, table_digests
 from safegen.tables.images import (
     IMAGE,
     MAX_PIXELS,
@@ -32,6 +33,7 @@ from safegen.tables.images import (
     image_column,
     is_image,
     open_image,
+    pixels_of,
     stamp_of,
     with_stamp,
     without_stamp,
@@ -125,6 +127,78 @@ def test_rows_are_told_by_their_own_images_and_a_real_stamp_proves_nothing() -> 
     assert piece.dataset_id == STAMP["dataset_id"]
 
 
+def _within(files: list[bytes]) -> dict[str, pa.Array]:
+    """The same files in other layouts, a row to a file."""
+    plain = pa.array(files)
+    struct = pa.StructArray.from_arrays([plain, pa.array([8] * len(files))], ["bytes", "width"])
+    lists = pa.array([[{"bytes": f}] if i % 2 else [{"bytes": b""}, {"bytes": f}]
+                      for i, f in enumerate(files)])  # fmt: skip
+    union = pa.UnionArray.from_dense(
+        pa.array([1] * len(files), pa.int8()), pa.array(range(len(files)), pa.int32()),
+        [pa.array([1]), plain],
+    )  # fmt: skip
+    return {
+        "binary": plain,
+        "large": plain.cast(pa.large_binary()),
+        "view": plain.cast(pa.binary_view()),
+        "fixed": pa.array([f.ljust(400, b"\0") for f in files], pa.binary(400)),
+        "dictionary": plain.dictionary_encode(),
+        "struct": struct,
+        "list of structs": lists,
+        "list view": pa.array([[f] for f in files], pa.list_view(pa.binary())),
+        "map": pa.array([[("a", f)] for f in files], pa.map_(pa.string(), pa.binary())),
+        "extension": pa.ExtensionArray.from_storage(pa.opaque(pa.binary(), "image", "x"), plain),
+        "union": union,
+    }
+
+
+@pytest.mark.parametrize("layout", list(_within([b""])))
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_stamp_is_found_whatever_the_image_is_put_into(layout: str, marked: bool) -> None:
+    files = encoded_images(pixels(6))
+    if marked:
+        files[3] = with_stamp(files[3], STAMP)
+    column = _within(files)[layout]
+    tally = InBand(pa.schema([("photo", column.type)]))
+    for part in (column[:2], column[2:]):  # slices: rows are counted from their start
+        tally(pa.record_batch({"photo": part}))
+    piece = tally.evidence("table")
+    assert (piece is not None) is marked
+    if piece is not None:
+        assert (piece.share, piece.depth, piece.dataset_id) == (1 / 6, 2, STAMP["dataset_id"])
+
+
+def test_a_stamp_says_which_row_of_a_list(tmp_path: Path) -> None:
+    plain, marked = encoded_images(pixels(1))[0], with_stamp(encoded_images(pixels(1))[0], STAMP)
+    column = pa.array([[plain, plain], None, [], [plain, marked, marked], [marked]])
+    tally = InBand(pa.schema([("photos", column.type)]))
+    tally(pa.record_batch({"photos": column}))
+    assert (tally.synthetic, tally.rows, tally.depth_sum) == (2, 5, 4.0)
+
+
+@pytest.mark.parametrize("planted", [{"origin": "real"}, {"origin": "synthetic", "depth": 1}])
+def test_a_planted_stamp_hides_no_other(planted: dict[str, Any]) -> None:
+    info = PngInfo()
+    info.add_text("safegen", json.dumps(planted))
+    info.add_text("safegen", json.dumps(STAMP))
+    data = saved(pixels(1)[0], "PNG", pnginfo=info)
+    tally = InBand(pa.schema([("image", IMAGE)]))
+    tally(pa.record_batch({"image": image_column([data], [None])}))
+    assert (tally.synthetic, tally.max_depth) == (1, 2)
+    stamp = stamp_of(data)
+    assert stamp is not None
+    assert stamp["origin"] == "synthetic"
+
+
+def test_what_is_no_image_gets_no_stamp() -> None:
+    (plain,) = encoded_images(pixels(1))
+    text = plain[33:33] + b"\x00\x00\x00\x01tEXta" + struct.pack(">I", zlib.crc32(b"tEXta"))
+    for data in (plain[:8], plain[:8] + b"garbage" * 20, plain[:8] + text + plain[8:], b"", b"x"):
+        with pytest.raises(ValueError, match=r"no image|header"):
+            with_stamp(data, STAMP)
+    assert stamp_of(with_stamp(plain, STAMP)) == STAMP
+
+
 # ---- content -------------------------------------------------------------------------------------
 
 
@@ -139,6 +213,35 @@ def test_content_is_the_file_without_its_name_and_stamp_and_its_pixels_to_the_lo
     assert (tolerant == tolerant[0]).all()
     (other,) = encoded_images(pixels(1, 3, seed=1))
     assert (tolerant_cells(image_column([other], ["a.png"]))[0] != tolerant[0]).any()
+
+
+def test_an_image_without_its_struct_is_found_and_other_bytes_stay_what_they_are() -> None:
+    (plain,) = encoded_images(pixels(1, 3))
+    column = tolerant_cells(image_column([plain], [None]))
+    again = saved(pixels(1, 3)[0], "BMP")
+    for type_ in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        bare = pa.array([plain, None, with_stamp(plain, STAMP), again], type_)
+        cells = tolerant_cells(bare)
+        assert (cells[[0, 2, 3]] == column).all()
+        assert not cells[1].any()
+        other = pa.array([b"text", b"", plain[:8], b"P5 is a word", b"BM", None], type_)
+        assert (tolerant_cells(other) == exact_cells(other)).all()
+
+
+def test_an_image_is_decoded_once_for_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    from safegen.tables import cells
+
+    counted = []
+    monkeypatch.setattr(cells, "pixels_of", lambda data: counted.append(data) or data)
+    table = pa.table({"image": image_column(encoded_images(pixels(5)), [None] * 5)})
+    keys = [(name, name.encode() * 32) for name in "abc"]
+    _, lookups = table_digests(Batches.of(table), keys)
+    assert len(counted) == 5
+    for name, key in keys:
+        alone = LookupDigest(table.schema, key)
+        for batch in table.to_batches():
+            alone.update(batch)
+        assert lookups[name].value() == alone.value()
 
 
 def test_the_digest_does_not_depend_on_the_layout() -> None:
@@ -216,6 +319,59 @@ def test_decoded_images_are_those_that_were_encoded(channels: int, mode: str) ->
     assert np.array_equal(found, made)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(kind: str) -> None:
+    wide = (np.arange(64).reshape(8, 8) * 1_000).astype(np.uint16)
+    sink = io.BytesIO()
+    Image.fromarray(wide).save(sink, kind)
+    found, mode = decoded_images("i", pa.chunked_array([image_column([sink.getvalue()], [None])]))
+    assert mode == "L"
+    assert np.array_equal(found[0, ..., 0], wide >> 8)
+    size = struct.pack("<II", 8, 8)
+    assert (
+        pixels_of(sink.getvalue())
+        == size + Image.fromarray(found[0, ..., 0]).convert("RGBA").tobytes()
+    )
+    marked = with_stamp(sink.getvalue(), STAMP)
+    assert np.array_equal(np.asarray(open_image(marked)) >> (8 if kind == "PNG" else 0), wide >> 8)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_numbers_of_32_bits_are_no_images(dtype: Any) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(np.ones((6, 5), dtype)).save(sink, "TIFF")
+    files = [*encoded_images(pixels(24)), sink.getvalue()]
+    column = pa.chunked_array([image_column(files, [None] * 25)])
+    with pytest.raises(SourceError, match=r"1 value.* 8 or 16 bits"):
+        check_table(pa.table({"image": column}), "t")
+    with pytest.raises(SourceError, match=r"1 images are damaged, or not .* 8 or 16 bits"):
+        decoded_images("image", column)
+
+
+def test_images_are_scaled_one_by_one_and_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from safegen.tables import images
+
+    (large,) = encoded_images(np.zeros((1, 1_024, 1_024, 3), np.uint8))
+    column = pa.chunked_array([image_column([large] * 40, [None] * 40)])
+    held = []
+    decoded = images._decoded
+
+    def watched(image: Any, mode: str | None = None) -> Any:
+        held.append(weakref.ref(made := decoded(image, mode)))
+        assert sum(one() is not None for one in held) <= 3
+        return made
+
+    monkeypatch.setattr(images, "_decoded", watched)
+    assert decoded_images("i", column, 8)[0].shape == (40, 8, 8, 3)
+    monkeypatch.setattr(images, "MAX_ALL_PIXELS", 40 * 64)
+    assert decoded_images("i", column, 8)[0].shape == (40, 8, 8, 3)
+    for resolution in (9, None):
+        with pytest.raises(SourceError, match=r"its 40 images have more than 2,560 pixels"):
+            decoded_images("i", column, resolution)
+
+
 # ---- sources -------------------------------------------------------------------------------------
 
 
@@ -287,12 +443,15 @@ def test_metadata_that_does_not_fit_is_refused(
         read_source(folder)
 
 
-def test_files_that_are_no_images_are_named_and_counted(tmp_path: Path, files: list[bytes]) -> None:
+def test_files_that_are_no_images_are_counted_and_not_named(
+    tmp_path: Path, files: list[bytes]
+) -> None:
     folder = lay(tmp_path, files, [f"{i}.png" for i in range(6)])
     (folder / "note.png").write_text("hello")
     (folder / "README.txt").write_text("of no kind that is read")
-    with pytest.raises(SourceError, match=r"1 of 7 image files .*'note\.png'"):
+    with pytest.raises(SourceError, match=r"1 of 7 image files") as refused:
         read_source(folder)
+    assert "note" not in str(refused.value)  # a file's name may be a person's
     (folder / "note.png").unlink()
     assert table_of(folder).num_rows == 6
 
@@ -307,8 +466,33 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, files: list[by
     folder = lay(tmp_path / "here", files, [f"{i}.png" for i in range(6)])
     (tmp_path / "secret.png").write_bytes(files[0])
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(SourceError, match="1 image files are links"):
+    with pytest.raises(SourceError, match="1 files are links"):
         read_source(folder)
+
+
+def test_metadata_outside_the_folder_is_not_followed(tmp_path: Path, files: list[bytes]) -> None:
+    names = [f"{i}.png" for i in range(6)]
+    folder = lay(tmp_path / "here", files, names)
+    pd.DataFrame({"file_name": names, "secret": names}).to_csv(tmp_path / "other.csv", index=False)
+    (folder / "metadata.csv").symlink_to(tmp_path / "other.csv")
+    with pytest.raises(SourceError, match="1 files are links to elsewhere"):
+        read_source(folder)
+    (folder / "metadata.csv").unlink()
+    (folder / "_kept.csv").write_bytes((tmp_path / "other.csv").read_bytes())
+    (folder / "metadata.csv").symlink_to(folder / "_kept.csv")
+    assert table_of(folder).schema.names == ["image", "secret"]
+
+
+def test_images_beside_a_table_are_not_dropped(tmp_path: Path, files: list[bytes]) -> None:
+    names = [f"{i}.png" for i in range(6)]
+    folder = lay(tmp_path, [with_stamp(f, STAMP) for f in files], names)
+    table = pd.DataFrame({"file_name": names, "x": range(6)})
+    table.to_csv(folder / "labels.csv", index=False)
+    with pytest.raises(SourceError, match=r"6 images beside data files; name the one .*metadata"):
+        read_source(folder)
+    assert table_of(folder / "labels.csv").num_rows == 6
+    (folder / "labels.csv").rename(folder / "metadata.csv")
+    assert table_of(folder).schema.names == ["image", "x"]
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 7, 3), (5, 6, 7, 4)])

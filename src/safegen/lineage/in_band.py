@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,19 @@ import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, is_provenance
-from safegen.tables.images import image_bytes, is_image, stamp_of
+from safegen.tables.images import PNG, stamps_of
 from safegen.tables.sources import TABLE
 
 __all__ = ["InBand"]
 
 
 class InBand:
-    """Tally of the provenance columns over a table's batches.
+    """Tally of the provenance columns, and of stamped images, over a table's batches.
 
-    Databases fold the columns' names and joins add to them on both sides, so a name only has to
-    hold one of ours. Where neither origin nor depth is left, a value in what is left marks its row.
+    An image keeps its stamp in whatever it is put into, so every cell with binary data is searched,
+    in structs and lists too. Databases fold the columns' names and joins add to them on both sides,
+    so a name only has to hold one of ours. Where neither origin nor depth is left, a value in what
+    is left marks its row.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -29,7 +32,7 @@ class InBand:
         self.origins = [n for n in ours if ORIGIN_COLUMN in folded[n]]
         self.depths = [n for n in ours if DEPTH_COLUMN in folded[n]]
         self.rest = [] if self.origins or self.depths else ours
-        self.images = [f.name for f in schema if is_image(f.type)]
+        self.binary = [f.name for f in schema if _holds_binary(f.type)]
         self.named: set[str] = set()  # the datasets that stamps in images name
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0
@@ -43,7 +46,7 @@ class InBand:
             depths[_not_real(batch.column(name)) & (depths < 1)] = 1.0
         for name in self.rest:
             depths[_present(batch.column(name))] = 1.0
-        for name in self.images:
+        for name in self.binary:
             depths = np.maximum(depths, self._stamped(batch.column(name)))
         synthetic = depths > 0
         depths[synthetic & (depths < 1)] = 1.0
@@ -54,15 +57,16 @@ class InBand:
     def _stamped(self, column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The depths that stamps in images state: at least 1 where there is a stamp."""
         depths = np.zeros(len(column))
-        for row, data in enumerate(image_bytes(column)):
-            stamp = stamp_of(data) if data is not None else None
-            if stamp is None or stamp.get("origin") == "real":  # a stamp never proves real
-                continue
-            depth, dataset = stamp.get("depth"), stamp.get("dataset_id")
-            known = isinstance(depth, int | float) and 0 < depth < 1e6
-            depths[row] = max(1.0, float(depth)) if known and depth is not None else 1.0
-            if isinstance(dataset, str) and len(dataset) <= 64:
-                self.named.add(dataset)
+        for row, data in _pngs(column):
+            for stamp in stamps_of(data):
+                if stamp.get("origin") == "real":  # a stamp never proves real
+                    continue
+                depth, dataset = stamp.get("depth"), stamp.get("dataset_id")
+                known = isinstance(depth, int | float) and 0 < depth < 1e6
+                stated = max(1.0, float(depth)) if known and depth is not None else 1.0
+                depths[row] = max(depths[row], stated)
+                if isinstance(dataset, str) and len(dataset) <= 64:
+                    self.named.add(dataset)
         return depths
 
     def evidence(self, table: str) -> Evidence | None:
@@ -72,7 +76,7 @@ class InBand:
         return Evidence(
             "columns",
             f"{self.synthetic:,} of {self.rows:,} rows{of} are marked as not real by their "
-            f"provenance columns{' or the stamps in their images' if self.images else ''}",
+            f"provenance columns{' or the stamps in their images' if self.binary else ''}",
             "synthetic" if self.synthetic == self.rows else "mixed",
             share=self.synthetic / self.rows,
             depth=self.max_depth,
@@ -80,6 +84,61 @@ class InBand:
             lower_bound=True,
             dataset_id=next(iter(self.named)) if len(self.named) == 1 else None,
         )
+
+
+def _unwrapped(type_: pa.DataType) -> pa.DataType:
+    t = pa.types
+    if isinstance(type_, pa.BaseExtensionType):
+        return _unwrapped(type_.storage_type)
+    if t.is_dictionary(type_) or t.is_run_end_encoded(type_):
+        return _unwrapped(type_.value_type)
+    return type_
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    t = pa.types
+    kinds = (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _holds_binary(type_: pa.DataType) -> bool:
+    type_ = _unwrapped(type_)
+    return _is_binary(type_) or any(
+        _holds_binary(type_.field(i).type) for i in range(type_.num_fields)
+    )
+
+
+def _pngs(array: pa.Array) -> Iterator[tuple[int, bytes]]:
+    """The PNG files in an array of any type, each with the row that it stands in."""
+    type_, t = array.type, pa.types
+    if not _holds_binary(type_):
+        return
+    if isinstance(type_, pa.BaseExtensionType):
+        yield from _pngs(array.storage)
+    elif t.is_dictionary(type_):
+        yield from _pngs(array.dictionary_decode())
+    elif t.is_run_end_encoded(type_):
+        yield from _pngs(pc.run_end_decode(array))
+    elif t.is_struct(type_):
+        for child in array.flatten():
+            yield from _pngs(child)
+    elif t.is_union(type_):
+        codes = np.asarray(array.type_codes)
+        for i, code in enumerate(type_.type_codes):
+            rows = np.flatnonzero(codes == code)
+            at = rows if type_.mode == "sparse" else np.asarray(array.offsets)[rows]
+            for k, data in _pngs(array.field(i).take(pa.array(at))):
+                yield int(rows[k]), data
+    elif _is_binary(type_):
+        array = array.cast(pa.large_binary())
+        for row in np.flatnonzero(pc.starts_with(array, pattern=PNG).fill_null(False)):
+            yield int(row), array[int(row)].as_py()
+    else:  # lists; of maps Arrow flattens the keys alone
+        if t.is_map(type_):
+            array = array.cast(pa.list_(pa.struct([type_.key_field, type_.item_field])))
+        rows = np.asarray(pc.list_parent_indices(array))
+        for k, data in _pngs(pc.list_flatten(array)):
+            yield int(rows[k]), data
 
 
 def _present(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -8,6 +8,7 @@ null; images to their pixels). Cells are made column by column on whole batches.
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import hashlib
 import math
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from safegen.tables.images import image_bytes, is_image, pixels_of, without_stamp
+from safegen.tables.images import MAGIC, image_bytes, is_image, pixels_of, without_stamp
 
 __all__ = ["WIDTH", "Cells", "exact_cells", "tolerant_cells"]
 
@@ -291,4 +292,12 @@ def tolerant_cells(array: pa.Array) -> Cells:
         return _nulled(_cells(b"c", seconds, nanos // 1000 * 1000), array)
     if is_image(kind):
         return _images(array, _pixels)
-    return exact_cells(array)
+    cells = exact_cells(array)
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind):
+        # An image without its struct is still the image; other bytes stay what they are.
+        for i, value in enumerate(array):
+            data = value.as_py()
+            if data is not None and data.startswith(MAGIC):
+                with contextlib.suppress(ValueError):
+                    cells[i] = np.frombuffer(_hashed(b"p", pixels_of(data)), dtype=np.uint8)
+    return cells

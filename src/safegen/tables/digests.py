@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +117,20 @@ class LookupDigest:
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:
-        data = memoryview(_row_bytes(batch, self.names, tolerant_cells))
+        self._add(batch, _row_bytes(batch, self.names, tolerant_cells))
+
+    @staticmethod
+    def update_all(lookups: Collection[LookupDigest], batch: pa.RecordBatch) -> None:
+        """Update the digests of one table under several keys: its cells are made, and its images
+        decoded, once."""
+        rows = None
+        for one in lookups:
+            if rows is None:
+                rows = _row_bytes(batch, one.names, tolerant_cells)
+            one._add(batch, rows)
+
+    def _add(self, batch: pa.RecordBatch, cells: bytes) -> None:
+        data = memoryview(cells)
         width = WIDTH * len(self.names)
         base = hashlib.blake2b(key=self._key, digest_size=32)
         hashes = []
@@ -159,8 +172,7 @@ def table_digests(
     lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
     for batch in batches:
         rows.update(batch)
-        for lookup in lookups.values():
-            lookup.update(batch)
+        LookupDigest.update_all(lookups.values(), batch)
         if seen is not None:
             seen(batch)
     return rows, lookups

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.errors import SourceError, UsageError
-from safegen.tables.files import few, open_file, reading
+from safegen.tables.files import open_file, reading
 from safegen.tables.images import (
     MAX_BYTES,
-    MAX_PIXELS,
     MODES,
+    READABLE,
     SUFFIXES,
     encoded_images,
     image_bytes,
@@ -25,6 +25,7 @@ from safegen.tables.images import (
 )
 
 __all__ = [
+    "FILE_NAME",
     "METADATA",
     "from_arrays",
     "is_image_file",
@@ -36,8 +37,10 @@ __all__ = [
 METADATA = "metadata.parquet"
 """The table beside the images of a folder: a row per image, `file_name` first of all."""
 
+FILE_NAME = "file_name"
+"""That column: the image's path below the folder."""
+
 _METADATA = ("metadata.csv", "metadata.jsonl", METADATA)
-_FILE_NAME = "file_name"
 _COLUMN = b"safegen_image_column"  # field metadata of `file_name`: what the image column is called
 _PER_FOLDER = 1_000
 
@@ -57,29 +60,29 @@ def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) 
     of Hugging Face's layout its rows are joined by `file_name`; else, when the images lie in
     sub-folders, the name of the folder is the column `label`.
 
-    Raises: SourceError with names and counts: files that are no image or lie elsewhere (links),
+    Raises: SourceError with counts, no names: files that are no image or lie elsewhere (links),
     several metadata files, images without a row or rows without an image.
     """
     home = root.resolve()
-    strays = [p for p in images if not p.resolve().is_relative_to(home)]
+    strays = [p for p in (*images, *data) if not p.resolve().is_relative_to(home)]
     if strays:
-        raise SourceError(f"{root}: {len(strays):,} image files are links to elsewhere: copy them")
+        raise SourceError(f"{root}: {len(strays):,} files are links to elsewhere: copy them")
     if (size := sum(p.stat().st_size for p in images)) > MAX_BYTES:
         raise SourceError(f"{root}: {size >> 20:,} MiB of images, and {MAX_BYTES >> 20:,} is most")
     files: dict[str, bytes] = {}
-    broken = []
+    broken = 0
     for path in images:
-        with reading(str(path)):
+        with reading(f"{root}: an image file"):  # its name may be a person's
             content = path.read_bytes()
         try:
             open_image(content)
         except ValueError:
-            broken.append(path.relative_to(root).as_posix())
+            broken += 1
         files[path.relative_to(root).as_posix()] = content
     if broken:
         raise SourceError(
-            f"{root}: {len(broken):,} of {len(images):,} image files are no image that can be "
-            f"read, of at most {MAX_PIXELS:,} pixels ({few(broken)}): remove them"
+            f"{root}: {broken:,} of {len(images):,} image files are no image that can be read, "
+            f"{READABLE}: remove them"
         )
     if len(data) > 1 or any(p.parent != root for p in data):
         raise SourceError(
@@ -104,9 +107,9 @@ def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) 
 
 def _joined(root: Path, files: Mapping[str, bytes], rows: pa.Table) -> pa.Table:
     """The metadata's rows with their images where `file_name` stood."""
-    at = rows.schema.get_field_index(_FILE_NAME)
+    at = rows.schema.get_field_index(FILE_NAME)
     if at < 0:
-        raise SourceError(f"{root}: its metadata has no column {_FILE_NAME!r}")
+        raise SourceError(f"{root}: its metadata has no column {FILE_NAME!r}")
     names = [str(name) for name in rows.column(at).to_pylist()]
     absent = [name for name in names if name not in files]
     left = len(set(files) - set(names))
@@ -140,7 +143,7 @@ def written_as_files(table: pa.Table, folder: Path, first_row: int) -> pa.Table:
             raise UsageError("a row without an image has no PNG file: say images=parquet")
         (place / f"{row:07d}.png").write_bytes(data)
         names.append(f"{place.name}/{row:07d}.png")
-    named = pa.field(_FILE_NAME, pa.string(), metadata={_COLUMN: field.name.encode()})
+    named = pa.field(FILE_NAME, pa.string(), metadata={_COLUMN: field.name.encode()})
     return table.set_column(at, named, pa.array(names))
 
 

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE",
+    "MAGIC",
     "MAX_BYTES",
     "MODES",
+    "PNG",
+    "READABLE",
     "SUFFIXES",
     "decoded_images",
     "encoded_images",
@@ -38,6 +41,7 @@ __all__ = [
     "open_image",
     "pixels_of",
     "stamp_of",
+    "stamps_of",
     "stamped_images",
     "with_stamp",
     "without_stamp",
@@ -55,11 +59,24 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 1 << 26
 """Pixels of one image: 8,192 × 8,192. A small file can claim many more (a decompression bomb)."""
 
+READABLE = f"of at most {MAX_PIXELS:,} pixels of 8 or 16 bits"
+"""What `open_image` takes, in words."""
+
+MAX_ALL_PIXELS = 1 << 31
+"""Pixels of the images of one column, decoded at once: 1 to 4 bytes each."""
+
 MAX_BYTES = (1 << 31) - 1
 """Encoded bytes of one column; they are held in memory while a model is fitted."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_AFTER_HEADER = len(_PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What a PNG file begins with."""
+
+MAGIC = (PNG, b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P5", b"P6")
+"""What files of the formats that are read begin with."""
+
+
+_HEADER = b"\x00\x00\x00\x0dIHDR"
+_AFTER_HEADER = len(PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
 _KEYWORD = b"safegen"
 
 
@@ -98,8 +115,8 @@ def image_column(data: list[bytes], paths: list[str | None], type_: pa.DataType 
 def open_image(data: bytes) -> Image:
     """The image in these bytes, its header read, its pixels not yet.
 
-    Raises: ValueError for bytes that are no image, or one of more than `MAX_PIXELS` pixels;
-    MissingExtra without Pillow.
+    Raises: ValueError for bytes that are no image, or one of more than `MAX_PIXELS` pixels or of 32
+    bits to a number, of which nobody can tell what is white; MissingExtra without Pillow.
     """
     try:
         from PIL import Image
@@ -113,25 +130,37 @@ def open_image(data: bytes) -> Image:
             raise ValueError("no image") from hidden(error)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError("too large")
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits")
     return image
 
 
 def _opened(data: bytes, mode: str | None = None) -> Image:
-    """The image, decoded. Raises: ValueError."""
-    image = open_image(data)
+    """The image, decoded, of 8 bits. Raises: ValueError."""
+    return _decoded(open_image(data), mode)
+
+
+def _decoded(image: Image, mode: str | None = None) -> Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if image.mode.startswith("I;"):  # Pillow would cut off what is over 255
+                from PIL import Image as images
+
+                grey = images.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                return grey.convert(mode or "L")
             return image.convert(mode or _plain_mode(image))
         except Exception as error:
             raise ValueError(f"damaged ({upstream(error)})") from hidden(error)
 
 
 def _plain_mode(image: Image) -> str:
-    """The least of L, RGB and RGBA that keeps the image (sixteen bits become eight)."""
+    """The least of L, RGB and RGBA that keeps the image (of sixteen bits the upper eight)."""
+    if image.mode.startswith("I;"):
+        return "L"
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return "RGBA"
-    return "L" if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else "RGB"
+    return "L" if image.mode in ("1", "L") else "RGB"
 
 
 def image_problem(name: str, values: pa.ChunkedArray) -> str | None:
@@ -156,7 +185,7 @@ def image_problem(name: str, values: pa.ChunkedArray) -> str | None:
     if broken:
         return (
             f"column {name!r}: {broken:,} value(s) are no image that can be read (PNG, JPEG, …, "
-            f"of at most {MAX_PIXELS:,} pixels): remove them"
+            f"{READABLE}): remove them"
         )
     if size > MAX_BYTES:
         return f"column {name!r} has more than {MAX_BYTES >> 30} GiB of images: take a part of them"
@@ -171,8 +200,8 @@ def decoded_images(
     The mode is L, RGB or RGBA: the least that keeps every image. With `resolution` each is brought
     to that many pixels square: scaled to cover it, and cut to its centre.
 
-    Raises: SourceError naming column and count, when images are missing or damaged, or, without
-    `resolution`, not all of one size.
+    Raises: SourceError naming column and count, when images are missing or damaged, of more than
+    `MAX_ALL_PIXELS` together, or, without `resolution`, not all of one size.
     """
     from PIL import ImageOps
     from PIL.Image import Resampling
@@ -180,20 +209,33 @@ def decoded_images(
     found = list(image_bytes(values))
     if absent := sum(data is None for data in found):
         raise SourceError(f"column {name!r}: {absent:,} images are missing: leave those rows out")
-    images, damaged = [], 0
+    images: list[Image] = []
+    damaged = total = 0
     for data in found:
         try:
             assert data is not None
-            images.append(_opened(data))
+            image = open_image(data)
+            size = image.size if resolution is None else (resolution, resolution)
+            total += size[0] * size[1]
+            if total > MAX_ALL_PIXELS:
+                raise SourceError(
+                    f"column {name!r}: its {len(found):,} images have more than "
+                    f"{MAX_ALL_PIXELS:,} pixels: take fewer, or smaller ones by resolution=N"
+                )
+            image = _decoded(image)
         except ValueError:
             damaged += 1
+            continue
+        # Scaled at once: many large images do not go into memory together.
+        images.append(
+            image if resolution is None else ImageOps.fit(image, size, Resampling.LANCZOS)
+        )
     if damaged:
-        raise SourceError(f"column {name!r}: {damaged:,} images are damaged: remove them")
+        raise SourceError(
+            f"column {name!r}: {damaged:,} images are damaged, or not {READABLE}: remove them"
+        )
     modes = {image.mode for image in images}
     mode = next(m for m in ("RGBA", "RGB", "L") if m in modes)
-    if resolution is not None:
-        square = (resolution, resolution)
-        images = [ImageOps.fit(image, square, Resampling.LANCZOS) for image in images]
     sizes = {image.size for image in images}
     if len(sizes) > 1:
         raise SourceError(
@@ -229,7 +271,7 @@ def encoded_images(pixels: np.ndarray) -> list[bytes]:
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, type) of each chunk of a PNG file, as far as it is well formed."""
-    start = len(_PNG) if data.startswith(_PNG) else len(data)
+    start = len(PNG) if data.startswith(PNG) else len(data)
     while start + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, start)
         end = start + 12 + size
@@ -250,8 +292,11 @@ def _stamps(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def with_stamp(data: bytes, stamp: Mapping[str, Any]) -> bytes:
     """The image as a PNG file that carries the stamp. Raises: ValueError for what is no image."""
-    if not data.startswith(_PNG):
+    open_image(data)
+    if not data.startswith(PNG):
         data = encoded_images(np.asarray(_opened(data))[None, ...].reshape(_shape(data)))[0]
+    if data[len(PNG) : len(PNG) + 8] != _HEADER:
+        raise ValueError("a PNG file without its header")
     data = without_stamp(data)
     body = b"tEXt" + _KEYWORD + b"\x00" + json.dumps(dict(stamp), sort_keys=True).encode("ascii")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -271,15 +316,23 @@ def without_stamp(data: bytes) -> bytes:
     return data
 
 
-def stamp_of(data: bytes) -> dict[str, Any] | None:
-    """The stamp in a PNG file; empty when it is damaged, and None when there is none."""
+def stamps_of(data: bytes) -> list[dict[str, Any]]:
+    """The stamps in a PNG file, an empty one for each that is damaged. We put one; whoever adds
+    another does not hide it."""
+    found = []
     for _, _, text in _stamps(data):
         try:
             stamp = json.loads(text)
         except (ValueError, RecursionError):
-            return {}
-        return dict(stamp) if isinstance(stamp, Mapping) else {}
-    return None
+            stamp = None
+        found.append(dict(stamp) if isinstance(stamp, Mapping) else {})
+    return found
+
+
+def stamp_of(data: bytes) -> dict[str, Any] | None:
+    """The stamp in a PNG file, of several the first that does not say real; None without one."""
+    found = stamps_of(data)
+    return next((s for s in found if s.get("origin") != "real"), next(iter(found), None))
 
 
 def stamped_images(table: pa.Table, stamp: Mapping[str, Any], first_row: int) -> pa.Table:

@@ -253,6 +253,11 @@ def _from_folder(folder: Path) -> Source:
         kept = folder if has_manifest else None
         stamped = tuple(read_stamps(table.schema))
         return Source(str(folder), {TABLE: Batches.of(table)}, stamped, folder=kept)
+    if images:
+        raise SourceError(
+            f"{folder}: {len(images):,} images beside data files; name the one that you mean, or "
+            "call the table metadata.csv with a column file_name"
+        )
     if has_manifest:
         groups: dict[str, list[Path]] = {}
         for file in files:

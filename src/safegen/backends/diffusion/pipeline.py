@@ -76,7 +76,9 @@ class Pipeline:
     weights: ClassVar[bool] = False
     conditions: ClassVar[bool] = True
     reproducible: ClassVar[bool] = True
-    pickles: ClassVar[bool] = False
+    # A saved model names the pipeline's folder, and opening what a stranger's word points to is
+    # like running it: only a model that the ledger knows is followed.
+    pickles: ClassVar[bool] = True
     block_rows: ClassVar[int] = 256
     adds_images: ClassVar[bool] = True  # a table of prompts gets an empty column to be filled
     Options: ClassVar[type[BackendOptions]] = Options

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,30 @@ _CODE = (
 )
 _LIBRARIES = ("diffusers", "transformers")
 
+MAX_FILES = 10_000
+MAX_BYTES = 1 << 40
+"""Of a pipeline: the largest have a thousandth of the files and a tenth of the bytes."""
+
 
 def folder_digest(place: Path) -> str:
-    """SHA-256 over the names and contents of all files of a folder, or of one file.
+    """SHA-256 over the names and contents of all files of a pipeline's folder, or of one file.
 
-    Raises: UsageError when it is not there, or holds what can run code: pickles and Python.
+    Raises: UsageError when it is not there, is no pipeline, has more than `MAX_FILES` files or
+    `MAX_BYTES`, or holds what can run code: pickles and Python.
     """
     if place.is_file():
         files, root = [place], place.parent
+    elif not place.exists():
+        raise UsageError(f"{place}: no such file or folder")
+    elif not (place / _INDEX).is_file():
+        raise UsageError(f"{place}: not a diffusers pipeline (no {_INDEX} in it)")
     else:
-        files = sorted(p for p in place.rglob("*") if p.is_file())
-        root = place
-    if not files:
-        raise UsageError(f"{place}: no such file or folder, or nothing in it")
+        below = list(islice(place.rglob("*"), MAX_FILES + 1))
+        if len(below) > MAX_FILES:
+            raise UsageError(f"{place}: not a diffusers pipeline (more than {MAX_FILES:,} files)")
+        files, root = sorted(p for p in below if p.is_file()), place
+    if sum(p.stat().st_size for p in files) > MAX_BYTES:
+        raise UsageError(f"{place}: more than {MAX_BYTES >> 30:,} GiB, and a pipeline has less")
     unsafe = [p.name for p in files if p.name.lower().endswith(_CODE)]
     if unsafe:
         raise UsageError(
