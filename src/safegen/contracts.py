@@ -7,11 +7,15 @@ that say whether yours conforms.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
+
+from safegen.errors import BackendError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +35,11 @@ __all__ = [
     "Scalar",
     "AdmissionContext",
     "ReleaseContext",
+    "adds_images",
+    "curves_of",
+    "doubts_of",
+    "identity_of",
+    "repeats",
 ]
 
 Kind = Literal["table", "tables", "sequences", "images"]
@@ -48,9 +57,10 @@ class Model(Protocol):
     """A fitted backend. Sampling never changes it: block i is a pure function of (seed, i).
 
     A model may also have `curves` (a mapping of names such as `loss` to one number per epoch or
-    step, at most 1,000: they go into the manifest's measurements) `reproducible` (False where this
+    step, at most 1,000: they go into the manifest's measurements), `reproducible` (False where this
     very model cannot repeat its rows, on a GPU for instance, though its backend can), and `doubts`
-    (texts: why nobody knows what it was trained on; its releases then have unverified ancestry).
+    (texts: why nobody knows what it was trained on; the admission gate judges them, and its
+    releases have unverified ancestry). They are read through `curves_of`, `repeats`, `doubts_of`.
     """
 
     def sample(
@@ -80,7 +90,10 @@ class Backend(Protocol):
     """A generator family. Holds no state; `fit` gives a separate Model.
 
     A backend may also have `adds_images` (True where it makes images for rows that have none: a
-    table without a column of images then gets an empty one, `image`, before `fit`).
+    table without a column of images then gets an empty one, `image`, before `fit`), `doubts` (as a
+    model's, where they hold for all its models: they are judged before any training), and
+    `identity(options)` (a mapping: what the options mean beyond their text, such as the digest of
+    a folder that they name; requests with another one are not the same).
     """
 
     name: ClassVar[str]
@@ -119,6 +132,7 @@ class AdmissionContext(Protocol):
 
     sources: Sequence[SourceFacts]
     ledger: Mapping[str, object]
+    doubts: Sequence[str]  # why nobody knows what the model was trained on
 
 
 class ReleaseContext(Protocol):
@@ -143,3 +157,49 @@ class Safeguard(Protocol):
     def admission(self, context: AdmissionContext, params: RuleParams) -> Sequence[Finding]: ...
 
     def release(self, context: ReleaseContext, params: RuleParams) -> Sequence[Finding]: ...
+
+
+# ---- what backends and models may have -----------------------------------------------------------
+
+
+def adds_images(backend: Backend) -> bool:
+    """Whether it makes images for rows that have none."""
+    return bool(getattr(backend, "adds_images", False))
+
+
+def identity_of(backend: Backend, options: BackendOptions) -> dict[str, str]:
+    """What these options mean beyond their text."""
+    identity = getattr(backend, "identity", None)
+    return {} if identity is None else {str(k): str(v) for k, v in identity(options).items()}
+
+
+def doubts_of(source: Backend | Model) -> tuple[str, ...]:
+    """Why nobody knows what a model, or every model of a backend, was trained on."""
+    return tuple(map(str, getattr(source, "doubts", ())))
+
+
+def repeats(backend: Backend, model: Model) -> bool:
+    """Whether the model gives the same rows again."""
+    return backend.reproducible and bool(getattr(model, "reproducible", True))
+
+
+def curves_of(model: Model) -> dict[str, list[float]]:
+    """The model's training curves, fit for a manifest.
+
+    Raises: BackendError for names other than 1 to 40 of a-z, `_` and `.`, and for anything but at
+    most 1,000 finite numbers each.
+    """
+    try:
+        curves = {n: [float(x) for x in v] for n, v in dict(getattr(model, "curves", {})).items()}
+        sound = all(
+            re.fullmatch(r"[a-z_.]{1,40}", name) and len(v) <= 1_000 and all(map(math.isfinite, v))
+            for name, v in curves.items()
+        )
+    except (TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise BackendError(
+            "the model's training curves are not named with 1 to 40 of a-z, _ and ., or are not at "
+            "most 1,000 finite numbers each"
+        )
+    return curves

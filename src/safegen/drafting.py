@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safegen.contracts import Model, curves_of
 from safegen.decision import Decision
 from safegen.manifest import Manifest
 from safegen.manifest.identity import now
@@ -25,7 +25,7 @@ def draft(
     decision: Decision,
     digest: str,
     request: Request,
-    curves: Mapping[str, Sequence[float]],
+    model: Model,
 ) -> Manifest:
     """A manifest without its files, which are listed when all of them are written."""
     decisions = [prepared.decision, decision]
@@ -65,8 +65,13 @@ def draft(
             if f.interval is not None
         ]
         + [
-            {"name": f"training.{name}", "values": list(map(float, values)), "n": len(values)}
-            for name, values in curves.items()
+            {
+                "name": f"training.{name}",
+                "values": values,
+                "n": len(values),
+                "method": "the model's own record at epochs or steps; no test, so no interval",
+            }
+            for name, values in curves_of(model).items()
         ],
         claims=_claims(prepared, decision),
         privacy={"dp": None, "real_rows": 0},

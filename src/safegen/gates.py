@@ -84,6 +84,7 @@ class Admission:
 
     sources: Sequence[SourceFacts]
     ledger: Mapping[str, Any]
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,12 @@ def resolve_all(
         return opened, [resolve(s, None) for s in opened], lost
 
 
-def admit(policy: Policy, facts: Sequence[SourceFacts], books: Books) -> Decision:
-    """The decision at the admission gate; recorded, allowed or not."""
-    context = Admission(facts, books.state)
+def admit(
+    policy: Policy, facts: Sequence[SourceFacts], books: Books, doubts: Sequence[str] = ()
+) -> Decision:
+    """The decision at the admission gate; recorded, allowed or not. `doubts`: why nobody knows
+    what else the model was trained on."""
+    context = Admission(facts, books.state, doubts)
     decision = _decide(
         policy,
         "admission",

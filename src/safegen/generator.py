@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from safegen import gates, plugins
-from safegen.contracts import Backend, BackendOptions, Model, Scalar
+from safegen.contracts import (
+    Backend,
+    BackendOptions,
+    Model,
+    Scalar,
+    adds_images,
+    curves_of,
+    doubts_of,
+    identity_of,
+    repeats,
+)
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
@@ -43,7 +53,15 @@ from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.policy import Policy
-from safegen.preparation import Prepared, illustrated, in_memory, pooled, prepare
+from safegen.preparation import (
+    Prepared,
+    differences,
+    illustrated,
+    in_memory,
+    pooled,
+    prepare,
+    without_public,
+)
 from safegen.progress import progress
 from safegen.release import (
     IfExists,
@@ -76,6 +94,8 @@ _KINDS = {
     "role the rows are taken one by one",
     "images": "a column holds images; diffusion.image takes them",
 }
+
+_UNKNOWN = "the ledger does not know this model: nobody knows what it was trained on"
 
 
 class Generator:
@@ -154,7 +174,7 @@ class Generator:
             self._books,
             schema=schema if schema is not None else metadata,
             seed=checked_seed(seed),
-            adds_images=getattr(self._backend, "adds_images", False),
+            backend=self._backend,
         )
         self._decision = prepared.decision
         if prepared.kind not in self._backend.kinds:
@@ -170,12 +190,22 @@ class Generator:
         prepared = self._ready()
         if prepared.real is None:
             raise UsageError("a loaded model is fitted already")
-        self._model = self._backend.fit(
-            prepared.real, prepared.schemas, self.options, seed=prepared.seed
-        )
-        doubts = tuple(getattr(self._model, "doubts", ()))
-        self._prepared = replace(prepared, doubts=doubts)
+        model = self._backend.fit(prepared.real, prepared.schemas, self.options, seed=prepared.seed)
+        self._take(model, prepared)
         return self
+
+    def _take(self, model: Model, prepared: Prepared) -> None:
+        """Have this model sampled, once admission was decided on what it alone can say.
+
+        Raises: AdmissionRefused for its doubts; BackendError for curves that are none.
+        """
+        curves_of(model)
+        doubts = tuple(dict.fromkeys((*prepared.doubts, *doubts_of(model))))
+        if doubts != prepared.doubts:
+            self._decision = gates.admit(self.policy, prepared.facts, self._books, doubts)
+            self._decision.enforce()
+            prepared = replace(prepared, doubts=doubts, decision=self._decision)
+        self._model, self._prepared = model, prepared
 
     @classmethod
     def wrap(
@@ -192,7 +222,8 @@ class Generator:
 
         `trained_on` is the data that you say it was fitted on: it is admitted as for `fit`, and
         releases are compared with it. That the model really saw this data, and nothing else,
-        cannot be proven, so its releases have `ancestry: unverified` and say why.
+        cannot be proven, so its releases have `ancestry: unverified` and say why; a policy that
+        refuses unattested data refuses it.
 
         Raises: as `fit`; UsageError when the synthesizer is not fitted or not a single-table one.
         """
@@ -204,16 +235,10 @@ class Generator:
         prepared = gen._ready()
         assert prepared.real is not None
         [(name, table)] = prepared.real.items()
-        gen._model = AdoptedModel.adopt(
+        model = AdoptedModel.adopt(
             synthesizer, name, table, prepared.schemas[name], seed=prepared.seed
         )
-        gen._prepared = replace(
-            prepared,
-            doubts=(
-                "the model was adopted: that it was fitted on this source, and on nothing else, "
-                "is its owner's word",
-            ),
-        )
+        gen._take(model, prepared)
         return gen
 
     # ---- steps 6 to 12 ---------------------------------------------------------------------------
@@ -330,6 +355,7 @@ class Generator:
         return decision
 
     def _draft(self, stage: Staging, request: Request, digest: str, decision: Decision) -> Manifest:
+        assert self._model is not None
         maker = GeneratorEntry(
             backend=self.backend_name,
             license=self._backend.license,
@@ -337,10 +363,11 @@ class Generator:
             options=self.options.model_dump(mode="json"),
             seed=str(request.seed),
             fit_seed=str(self._ready().seed),
-            reproducible=self._backend.reproducible and getattr(self._model, "reproducible", True),
+            reproducible=repeats(self._backend, self._model),
         )
-        curves = getattr(self._model, "curves", {})
-        return draft(self._ready(), stage, maker, self.policy, decision, digest, request, curves)
+        return draft(
+            self._ready(), stage, maker, self.policy, decision, digest, request, self._model
+        )
 
     # ---- models on disk --------------------------------------------------------------------------
 
@@ -382,12 +409,13 @@ class Generator:
     ) -> Generator:
         """A saved model, after its files' digests were checked and admission was decided anew.
 
-        What the model says about its sources counts only when the ledger knows the model's
-        digest; else its sources are of unknown origin. The real rows that releases are compared
+        What the model says about itself and its sources counts only when the ledger knows the
+        model's digest; else its training and its sources are unknown, and which columns are judged
+        is inferred from the real rows. The real rows that releases are compared
         with are read from where they were, checked by digest; `source` names another place.
 
-        Raises: VerificationError (tampered, or `pickles` and no ledger vouches for it),
-        AdmissionRefused, SourceError (`source` has other content).
+        Raises: VerificationError (tampered, other columns than the real rows, or `pickles` and no
+        ledger vouches for it), AdmissionRefused, SourceError (`source` has other content).
         """
         saved = read_model(Path(folder))
         document = saved.document
@@ -414,24 +442,31 @@ class Generator:
         if not known:  # last, or a digest that a stranger's model names would be proof of its own
             why = "the ledger does not know this model, so what it says of its sources is unproven"
             facts = [f.untrusted(why) for f in facts]
-        gen._decision = gates.admit(gen.policy, facts, gen._books)
+        doubts = doubts_of(gen._backend)
+        doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
+        doubts = tuple(dict.fromkeys(doubts))
+        gen._decision = gates.admit(gen.policy, facts, gen._books, doubts)
         gen._decision.enforce()
         # A stranger's document is not to be followed to any place: then only the caller names one.
         places = document["places"] if known and source is None else source
         real = _find_real(facts, places, named=source is not None)
-        if real is not None and getattr(gen._backend, "adds_images", False):
+        if real is not None and adds_images(gen._backend):
             real = illustrated(real)
         schemas = _schemas(folder, document["schemas"])
-        gen._model = saved.load(gen._backend)
-        gen._prepared = Prepared(
+        if not known:
+            schemas = {n: without_public(s) for n, s in schemas.items()}
+        if real is not None and (wrong := differences(schemas, real, judged=not known)):
+            raise VerificationError([f"{folder}: {problem}" for problem in wrong])
+        prepared = Prepared(
             tuple(facts),
             gen._decision,
             schemas,
             real,
             int(document["seed"]),
-            tuple(document["doubts"]),
+            doubts,
             tuple(document["places"]) if known else (),
         )
+        gen._take(saved.load(gen._backend), prepared)
         return gen
 
     # ---- small things ----------------------------------------------------------------------------
@@ -439,6 +474,10 @@ class Generator:
     @cached_property
     def _versions(self) -> dict[str, str]:
         return _versions(("safegen", *self._backend.packages))
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        return identity_of(self._backend, self.options)
 
     @property
     def schemas(self) -> Mapping[str, TableSchema]:
@@ -488,6 +527,7 @@ class Generator:
             "options": self.options.model_dump(mode="json"),
             "versions": self._versions,
             "policy": self.policy.digest,
+            **({"identity": self._identity} if self._identity else {}),
             **form,
         }
         return Request.of(prepared, rows, seed, conditions or {}, made_by)
@@ -532,7 +572,11 @@ class Generator:
     def existing(
         self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
     ) -> Dataset | None:
-        """What `generate(..., if_exists="same")` would keep, known before training; else None."""
+        """What `generate(..., if_exists="same")` would keep, known before training; else None.
+
+        Raises: what that would: TargetError when something else is there, or when nobody knows what
+        the backend's models were trained on.
+        """
         target = Path(os.path.abspath(os.fspath(out)))
         if is_free(target):
             return None

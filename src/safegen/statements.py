@@ -258,7 +258,10 @@ def _state(
 ) -> None:
     """Into the ledger first, then beside the data: a statement that nobody recorded is worth less
     than a record without its sidecar."""
-    register(books, manifest, {k: [v] for k, v in facts.lookups.items()}, key)
+    # What is not real is known by each of its tables too, as a release is: none of them is real.
+    parts = facts.parts.values() if manifest.origin != "real" else ()
+    lookups = {k: [v, *(part["lookups"][k] for part in parts)] for k, v in facts.lookups.items()}
+    register(books, manifest, lookups, key)
     place = source.file or (None if source.uri == "memory:" else Path(source.uri))
     if place is None or not place.exists() or source.folder is not None:
         return

@@ -185,11 +185,12 @@ def test_facts_that_were_rewritten_prove_nothing(world: World, tmp_path: Path) -
     reseal(saved, body | {"facts": forged}, MODEL_NAME)
     gen = safegen.Generator.load(saved, source=rows)
     assert gen.decision is not None
-    assert [r.finding.name for r in gen.decision.warnings] == ["lineage/unattested"]
+    doubted = {"lineage/unattested", "lineage/model"}
+    assert {r.finding.name for r in gen.decision.warnings} == doubted
     for policy in ("strict", "training"):
         with pytest.raises(safegen.AdmissionRefused) as refusal:
             safegen.Generator.load(saved, source=rows, policy=policy)
-        assert unmet(refusal.value.decision) == {"lineage/unattested"}
+        assert unmet(refusal.value.decision) == doubted
     made = gen.generate(200, tmp_path / "out").manifest
     assert (made.ancestry, made.depth_is_lower_bound, made.claims) == ("unverified", True, [])
 

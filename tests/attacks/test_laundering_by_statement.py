@@ -114,3 +114,27 @@ def test_no_statement_without_a_ledger_to_keep_it(
     assert cli("attest", rows, "--by", "an attack test").code == 3
     monkeypatch.delenv("SAFEGEN_LEDGER")
     assert cli("attest", rows, "--by", "an attack test").code == 0
+
+
+@pytest.mark.parametrize("statement", ["attest", "derive"])
+def test_one_table_of_a_synthetic_statement_is_not_attested_as_real(
+    world: World, tmp_path: Path, statement: str
+) -> None:
+    ledger = tmp_path / "own.db"
+    seeds = (41, 42) if statement == "attest" else (43, 44)
+    tables = {name: world.rows(500, seed) for name, seed in zip("ab", seeds, strict=True)}
+    if statement == "attest":
+        safegen.attest(tables, "synthetic", by="an attack test", ledger=ledger)
+    else:
+        safegen.derive(tables, [world.dataset], ledger=ledger)
+    for table in tables.values():
+        assert is_refused_as_synthetic(check(table, ledger=ledger))
+        with pytest.raises(safegen.AdmissionRefused) as refusal:
+            safegen.attest(table, by="an attack test", ledger=ledger)
+        assert unmet(refusal.value.decision) == {"lineage/contradiction"}
+
+    honest = {name: world.rows(500, seed) for name, seed in zip("ab", (45, 46), strict=True)}
+    safegen.attest(honest, by="an attack test", ledger=ledger)
+    assert check(honest, "baseline", ledger=ledger).allowed
+    for table in honest.values():
+        safegen.attest(table, by="an attack test", ledger=ledger)

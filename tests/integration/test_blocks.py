@@ -174,3 +174,17 @@ def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) ->
     block = gen.generate(BLOCK, tmp_path / "block")
     whole = rows_of(tmp_path / "1000000")
     assert whole.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_a_plan_of_a_million_million_blocks_takes_no_memory(
+    workers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = example_table(60)
+    schemas = {"table": infer_schema(table)}
+    backend = Rows()
+    model = backend.fit({"table": table}, schemas, backend.Options(), seed=1)
+    monkeypatch.setattr(Rows, "block_rows", 1)
+    monkeypatch.setattr(local, "_worth", lambda blocks: 1)
+    blocks = sample_blocks(model, backend, schemas, rows=10**12, seed=3, workers=workers)
+    assert [next(blocks)["table"].num_rows for _ in range(3)] == [1, 1, 1]

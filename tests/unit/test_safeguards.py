@@ -223,7 +223,9 @@ def test_shipped_safeguards_conform() -> None:
     check_safeguard(SupportKept(), SupportParams(severity="enforce"), releases=[release])
     check_safeguard(SchemaKept(), SchemaParams(severity="enforce"), releases=[release])
     check_safeguard(ManifestComplete(), ManifestParams(severity="enforce"), releases=[release])
-    check_safeguard(Lineage(), LineageParams(severity="enforce"), admissions=[admission])
+    doubted = Admission([], {"datasets": 0}, ("it came from nobody knows where",))
+    both = [admission, doubted]
+    check_safeguard(Lineage(), LineageParams(severity="enforce"), admissions=both)
 
 
 def test_the_battery_finds_a_silent_safeguard() -> None:

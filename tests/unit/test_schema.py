@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import safegen
 from safegen.errors import SourceError, UsageError
 from safegen.tables.schema import (
     ANY_TABLE,
@@ -20,6 +21,7 @@ from safegen.tables.schema import (
     check_table,
     declared_for,
     infer_schema,
+    placed,
     read_declared,
 )
 
@@ -270,3 +272,33 @@ class TestRefused:
         with pytest.raises(SourceError) as caught:
             check_table(pa.table({"a": [b"x"], "b": [float("inf")]}), "t")
         assert str(caught.value).count("\n  - ") == 3
+
+
+class TestPlaced:
+    def test_a_table_that_is_not_there_is_an_error_with_the_nearest_name(self) -> None:
+        declared = read_declared({"tables": {"peple": {"columns": {"name": "personal"}}}})
+        with pytest.raises(UsageError, match="no table 'peple'; did you mean 'people'"):
+            placed(declared, ["people", "orders"], "table")
+        with pytest.raises(UsageError, match="no table 'peple'; did you mean 'people'"):
+            placed(declared, ["people"], "table")
+        with pytest.raises(UsageError, match=r"no table 'peple' \(here are: cats\)"):
+            placed(declared, ["cats"], "table")
+        right = read_declared({"tables": {"people": {"columns": {"name": "personal"}}}})
+        assert placed(right, ["people", "orders"], "table") == right
+
+    def test_one_declared_table_is_that_of_a_source_without_a_name(self) -> None:
+        declared = read_declared({"tables": {"people": {"columns": {"name": "personal"}}}})
+        found = declared_for(placed(declared, ["table"], "table"), "table")
+        assert found == {"name": {"role": "personal"}}
+        several = {"people": {"columns": {}}, "orders": {"columns": {"name": "personal"}}}
+        with pytest.raises(UsageError, match="NAME=PATH"):
+            placed(read_declared({"tables": several}), ["table"], "table")
+
+    def test_a_generator_drops_no_declaration(self, tmp_path: Path) -> None:
+        table = pa.table({"name": ["a", "b", "c"] * 20, "x": range(N)})
+        gen = safegen.Generator(ledger=tmp_path / "l.db")
+        declared = {"tables": {"peple": {"columns": {"name": "personal"}}}}
+        with pytest.raises(UsageError, match="did you mean 'people'"):
+            gen.prepare({"people": table}, schema=declared)
+        gen.prepare(table, schema=declared)
+        assert gen.schemas["table"].column("name").kind == "personal"

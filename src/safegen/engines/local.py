@@ -53,8 +53,9 @@ def sample_blocks(
 
     Raises: BackendError when a block comes short or holds other tables, or a worker is lost.
     """
-    plan = list(block_plan(rows, backend.block_rows))
-    workers = min(workers or _worth(len(plan)), len(plan))
+    blocks = -(-rows // backend.block_rows)
+    workers = min(workers or _worth(blocks), blocks)
+    plan = block_plan(rows, backend.block_rows)
     source: Iterator[dict[str, pa.Table]]
     if workers == 1:
         source = (
@@ -62,8 +63,8 @@ def sample_blocks(
             for b, n in plan
         )
     else:
-        source = _by_workers(model, backend.name, iter(plan), seed, conditions, workers)
-    for (block, wanted), tables in zip(plan, source, strict=True):
+        source = _by_workers(model, backend.name, plan, seed, conditions, workers)
+    for (block, wanted), tables in zip(block_plan(rows, backend.block_rows), source, strict=True):
         if set(tables) != set(schemas):  # no safeguard would look at the others
             raise BackendError(f"{backend.name} gave other tables than the source's")
         got = units(tables, schemas)

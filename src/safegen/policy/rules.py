@@ -207,7 +207,10 @@ class LineageParams(RuleParams):
     unattested: Annotated[
         Attitude,
         Param(
-            "What to do with data whose origin nobody has attested.", unit="choice", order="listed"
+            "What to do with data whose origin nobody has attested, and with models of which "
+            "nobody knows what they were trained on.",
+            unit="choice",
+            order="listed",
         ),
     ] = "warn"
     unverified: Annotated[

@@ -2,7 +2,8 @@
 
 Checks: `ledger` (could it be searched), `intact` (datasets verify), `depth` (pooled effective
 depth of the training rows), `share` (rows shown to be synthetic), `unattested` (origin unknown),
-`unverified` (synthetic data whose ancestry is not proven).
+`model` (a model of which nobody knows what else it was trained on; it is judged as `unattested`
+data), `unverified` (synthetic data whose ancestry is not proven).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Lineage:
             findings.append(_share(sources, params.max_synthetic_share))
         required = params.ledger == "required"
         findings.append(_unattested(sources, params.unattested, context.ledger, required))
+        if context.doubts:
+            findings.append(_model(context.doubts, params.unattested))
         findings.append(_unverified(sources, params.unverified))
         return findings
 
@@ -169,6 +172,19 @@ def _unattested(
         required,
         evidence=_evidence(open_, sources),
         next_step=f"if you know that it is real: {_attest(open_[0].uri, str(ledger.get('url')))}",
+        at_most="warn" if wanted == "warn" else "enforce",
+    )
+
+
+def _model(doubts: Sequence[str], wanted: str) -> Finding:
+    return Finding(
+        "lineage",
+        "model",
+        "met" if wanted == "allow" else "unmet",
+        "nobody knows what the model was trained on besides these sources",
+        "the model was trained on the stated sources, and on nothing else",
+        evidence=tuple(doubts[:_SHOWN]),
+        next_step="fit a backend here, on attested data; or use a policy that takes such models",
         at_most="warn" if wanted == "warn" else "enforce",
     )
 

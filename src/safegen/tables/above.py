@@ -17,7 +17,7 @@ import pyarrow as pa
 from safegen.contracts import Scalar
 from safegen.errors import SourceError, UsageError
 from safegen.tables.columns import missing_is_nan, pack, unpack
-from safegen.tables.constraints import violated
+from safegen.tables.constraints import refuse_violated
 from safegen.tables.numbers import from_numbers, scale_of, single, to_numbers
 from safegen.tables.numeric import decimals_of
 from safegen.tables.types import family
@@ -134,7 +134,9 @@ class Above:
         floor, there = _highest(others)
         sign = "<" if any(strict for _, strict in self.below) else "≤"
         named = " and ".join(map(repr, self.reads))
-        violated(f"{named} {sign} {self.column!r}", int((present & _breaks(numbers, others)).sum()))
+        refuse_violated(
+            f"{named} {sign} {self.column!r}", int((present & _breaks(numbers, others)).sum())
+        )
         both, lonely = present & there, present & ~there
         if lonely.any() and not self.alone:
             raise SourceError(

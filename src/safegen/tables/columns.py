@@ -135,7 +135,8 @@ def as_scalar(column: str, value: Scalar, type_: pa.DataType) -> pa.Array:
             return pa.array([datetime.time.fromisoformat(str(value))], plain)
         if kind == "decimal":
             return pa.array([decimal.Decimal(str(value))], plain)
-        return pa.array([value]).cast(plain)
+        beyond = isinstance(value, int) and value >= 2**63  # which is int64 by default
+        return pa.array([value], pa.uint64() if beyond else None).cast(plain)
     except (pa.ArrowException, ArithmeticError, ValueError, TypeError):
         raise UsageError(
             f"condition on column {column!r}: the value cannot be read as {inner}"

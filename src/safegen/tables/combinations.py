@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from safegen.contracts import Scalar
 from safegen.errors import SourceError
 from safegen.tables.columns import as_scalar, impossible, pack, unpack
-from safegen.tables.constraints import on, violated
+from safegen.tables.constraints import on, refuse_violated
 from safegen.tables.numbers import decoded, single
 
 __all__ = ["Combinations"]
@@ -71,7 +71,7 @@ class Combinations:
         at = np.searchsorted(known[order], rows).clip(max=len(order) - 1)
         found = order[at]
         unknown = int((known[found] != rows).sum())
-        violated(on("FixedCombinations", self.takes), unknown)
+        refuse_violated(on("FixedCombinations", self.takes), unknown)
         levels = pa.array(np.arange(len(order), dtype=np.int32))
         joint = pa.DictionaryArray.from_arrays(pa.array(found.astype(np.int32)), levels)
         schema = self.after(table.schema)

@@ -31,7 +31,7 @@ from safegen.tables.constraints import (
     OneHotEncoding,
     Range,
     on,
-    violated,
+    refuse_violated,
 )
 from safegen.tables.numbers import decoded, from_numbers, scale_of, single, to_numbers
 from safegen.tables.schema import Column, TableSchema
@@ -207,7 +207,7 @@ def _check_one_hot(constraint: OneHotEncoding, table: pa.Table) -> None:
         numbers = np.asarray(values.cast(pa.float64()).fill_null(np.nan))
         wrong |= ~np.isin(numbers, (0.0, 1.0))
         ones += numbers
-    violated(on(constraint.type, constraint.columns), int((wrong | (ones != 1)).sum()))
+    refuse_violated(on(constraint.type, constraint.columns), int((wrong | (ones != 1)).sum()))
 
 
 def _in_order(stages: Sequence[Stage]) -> list[Stage]:
@@ -278,7 +278,7 @@ class Multiples:
 
     def transform(self, table: pa.Table, rng: np.random.Generator) -> pa.Table:
         numbers, present = to_numbers(single(table.column(self.name)), self.scale)
-        violated(on("FixedIncrements", self.takes), int((numbers % self.unit != 0).sum()))
+        refuse_violated(on("FixedIncrements", self.takes), int((numbers % self.unit != 0).sum()))
         factors = from_numbers(numbers // self.unit, present, self._factors)
         at = table.schema.get_field_index(self.name)
         return table.set_column(at, self.name, factors)

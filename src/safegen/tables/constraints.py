@@ -23,7 +23,7 @@ __all__ = [
     "Range",
     "by_table",
     "on",
-    "violated",
+    "refuse_violated",
 ]
 
 
@@ -152,7 +152,7 @@ def on(constraint: str, names: Sequence[str]) -> str:
     return f"{constraint} on {', '.join(map(repr, names))}"
 
 
-def violated(constraint: str, rows: int) -> None:
+def refuse_violated(constraint: str, rows: int) -> None:
     """Raises: SourceError when the number of rows that break it is not 0."""
     if rows:
         raise SourceError(

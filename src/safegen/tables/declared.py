@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from safegen.errors import SourceError, UsageError, hidden, upstream
 
-__all__ = ["ANY_TABLE", "Declared", "Kind", "Role", "declared_for", "nearest", "read"]
+__all__ = ["ANY_TABLE", "Declared", "Kind", "Role", "declared_for", "nearest", "placed", "read"]
 
 Kind = Literal["numeric", "categorical", "boolean", "datetime", "id", "personal", "image"]
 Role = Literal[
@@ -68,6 +68,27 @@ def read(source: object) -> Declared:
         "schema must be a path to a YAML file, a mapping, a TableSchema or SDV metadata, "
         f"not {type(source).__name__}"
     )
+
+
+def placed(declared: Declared, tables: Collection[str], unnamed: str) -> Declared:
+    """The declarations, each for a table that is there.
+
+    A single table whose source names none is called `unnamed`: what is declared for one table,
+    whatever its name, is then meant for it. Raises: UsageError for any other table's name: what
+    hides personal data is never dropped for a typing error.
+    """
+    unknown = [name for name in declared if name != ANY_TABLE and name not in tables]
+    if unknown and [*tables] == [unnamed]:
+        if len(declared) == 1:
+            return {ANY_TABLE: next(iter(declared.values()))}
+        raise UsageError(
+            f"schema: it declares several tables ({', '.join(declared)}), and the source is one "
+            "without a name: name it (NAME=PATH, in Python {name: path}), or declare `columns:`"
+        )
+    if unknown:
+        hint = nearest(unknown[0], tables) or f" (here are: {', '.join(tables)})"
+        raise UsageError(f"schema: no table {unknown[0]!r}{hint}")
+    return declared
 
 
 def declared_for(declared: Declared, table: str) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.errors import BackendError, SourceError
+from safegen.tables.columns import as_scalar
+from safegen.tables.numbers import decoded, filtered
+from safegen.tables.types import computable
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
@@ -23,24 +26,21 @@ HOPELESS = 8
 
 
 def matching(table: pa.Table, conditions: Mapping[str, Scalar]) -> pa.Table:
-    """The rows of a table that meet every condition."""
+    """The rows of a table that meet every condition.
+
+    Raises: SourceError for a column that is not there; UsageError for a value that the column's
+    type cannot hold, read as a codec reads it.
+    """
     for name, value in conditions.items():
         if name not in table.schema.names:
             raise SourceError(f"a condition names the column {name!r}, which is not in the data")
         column = table.column(name)
         if value is None:
-            table = table.filter(column.is_null(nan_is_null=True))
+            table = filtered(table, column.is_null(nan_is_null=True))
             continue
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        try:
-            beyond = isinstance(value, int) and value >= 2**63  # which is int64 by default
-            wanted = pa.scalar(value, pa.uint64() if beyond else None).cast(column.type)
-        except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
-            raise SourceError(
-                f"a condition on {name!r} is not of the column's type {column.type}"
-            ) from None
-        table = table.filter(pc.fill_null(pc.equal(column, wanted), False))
+        type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        wanted = as_scalar(name, value, type_).cast(type_).cast(computable(type_))
+        table = filtered(table, pc.fill_null(pc.equal(decoded(column), wanted[0]), False))
     return table
 
 
@@ -72,6 +72,5 @@ def drawn_until(
     raise BackendError(
         f"{found:,} of {rows:,} rows: {backend} makes rows that meet the conditions on "
         f"{', '.join(conditions)} too rarely ({found:,} of {drawn:,} drawn). Ask for fewer rows or "
-        "fewer conditions, or fit sdv.gaussian_copula or diffusion.tabular, which make such rows "
-        "directly unless a constraint stands in the way"
+        "fewer conditions, or fit a backend that takes conditions itself"
     )

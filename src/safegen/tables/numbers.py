@@ -19,6 +19,7 @@ __all__ = [
     "DAY_MS",
     "Limits",
     "decoded",
+    "filtered",
     "from_numbers",
     "limits",
     "scale_of",
@@ -49,6 +50,12 @@ def decoded(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         words = array.dictionary.cast(computable(array.dictionary.type))
         array = pa.DictionaryArray.from_arrays(array.indices, words).dictionary_decode()
     return array.cast(computable(array.type))
+
+
+def filtered(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """`Table.filter`, also of string views, which Arrow cannot filter."""
+    plain = pa.schema([f.with_type(computable(f.type)) for f in table.schema])
+    return table.cast(plain).filter(mask).cast(table.schema)
 
 
 def scale_of(values: pa.Array) -> int | None:

@@ -224,7 +224,8 @@ def _orphans(values: pa.Array, known: pa.ChunkedArray) -> pa.Array:
     try:
         keys = keys.cast(values.type)
     except pa.ArrowException:
-        wider = pa.int64() if family(values.type) == "int" else pa.large_string()
+        # 20 digits hold every 64-bit integer, signed or not.
+        wider = pa.decimal128(20) if family(values.type) == "int" else pa.large_string()
         values, keys = values.cast(wider), keys.cast(wider)
     return values.filter(pc.invert(pc.is_in(values, value_set=keys)))
 

@@ -22,6 +22,7 @@ from safegen.tables.declared import (
     Role,
     declared_for,
     nearest,
+    placed,
     read,
 )
 from safegen.tables.images import image_problem
@@ -42,6 +43,7 @@ __all__ = [
     "declared_for",
     "infer_schema",
     "nearest",
+    "placed",
     "read_declared",
 ]
 

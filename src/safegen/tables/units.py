@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from safegen.tables.numbers import decoded
+from safegen.tables.numbers import decoded, filtered
 from safegen.tables.relations import generations, references
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def units(tables: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema]) ->
         return sum(tables[name].num_rows for name in roots(schemas))
     ((name, schema),) = schemas.items()
     if (key := schema.sequence_key) is not None:
-        return int(pc.count_distinct(tables[name].column(key), mode="all").as_py())
+        return int(pc.count_distinct(decoded(tables[name].column(key)), mode="all").as_py())
     return int(tables[name].num_rows)
 
 
@@ -56,7 +56,7 @@ def pilot(
         some = keys.slice(0, rows).unique()
         if len(some) < _PILOT_SEQUENCES:
             some = keys.unique().slice(0, _PILOT_SEQUENCES)
-        return {name: table.filter(pc.is_in(keys, value_set=some))}
+        return {name: filtered(table, pc.is_in(keys, value_set=some))}
     found: dict[str, pa.Table] = {}
     links = references(schemas)
     for name in reversed(generations(schemas)):
@@ -65,5 +65,5 @@ def pilot(
             keys = decoded(tables[name].column(link.key))
             held = decoded(found[link.table].column(link.column)).unique().cast(keys.type)
             keep |= np.asarray(pc.is_in(keys, value_set=held))
-        found[name] = tables[name].filter(pa.array(keep))
+        found[name] = filtered(tables[name], pa.array(keep))
     return {name: found[name] for name in tables}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from safegen.contracts import curves_of
 from safegen.errors import BackendError, VerificationError
 from safegen.models import read_model, write_model
 from safegen.testing.sampling import same
@@ -169,13 +170,13 @@ def refuses_broken_files(subject: Subject) -> None:
 @check()
 def curves(subject: Subject) -> None:
     """Training curves are at most 1,000 finite numbers each, and are saved with the model."""
-    held = getattr(subject.model, "curves", None) or {}
-    known = {name: list(curve) for name, curve in held.items()}
-    for name, curve in known.items():
-        assert 1 <= len(curve) <= 1_000, f"curve {name!r} has {len(curve):,} numbers"
-        assert all(float("-inf") < x < float("inf") for x in curve), f"curve {name!r}: not finite"
+    try:
+        known = curves_of(subject.model)
+    except BackendError as error:
+        raise AssertionError(str(error)) from None
+    assert all(known.values()), "a curve holds no number"
     if not known:
         return
     with _saved(subject) as folder:
-        loaded = getattr(subject.backend.load(folder), "curves", None) or {}
-    assert {n: list(c) for n, c in loaded.items()} == known, "a loaded model has other curves"
+        loaded = curves_of(subject.backend.load(folder))
+    assert loaded == known, "a loaded model has other curves"

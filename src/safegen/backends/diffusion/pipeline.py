@@ -81,6 +81,7 @@ class Pipeline:
     pickles: ClassVar[bool] = True
     block_rows: ClassVar[int] = 256
     adds_images: ClassVar[bool] = True  # a table of prompts gets an empty column to be filled
+    doubts: ClassVar[tuple[str, ...]] = ("the pipeline's own training data is unknown",)
     Options: ClassVar[type[BackendOptions]] = Options
 
     def fit(
@@ -96,7 +97,6 @@ class Pipeline:
         Raises: SourceError (columns besides images and prompts), UsageError (a folder that is no
         pipeline, holds pickles or code, or takes other arguments), BackendError, MissingExtra.
         """
-        from safegen.backends.diffusion.pipeline_files import folder_digest
         from safegen.backends.diffusion.pipeline_model import PipelineModel
         from safegen.backends.networks import require
         from safegen.tables.schema import check_table
@@ -110,10 +110,6 @@ class Pipeline:
         for package in (*PACKAGES, *(("peft",) if options.lora or options.train_rank else ())):
             require(package, "diffusion")
         image, prompts = _columns(table, schemas[name], options.prompt_column)
-        folder = Path(options.folder).absolute()
-        digests = {"folder": folder_digest(folder)}
-        if options.lora is not None:
-            digests["lora"] = folder_digest(Path(options.lora).absolute())
         model = PipelineModel.opened(
             name,
             table.schema.remove_metadata(),
@@ -121,11 +117,19 @@ class Pipeline:
             prompts,
             _shares(table, prompts),
             options,
-            digests,
+            self.identity(options),
         )
         if options.train_rank is not None:
             model.train(table, seed)
         return model
+
+    def identity(self, options: BackendOptions) -> dict[str, str]:
+        """The digests of the pipeline's files and of the adapter's. Raises: UsageError."""
+        from safegen.backends.diffusion.pipeline_files import folder_digest
+
+        assert isinstance(options, Options)
+        places = {"folder": options.folder, "lora": options.lora}
+        return {n: folder_digest(Path(p).absolute()) for n, p in places.items() if p is not None}
 
     def load(self, folder: Path) -> PipelineModel:
         """Read what `PipelineModel.save` wrote, and the pipeline from its own folder.

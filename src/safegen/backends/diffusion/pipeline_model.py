@@ -102,10 +102,8 @@ class PipelineModel:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why nobody knows what the images come from."""
-        return (
-            f"the pipeline's own training data is unknown (its files: {self.digests['folder']})",
-        )
+        """What alone is known of the pipeline; `Pipeline.doubts` says what that means."""
+        return (f"the pipeline is known by its files only: {self.digests['folder']}",)
 
     # ---- sampling --------------------------------------------------------------------------------
 

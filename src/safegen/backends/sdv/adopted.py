@@ -270,6 +270,10 @@ class Adopted:
     reproducible: ClassVar[bool] = True
     pickles: ClassVar[bool] = True
     block_rows: ClassVar[int] = BLOCK_ROWS
+    doubts: ClassVar[tuple[str, ...]] = (
+        "the model was adopted: that it was fitted on this source, and on nothing else, is its "
+        "owner's word",
+    )
     Options: ClassVar[type[BackendOptions]] = BackendOptions
 
     def fit(
