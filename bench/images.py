@@ -103,5 +103,5 @@ if __name__ == "__main__":
     for name, value in found.items():
         print(f"{name}: {value}")
     for name in ("recall", "coverage"):
-        share = found["prdc"][name] / found["prdc_real"][name]
+        share = found["prdc"][name].value / found["prdc_real"][name].value
         print(f"{name}: {share:.3f} of real against real (target: at least .80)")

@@ -21,7 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -69,43 +68,6 @@ def demo() -> None:
 # ---- how close the rows are ---------------------------------------------------------------------
 
 
-def shape_error(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """Mean over columns of KS (numeric) or total variation (categorical), in %."""
-    return 100 * float(np.mean([_column_error(a[c], b[c]) for c in a.columns]))
-
-
-def _column_error(a: pd.Series, b: pd.Series) -> float:
-    if pd.api.types.is_numeric_dtype(a):
-        grid = np.sort(np.concatenate([a.to_numpy(float), b.to_numpy(float)]))
-        cdf = [np.searchsorted(np.sort(x.to_numpy(float)), grid, "right") / len(x) for x in (a, b)]
-        return float(np.abs(cdf[0] - cdf[1]).max())
-    shares = [x.astype(str).value_counts(normalize=True) for x in (a, b)]
-    return float(shares[0].subtract(shares[1], fill_value=0).abs().sum() / 2)
-
-
-def pair_error(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """Mean over column pairs of the total variation of decile bins and levels, in %."""
-    binned = [{}, {}]  # type: list[dict[str, Any]]
-    for c in a.columns:
-        if pd.api.types.is_numeric_dtype(a[c]):
-            edges = np.unique(np.quantile(a[c], np.linspace(0.1, 0.9, 9)))
-            codes = [np.searchsorted(edges, x[c], "right") for x in (a, b)]
-        else:
-            levels = pd.Index(pd.concat([a[c], b[c]]).astype(str).unique())
-            codes = [levels.get_indexer(x[c].astype(str)) for x in (a, b)]
-        binned[0][c], binned[1][c] = codes
-    errors = []
-    names = list(a.columns)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            tables = [
-                pd.Series(list(zip(x[first], x[second], strict=True))).value_counts(normalize=True)
-                for x in binned
-            ]
-            errors.append(tables[0].subtract(tables[1], fill_value=0).abs().sum() / 2)
-    return 100 * float(np.mean(errors))
-
-
 def quality() -> None:
     """Shape and pair error of samples as large as the training part, against the other rows."""
     import safegen
@@ -136,10 +98,16 @@ def _plain_sdv(train: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
 
 def _say_quality(name: str, made: pd.DataFrame, test: pd.DataFrame, fit: float | None) -> None:
+    from safegen.measure.distances import pair_error, shape_error
+    from safegen.tables.schema import infer_schema
+
     gain = next(c for c in made.columns if c.lower().replace("_", "-") == "capital-gain")
     made = made[test.columns].astype(test.dtypes.to_dict())
+    both = [pa.Table.from_pandas(f, preserve_index=False) for f in (test, made)]
+    schema = infer_schema(both[0])
+    shape, pair = (error(*both, schema).value for error in (shape_error, pair_error))
     print(
-        f"{name:<26} shape {shape_error(test, made):5.1f} %  pair {pair_error(test, made):5.1f} %  "
+        f"{name:<26} shape {shape:5.1f} %  pair {pair:5.1f} %  "
         f"zeros in {gain} {(made[gain] == 0).mean():6.1%}, mean {made[gain].mean():9,.0f}"
         + (f"  fit {fit:.1f} s" if fit is not None else "")
     )

@@ -136,9 +136,14 @@ class AdmissionContext(Protocol):
 
 
 class ReleaseContext(Protocol):
-    """What a safeguard may look at before publishing."""
+    """What a safeguard may look at before publishing.
+
+    `rows` are all staged rows, over all tables; `units` is what the request counted: rows of a
+    table, sequences, or rows of the tables that refer to no other.
+    """
 
     rows: int
+    units: int
     conditions: Mapping[str, Scalar]
     schemas: Mapping[str, TableSchema]
     real: Mapping[str, TableProfile] | None

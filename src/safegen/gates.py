@@ -92,6 +92,7 @@ class Release:
     """What safeguards may look at before publishing."""
 
     rows: int
+    units: int
     conditions: Mapping[str, Scalar]
     schemas: Mapping[str, TableSchema]
     real: Mapping[str, TableProfile] | None

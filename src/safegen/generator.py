@@ -341,6 +341,7 @@ class Generator:
         prepared = self._ready()
         context = gates.Release(
             rows=stage.rows,
+            units=request.rows,
             conditions=request.conditions,
             schemas=prepared.schemas,
             real=profiles,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.measure.profile import TableProfile
+from safegen.measure.clusters import asked
+from safegen.measure.keys import judged_keys
+from safegen.measure.profile import profiles
 from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
     from safegen.contracts import Model
     from safegen.generator import Generator
+    from safegen.tables.schema import TableSchema
 
 __all__ = ["plan"]
 
@@ -49,7 +53,7 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
         ("sources", f"{real:,} rows, admitted by {gen.policy.id}"),
         ("fit, forecast", _about(fitted + per_row * (real - used))),
         ("sample, forecast", f"{_about(sampled * rows / drawn)} in one process"),
-        ("memory so far", f"{_peak_mib():,.0f} MiB at most; it does not grow with --rows"),
+        ("memory so far", f"{_peak_mib():,.0f} MiB at most; {_growth(prepared.schemas)}"),
     ]
     support = gen.policy.at("release").get("support")
     if support is not None:
@@ -61,18 +65,29 @@ def _power(gen: Generator, rows: int, params: Any) -> str:
     """How many strata the support rule can judge at this number of rows."""
     prepared = gen._ready()
     assert prepared.real is not None
-    counts: list[float] = []  # shares of what is asked for: of a sequence's, a parent's rows too
-    asked = units(prepared.real, prepared.schemas)
-    for name, table in prepared.real.items():
-        profile = TableProfile.of(table, prepared.schemas[name])
+    counts: list[float] = []  # per stratum, units with it as a share of what is asked for
+    whole = units(prepared.real, prepared.schemas)
+    for profile in profiles(prepared.real, prepared.schemas, tail=params.tail).values():
         for column in profile.columns.values():
-            strata = [*(column.levels or {}).values(), *(c for _, c in column.tails.values())]
-            counts += [n / asked for n in strata if n >= params.min_real_rows]
+            for stratum in (*(column.levels or {}), *column.tails):
+                held = min(s.held[stratum] for s in column.spreads)
+                if held >= params.min_real_rows:
+                    counts.append(held / whole)
     judged = [share for share in counts if share * rows >= params.min_expected]
-    text = f"{len(judged)} of {len(counts)} strata can be judged with {rows:,} rows"
+    noun = asked(prepared.schemas)
+    text = f"{len(judged)} of {len(counts)} strata can be judged with {rows:,} {noun}"
     if len(judged) < len(counts):
-        text += f"; all of them from {int(params.min_expected / min(counts)) + 1:,} rows on"
+        text += f"; all of them from {int(params.min_expected / min(counts)) + 1:,} {noun} on"
     return text
+
+
+def _growth(schemas: Mapping[str, TableSchema]) -> str:
+    keys = [
+        c if len(schemas) == 1 else f"{t}.{c}" for t, cs in judged_keys(schemas).items() for c in cs
+    ]
+    if not keys:
+        return "it does not grow with --rows"
+    return f"with --rows it grows by 8 bytes per row and key ({', '.join(keys)}), which are judged"
 
 
 def _about(seconds: float) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import UsageError
 from safegen.manifest import digest_of
-from safegen.measure.profile import TableProfile
+from safegen.measure.profile import TableProfile, profiles
 from safegen.preparation import Prepared
-from safegen.tables.matching import matching
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
@@ -68,16 +67,15 @@ class Request:
         """
         if prepared.real is None:
             return None
-        profiles = {}
+        found = profiles(prepared.real, prepared.schemas, self.conditions, tail)
         for name, table in prepared.real.items():
-            here = {k: v for k, v in self.conditions.items() if k in table.schema.names}
-            if here and not matching(table, here).num_rows:
+            here = [k for k in self.conditions if k in table.schema.names]
+            if here and not found[name].rows:
                 raise UsageError(
                     f"no real row meets the conditions on {', '.join(here)}; a model can only "
                     "make up such rows, and nothing could be compared with them"
                 )
-            profiles[name] = TableProfile.of(table, prepared.schemas[name], here, tail)
-        return profiles
+        return found
 
 
 def checked_count(value: Any, name: str) -> int:

@@ -201,7 +201,16 @@ def test_dry_run_makes_no_files(run: Any, world: World) -> None:
     ]
     forecast = run("generate", "people.csv", "-n", 1_000, "-o", "out/new", "--dry-run", "--json")
     assert set(forecast.document) >= {"sources", "fit, forecast"}
+    assert forecast.document["memory so far"].endswith("it does not grow with --rows")
     assert listing(world.place) == before
+
+
+def test_a_dry_run_says_what_judging_keys_costs(run: Any, tmp_path: Path) -> None:
+    people().assign(no=np.arange(N)).to_parquet(tmp_path / "keyed.parquet")
+    (tmp_path / "roles.yaml").write_text("columns: {no: {role: key}}\n")
+    args = ["generate", tmp_path / "keyed.parquet", "--schema", tmp_path / "roles.yaml", "-n", 60]
+    forecast = run(*args, "--dry-run", "--json")
+    assert "8 bytes per row and key (no)" in forecast.document["memory so far"]
 
 
 def test_columns_that_are_replaced_are_said(run: Any, tmp_path: Path) -> None:

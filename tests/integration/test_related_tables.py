@@ -24,11 +24,12 @@ from safegen.cli import main
 from safegen.dataset import Dataset
 from safegen.errors import AdmissionRefused, BackendError, UsageError
 from safegen.gates import Release
-from safegen.measure.profile import TableProfile, TableTally
+from safegen.measure.profile import TableTally, profiles
 from safegen.policy import Policy
 from safegen.safeguards.schema import SchemaKept
 from safegen.tables.relations import references, related
 from safegen.tables.schema import infer_schema
+from safegen.tables.units import units
 
 BANK = Path(os.environ.get("SAFEGEN_TEST_DATA", "../shared/data")) / "berka"
 
@@ -229,13 +230,14 @@ def test_options_that_cannot_be_meant(tables: Any) -> None:
 
 def keys_finding(tables: Any, made: Any) -> Any:
     schemas = roles(tables)
-    profiles = {n: TableProfile.of(t, schemas[n]) for n, t in tables.items()}
-    tallies = {n: TableTally(p) for n, p in profiles.items()}
+    real = profiles(tables, schemas)
+    tallies = {n: TableTally(p) for n, p in real.items()}
     for name, table in made.items():
         for batch in table.to_batches(max_chunksize=100):
             tallies[name].update(batch)
     rows = sum(t.num_rows for t in made.values())
-    context = Release(rows, {}, schemas, profiles, tallies)
+    asked = units(made, schemas)
+    context = Release(rows, asked, {}, schemas, real, tallies)
     found = SchemaKept().release(context, Policy.load("baseline").rule("schema"))
     return next(f for f in found if f.check == "keys")
 

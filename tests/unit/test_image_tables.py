@@ -550,17 +550,42 @@ def test_precision_recall_density_and_coverage_by_hand() -> None:
     from safegen.measure.prdc import prdc
 
     rng = np.random.default_rng(0)
-    real = rng.normal(size=(600, 4))
-    same = prdc(real, rng.normal(size=(600, 4)))
+    real = rng.normal(size=(400, 4))
+
+    def values(a: Any, b: Any, k: int = 5) -> dict[str, float]:
+        return {name: found.value for name, found in prdc(a, b, k).items()}
+
+    same = values(real, rng.normal(size=(400, 4)))
     assert all(0.85 < same[name] <= 1.15 for name in same)
-    half = prdc(real, np.abs(rng.normal(size=(600, 4))))  # a sixteenth of reality
+    half = values(real, np.abs(rng.normal(size=(400, 4))))  # a sixteenth of reality
     assert half["precision"] > 0.8
     assert half["coverage"] < 0.4
     assert half["recall"] < 0.6
-    far = prdc(real, rng.normal(size=(600, 4)) + 50)
+    far = values(real, rng.normal(size=(400, 4)) + 50)
     assert far == {"precision": 0.0, "recall": 0.0, "density": 0.0, "coverage": 0.0}
     line = np.arange(4.0)[:, None]  # balls of radius 1, open
-    exact = prdc(line, line + 0.5, k=1)
+    exact = values(line, line + 0.5, k=1)
     assert exact == {"precision": 1.0, "recall": 1.0, "density": 1.75, "coverage": 1.0}
     with pytest.raises(ValueError, match="k is at least 1"):
         prdc(line, line, k=4)
+
+
+def test_precision_recall_density_and_coverage_come_with_intervals() -> None:
+    """One sample's interval holds the mean over 30 others, in about 19 of 20 cases (seed 1)."""
+    from safegen.measure.prdc import prdc
+
+    rng = np.random.default_rng(1)
+
+    def draw() -> Any:
+        return prdc(rng.normal(size=(120, 2)), 0.8 * rng.normal(size=(150, 2)), seed=3)
+
+    samples = [draw() for _ in range(30)]
+    for name in ("precision", "recall", "density", "coverage"):
+        mean = np.mean([s[name].value for s in samples])
+        held = [s[name].interval[0] <= mean <= s[name].interval[1] for s in samples]
+        assert sum(held) >= 26, name
+        found = samples[0][name]
+        assert (found.n, found.real_n, found.seed) == (150, 120, 3)
+        assert 0.01 < found.interval[1] - found.interval[0] < 0.6, name
+    far = prdc(rng.normal(size=(99, 2)), rng.normal(size=(99, 2)) + 50)
+    assert far["coverage"].interval == (0.0, pytest.approx(0.037, abs=0.002))

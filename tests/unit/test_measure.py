@@ -318,3 +318,29 @@ def test_real_rows_reach_the_known_nulls_on_adult(tmp_path: Path) -> None:
     close(tstr(test, train, schema, "income"), 0.927, 0.002)
     low, high = c2st(test, train, schema).interval
     assert low < 0.5 < high
+
+
+def test_the_bench_prints_what_is_measured_here(capsys: pytest.CaptureFixture[str]) -> None:
+    """A point mass and missing values, on which formulas of the bench's own once differed."""
+    import importlib.util
+
+    path = Path(__file__).parents[2] / "bench" / "readme_figures.py"
+    spec = importlib.util.spec_from_file_location("bench_readme_figures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    rng = np.random.default_rng(10)
+
+    def frame(zeros: float) -> Any:
+        gain = np.where(rng.random(N) < zeros, 0.0, rng.normal(5, 1, N))
+        x = np.where(rng.random(N) < 0.2, np.nan, rng.normal(size=N))
+        return pa.table({"capital-gain": gain, "x": x, "l": rng.choice(["a", "b"], N)}).to_pandas()
+
+    test, made = frame(0.92), frame(0.8)
+    bench._say_quality("rows", made, test, None)
+    both = [pa.Table.from_pandas(f, preserve_index=False) for f in (test, made)]
+    schema = infer_schema(both[0])
+    shape, pair = (error(*both, schema).value for error in (shape_error, pair_error))
+    printed = capsys.readouterr().out
+    assert f"shape {shape:5.1f} %  pair {pair:5.1f} %" in printed

@@ -11,7 +11,7 @@ import pytest
 
 from safegen.decision import Finding
 from safegen.gates import Admission, Release
-from safegen.measure.profile import TableProfile, TableTally
+from safegen.measure.profile import TableTally, profiles
 from safegen.policy import LineageParams, ManifestParams, SchemaParams, SupportParams
 from safegen.safeguards.lineage import Lineage
 from safegen.safeguards.manifest import ManifestComplete
@@ -40,12 +40,13 @@ def real_table(seed: int = 0, rows: int = ROWS) -> pa.Table:
 def context(staged: pa.Table, real: pa.Table | None = None, **more: Any) -> Release:
     real = real_table() if real is None else real
     schema = infer_schema(real)
-    profile = TableProfile.of(real, schema)
+    profile = profiles({"table": real}, {"table": schema})["table"]
     tally = TableTally(profile)
     for start in range(0, max(staged.num_rows, 1), 700):
         tally.update(staged.slice(start, 700))
     return Release(
         rows=staged.num_rows,
+        units=staged.num_rows,
         conditions={},
         schemas={"table": schema},
         real={"table": profile},
@@ -197,7 +198,7 @@ def test_nobody_is_told_to_ask_for_rows_that_cannot_settle_it() -> None:
 
 @pytest.mark.parametrize("guard", [SchemaKept(), SupportKept()])
 def test_without_the_real_rows_nothing_can_be_judged(guard: Any) -> None:
-    blind = Release(10, {}, {}, None, {})
+    blind = Release(10, 10, {}, {}, None, {})
     params = {"schema": SchemaParams, "support": SupportParams}[guard.rule](severity="enforce")
     assert [f.status for f in guard.release(blind, params)] == ["broken"]
 
@@ -205,7 +206,9 @@ def test_without_the_real_rows_nothing_can_be_judged(guard: Any) -> None:
 def test_untagged_rows_are_refused() -> None:
     params = ManifestParams(severity="enforce")
     whole = context(real_table(1))
-    partly = Release(whole.rows, {}, whole.schemas, None, {}, {"table": {"synthetic": 3}})
+    partly = Release(
+        whole.rows, whole.units, {}, whole.schemas, None, {}, {"table": {"synthetic": 3}}
+    )
     assert by_check(ManifestComplete().release(whole, params))["in-band"].status == "met"
     assert by_check(ManifestComplete().release(partly, params))["in-band"].status == "unmet"
 

@@ -8,8 +8,11 @@ from statistics import NormalDist
 __all__ = ["difference_interval", "share_interval", "zero_upper"]
 
 
-def share_interval(hits: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); (0, 1) for n = 0."""
+def share_interval(hits: float, n: float, alpha: float = 0.05) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927); (0, 1) for n = 0.
+
+    Neither need be whole: an effective number of rows is not.
+    """
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(1 - alpha / 2)
@@ -21,7 +24,7 @@ def share_interval(hits: int, n: int, alpha: float = 0.05) -> tuple[float, float
 
 
 def difference_interval(
-    hits_a: int, n_a: int, hits_b: int, n_b: int, alpha: float = 0.05
+    hits_a: float, n_a: float, hits_b: float, n_b: float, alpha: float = 0.05
 ) -> tuple[float, float]:
     """Newcombe's hybrid score interval of p_a − p_b (Newcombe 1998, method 10)."""
     p_a = hits_a / n_a if n_a else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safegen.tables.cells import exact_cells
+from safegen.tables.relations import references
+from safegen.tables.schema import TableSchema
 
-__all__ = ["KeyTally"]
+__all__ = ["KeyTally", "judged_keys", "unique_keys"]
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 
@@ -45,6 +48,22 @@ class KeyTally:
         """How many of these keys are not among the parents'."""
         known = np.unique(parents.hashes)
         return int((~np.isin(self.hashes, known)).sum())
+
+
+def unique_keys(schemas: Mapping[str, TableSchema]) -> tuple[tuple[str, str], ...]:
+    """Table and column of all that must not repeat: what others refer to, and columns of role
+    `key` (not where a table has several: those name its rows together)."""
+    found = [(r.parent, r.key) for r in references(schemas)]
+    for name, schema in schemas.items():
+        keys = [c.name for c in schema.columns if c.role == "key"]
+        found += [(name, key) for key in keys if len(keys) == 1]
+    return tuple(dict.fromkeys(found))
+
+
+def judged_keys(schemas: Mapping[str, TableSchema]) -> dict[str, list[str]]:
+    """By table, the columns that are keys or foreign keys."""
+    both = [*unique_keys(schemas), *((r.table, r.column) for r in references(schemas))]
+    return {name: [c for t, c in dict.fromkeys(both) if t == name] for name in schemas}
 
 
 def _hashes(array: pa.Array) -> npt.NDArray[np.uint64]:

@@ -2,13 +2,14 @@
 
 A profile holds real values (levels, bounds) and therefore lives in memory only: it is never
 written, and findings name strata by ids such as `native_country#3`, the third most frequent level
-of that column in the source. A tally is updated batch by batch and needs constant memory.
+of that column in the source. A tally is updated batch by batch and needs constant memory, but for
+eight bytes per key.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from safegen.measure.keys import KeyTally
+from safegen.measure.clusters import Spread, Units, encoded, independent_units, spread
+from safegen.measure.keys import KeyTally, judged_keys
 from safegen.tables.matching import matching
 from safegen.tables.numbers import decoded
 from safegen.tables.schema import Column, TableSchema
@@ -26,8 +28,10 @@ from safegen.tables.sources import TABLE
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
-__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "named"]
+__all__ = ["ColumnProfile", "ColumnTally", "TableProfile", "TableTally", "named", "profiles"]
 
+
+Coded = tuple[npt.NDArray[np.int64], Mapping[Any, Any]]
 
 _UNJUDGED = ("id", "personal", "image")
 
@@ -75,6 +79,16 @@ def missing(array: pa.Array | pa.ChunkedArray) -> int:
     return nulls
 
 
+def _present(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which values are there: neither null nor NaN."""
+    if pa.types.is_dictionary(array.type):
+        array = decoded(array)
+    there = pc.is_valid(array)
+    if pa.types.is_floating(array.type):
+        there = pc.and_(there, pc.invert(pc.fill_null(pc.is_nan(array), True)))
+    return np.asarray(there)
+
+
 def _levels(array: pa.Array | pa.ChunkedArray) -> Counter[Any]:
     counts: Counter[Any] = Counter()
     for entry in pc.value_counts(array).to_pylist():
@@ -99,6 +113,7 @@ class ColumnProfile:
     tails: dict[str, tuple[Any, int]] = field(default_factory=dict)
     top: int = 0
     constant: bool = False
+    spreads: tuple[Spread, ...] = ()  # over what chance draws whole: one per path to a root table
 
     @property
     def judged(self) -> bool:
@@ -107,18 +122,32 @@ class ColumnProfile:
 
     @classmethod
     def of(
-        cls, column: Column, array: pa.ChunkedArray, whole: pa.ChunkedArray, tail: float
+        cls,
+        column: Column,
+        array: pa.ChunkedArray,
+        whole: pa.ChunkedArray,
+        tail: float,
+        units: Sequence[Units],
     ) -> ColumnProfile:
         rows, absent = len(array), missing(array)
         values = _measured(column, array)
         common: dict[str, Any] = {"column": column, "rows": rows, "missing": absent}
-        if column.kind in _UNJUDGED or rows == absent:
+        if column.kind in _UNJUDGED:
             return cls(**common)
+        if rows == absent:
+            nothing = np.empty(0, dtype=np.int64)
+            return cls(**common, spreads=_spreads(units, array, {}, lambda: (nothing, {})))
         if values is None:
             counts = _levels(array)
             top = max(counts.values())
+
+            def ranked() -> Coded:
+                distinct, codes = encoded(decoded(array))
+                return codes, {level: number for number, level in enumerate(distinct)}
+
             return cls(
                 **common,
+                spreads=_spreads(units, array, counts, ranked),
                 levels=dict(counts.most_common()),
                 known=frozenset(_levels(whole)),
                 top=top,
@@ -129,18 +158,40 @@ class ColumnProfile:
         assert everything is not None
         low_cut = np.quantile(values, tail, method="higher")
         high_cut = np.quantile(values, 1 - tail, method="lower")
+        # The cut itself belongs to the tail only when it is not a point mass.
+        beyond = {"low": distinct < low_cut, "high": distinct > high_cut}
+        counts = Counter({side: int(counted[part].sum()) for side, part in beyond.items()})
         return cls(
             **common,
+            spreads=_spreads(
+                units, array, counts, lambda: (np.searchsorted(distinct, values), beyond)
+            ),
             low=everything.min(),
             high=everything.max(),
-            # The cut itself belongs to the tail only when it is not a point mass.
-            tails={
-                "low": (low_cut, int((values < low_cut).sum())),
-                "high": (high_cut, int((values > high_cut).sum())),
-            },
+            tails={"low": (low_cut, counts["low"]), "high": (high_cut, counts["high"])},
             top=int(counted.max()),
             constant=len(distinct) == 1,
         )
+
+
+def _spreads(
+    units: Sequence[Units],
+    array: pa.ChunkedArray,
+    counts: Mapping[Any, int],
+    coded: Callable[[], Coded],
+) -> tuple[Spread, ...]:
+    """How a column's strata are spread over each kind of units, as `spread` says it.
+
+    `counts` are the rows of each stratum: all there is to say where every row is a unit. `coded`
+    numbers the distinct values: of all rows (or of those with a value), and what is in a stratum.
+    """
+    if all(u.codes is None for u in units):
+        return tuple(Spread(u.noun, u.count, held=counts) for u in units)
+    present = _present(array)
+    codes, strata = coded()
+    codes = codes[present] if len(codes) == len(present) else codes
+    strata = {name: strata[name] for name in counts}
+    return tuple(spread(u, present, codes, strata) for u in units)
 
 
 @dataclass(frozen=True)
@@ -150,22 +201,40 @@ class TableProfile:
     rows: int
     schema: pa.Schema
     columns: dict[str, ColumnProfile]
+    keys: tuple[str, ...] = ()  # columns of which every staged value is kept, hashed
 
-    @classmethod
-    def of(
-        cls,
-        table: pa.Table,
-        schema: TableSchema,
-        conditions: Mapping[str, Scalar] | None = None,
-        tail: float = 0.01,
-    ) -> TableProfile:
-        """Profile the rows that meet the conditions. Raises: SourceError for an unknown column."""
-        kept = matching(table, conditions or {})
-        columns = {
-            c.name: ColumnProfile.of(c, kept.column(c.name), table.column(c.name), tail)
-            for c in schema.columns
-        }
-        return cls(kept.num_rows, table.schema, columns)
+
+def profiles(
+    tables: Mapping[str, pa.Table],
+    schemas: Mapping[str, TableSchema],
+    conditions: Mapping[str, Scalar] | None = None,
+    tail: float = 0.01,
+) -> dict[str, TableProfile]:
+    """Profile the rows that meet the conditions, by table: each table by those it has columns of.
+
+    Raises: SourceError for a condition of another type than its column.
+    """
+    conditions = conditions or {}
+    kept = {
+        name: matching(table, {k: v for k, v in conditions.items() if k in table.schema.names})
+        for name, table in tables.items()
+    }
+    units = independent_units(kept, schemas)
+    keys = judged_keys(schemas)
+    return {
+        name: TableProfile(
+            kept[name].num_rows,
+            table.schema,
+            {
+                c.name: ColumnProfile.of(
+                    c, kept[name].column(c.name), table.column(c.name), tail, units[name]
+                )
+                for c in schemas[name].columns
+            },
+            tuple(keys[name]),
+        )
+        for name, table in tables.items()
+    }
 
 
 @dataclass
@@ -228,9 +297,7 @@ class TableTally:
     keys: dict[str, KeyTally] = field(default_factory=dict)  # of keys and foreign keys
 
     def __post_init__(self) -> None:
-        columns = [p.column for p in self.profile.columns.values()]
-        names = [c.name for c in columns if c.references or c.role in ("key", "entity")]
-        self.keys = {name: KeyTally() for name in names}
+        self.keys = {name: KeyTally() for name in self.profile.keys}
         self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
 
     def update(self, table: pa.Table | pa.RecordBatch) -> None:

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding, Status
+from safegen.measure.clusters import Spread, asked
 from safegen.measure.intervals import difference_interval
+from safegen.measure.keys import unique_keys
 from safegen.measure.profile import ColumnTally, named
 from safegen.tables.relations import references
 
@@ -34,7 +36,7 @@ class SchemaKept:
         return [
             _columns(context),
             _ranges(tallies, params.out_of_range),
-            _missingness(tallies, params.missing_margin),
+            _missingness(context, tallies, params.missing_margin),
             *_keys(context),
         ]
 
@@ -50,6 +52,13 @@ def real_rows_missing(rule: str) -> Finding:
         next_step="put them back where the model remembers them, or name them: safegen generate "
         "--model DIR SOURCE; in Python load(…, source=…), always so for a frame",
     )
+
+
+def drawn(context: ReleaseContext, column: ColumnTally, spread: Spread) -> int:
+    """How many units of this kind the generator was asked for, and made."""
+    if spread.root is not None:
+        return context.staged[spread.root].rows if spread.root in context.staged else 0
+    return context.units if spread.whole else column.rows
 
 
 def _columns(context: ReleaseContext) -> Finding:
@@ -81,13 +90,13 @@ def _columns(context: ReleaseContext) -> Finding:
 
 
 def _keys(context: ReleaseContext) -> Iterator[Finding]:
-    """Whether keys are unique and foreign keys exist, where tables refer to each other."""
-    links = references(context.schemas)
-    if not links:
+    """Whether keys are unique and foreign keys exist, where there are keys."""
+    links, unique = references(context.schemas), unique_keys(context.schemas)
+    if not unique:
         return
     wrong = []
     staged = context.staged
-    for table, key in dict.fromkeys((r.parent, r.key) for r in links):
+    for table, key in unique:
         if table in staged and (repeated := staged[table].keys[key].repeated):
             wrong.append(f"{named(table, key)}: {repeated:,} keys repeat")
     for link in links:
@@ -99,8 +108,10 @@ def _keys(context: ReleaseContext) -> Iterator[Finding]:
         "schema",
         "keys",
         "unmet" if wrong else "met",
-        f"broken keys: {len(wrong)}" if wrong else "keys are unique, and foreign keys exist",
-        "unique keys, and no foreign key without its parent",
+        f"broken keys: {len(wrong)}"
+        if wrong
+        else "keys are unique" + (", and foreign keys exist" if links else ""),
+        "unique keys" + (", and no foreign key without its parent" if links else ""),
         n=sum(t.rows for t in staged.values()),
         evidence=tuple(wrong[:_SHOWN]),
         next_step="report this to the backend's author" if wrong else None,
@@ -141,19 +152,26 @@ class _Gap:
     sure: tuple[float, float]  # 95 %: within the margin, the share is kept
     wide: tuple[float, float]  # at the refusal's level: outside the margin, it is lost
     share: float
-    rows: int
-    real_rows: int
+    units: int
+    real_units: int
+    worth: float  # of a unit, in independent rows
+    noun: str
 
     def needs(self, margin: float) -> int:
-        """About how many rows, on both sides, settle it: the 95 % half-width is half the margin."""
-        return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2)
+        """About how many units of both sides settle it: the 95 % half-width is half the margin."""
+        return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2 / self.worth)
 
 
-def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Finding:
+def _missingness(
+    context: ReleaseContext, tallies: list[tuple[str, ColumnTally]], margin: float
+) -> Finding:
     """Kept if every 95 % interval lies within the margin (each at its own level: an
     intersection-union test needs no correction); lost if an interval at 0.1 % divided by the
-    number of columns (Bonferroni) lies outside it; else inconclusive."""
-    judged = list(_missing_shares(tallies))
+    number of columns (Bonferroni) lies outside it; else inconclusive.
+
+    Where rows hang together n is the number of units times what one is worth in independent rows
+    (`Spread.worth`, as the source shows it: at most about one, however many rows it has)."""
+    judged = list(_missing_shares(context, tallies))
     required = f"null shares within ±{margin:g} of the source's"
     if not judged:
         return Finding("schema", "missingness", "met", "no missing values, as there", required)
@@ -164,10 +182,11 @@ def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Findi
     interval = worst.wide if lost else worst.sure
     observed = f"largest gap {worst.value:+.4f} in {worst.name}"
     if status == "inconclusive":
-        observed = f"cannot be judged with {worst.rows:,} rows: {observed}"
+        observed = f"cannot be judged with {worst.units:,} {worst.noun}: {observed}"
     more = max((g.needs(margin) for g in unsure), default=0)
-    real = min((g.real_rows for g in unsure), default=0)
-    settle = f"about {more:,} rows would settle it"
+    real = min((g.real_units for g in unsure), default=0)
+    noun = max(unsure or judged, key=lambda g: g.needs(margin)).noun
+    settle = f"about {more:,} {noun} would settle it"
     return Finding(
         "schema",
         "missingness",
@@ -175,7 +194,7 @@ def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Findi
         observed,
         required,
         interval=interval,
-        n=worst.rows,
+        n=worst.units,
         method="Newcombe 1998, method 10; met at 95 % each, unmet at 99.9 % over all columns",
         evidence=tuple(
             f"{g.name}: {g.value:+.4f}, 95 % interval {g.sure[0]:+.4f} to {g.sure[1]:+.4f}"
@@ -183,15 +202,17 @@ def _missingness(tallies: list[tuple[str, ColumnTally]], margin: float) -> Findi
         ),
         next_step={
             "unmet": "the generator lost the missing values; try another backend",
-            "inconclusive": f"ask for more rows: {settle}"
+            "inconclusive": f"ask for more {asked(context.schemas)}: {settle}"
             if more <= real
-            else f"{settle}, and the source has {real:,}: fit on more real rows, or raise "
+            else f"{settle}, and the source has {real:,}: fit on more real {noun}, or raise "
             "missing_margin in the policy",
         }.get(status),
     )
 
 
-def _missing_shares(tallies: list[tuple[str, ColumnTally]]) -> Iterator[_Gap]:
+def _missing_shares(
+    context: ReleaseContext, tallies: list[tuple[str, ColumnTally]]
+) -> Iterator[_Gap]:
     judged = [
         (table, tally)
         for table, tally in tallies
@@ -201,13 +222,27 @@ def _missing_shares(tallies: list[tuple[str, ColumnTally]]) -> Iterator[_Gap]:
     ]
     for table, tally in judged:
         real = tally.profile
-        counts = (tally.missing, tally.rows, real.missing, real.rows)
+        shares = tally.missing / max(tally.rows, 1), real.missing / max(real.rows, 1)
+        sides = [(drawn(context, tally, s), s) for s in real.spreads]
+        units, spread = min(sides, key=lambda side: side[0] * side[1].worth)
+        counts = (
+            *_effective(tally.missing, tally.rows, units * spread.worth),
+            *_effective(real.missing, real.rows, spread.units * spread.worth),
+        )
         yield _Gap(
             named(table, real.column.name),
-            tally.missing / max(tally.rows, 1) - real.missing / max(real.rows, 1),
+            shares[0] - shares[1],
             difference_interval(*counts),
             difference_interval(*counts, alpha=_REFUSED_AT / len(judged)),
-            real.missing / max(real.rows, 1),
-            tally.rows,
-            real.rows,
+            shares[1],
+            units,
+            spread.units,
+            spread.worth,
+            spread.noun,
         )
+
+
+def _effective(hits: int, rows: int, n: float) -> tuple[float, float]:
+    """Hits and n of as many independent rows as these are worth, with the same share of hits."""
+    n = min(n, rows)
+    return (hits * n / rows if rows else 0.0), n
