@@ -22,6 +22,7 @@ __all__ = [
     "require",
     "save_tensors",
     "seeded",
+    "torch_seed",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -60,6 +61,15 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed % 2**63)
         yield
+
+
+def torch_seed(seed: int, *path: int) -> int:
+    """What a torch generator starts from, for the stream of that name: 63 bits of it."""
+    import numpy as np
+
+    from safegen.tables.streams import stream
+
+    return int(stream(seed, *path).generate_state(1, np.uint64)[0]) >> 1
 
 
 @contextlib.contextmanager

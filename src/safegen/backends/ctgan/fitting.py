@@ -16,6 +16,7 @@ from safegen.errors import SourceError
 from safegen.progress import progress
 from safegen.tables.constraints import by_table
 from safegen.tables.schema import check_table
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def fit_network(
         one_thread(),
         failing("training", backend.name),
     ):
-        np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+        np.random.seed(stream(seed).generate_state(4))
         lesson, scales = _lesson(codec, features, advance, options, gpu, seed)
         taught = backend._teach(lesson, options)
         parts: list[Part] = []

@@ -20,6 +20,7 @@ from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +144,7 @@ class NeuralModel:
         if self.network is None:
             features = {}
         else:
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, block])))
+            rng = np.random.Generator(np.random.Philox(stream(seed, block)))
             batches = [self._batch(rng, told) for _ in range(max(-(-rows // BATCH), 1))]
             features = {n: np.concatenate([b[n] for b in batches])[:rows] for n in batches[0]}
         first = block * self.block_rows

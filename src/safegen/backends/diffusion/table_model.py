@@ -23,6 +23,7 @@ from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,7 +109,7 @@ class TableModel:
                 fixed[i] = token, token
         scores, tokens = self._sampler.draw(rows, seeds, fixed)
         ranks = torch.special.ndtr(torch.from_numpy(scores)).numpy()
-        uniform = np.random.default_rng(seeds).random(tokens.shape)
+        uniform = np.random.default_rng(stream(*seeds)).random(tokens.shape)
         return self.encoding.features(ranks, tokens, uniform)
 
     def save(self, folder: Path) -> None:

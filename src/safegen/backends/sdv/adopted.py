@@ -20,6 +20,7 @@ from safegen.backends.sdv.library import LICENSE, PACKAGES, require_sdv
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import BackendOptions, Kind, Scalar
 from safegen.errors import BackendError, UsageError, hidden, upstream
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ class AdoptedModel:
         import numpy as np
         import torch
 
-        words = np.random.SeedSequence([seed, block]).generate_state(4)
+        words = stream(seed, block).generate_state(4)
         seeds = [int(word) for word in words]
         random.seed(seeds[0])
         np.random.seed(seeds[1])

@@ -17,6 +17,7 @@ from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +69,7 @@ class CopulaModel:
 
             return {self.table: drawn_until(draw, rows, block, rest, "sdv.gaussian_copula")}
         fixed = {name: x for name, (_, x) in known.items()}
-        sequence = np.random.SeedSequence([seed, block])
+        sequence = stream(seed, block)
         noise, uniform = (np.random.Generator(np.random.Philox(s)) for s in sequence.spawn(2))
         padded = -(-rows // CHUNK) * CHUNK
         with one_thread():
