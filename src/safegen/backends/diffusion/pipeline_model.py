@@ -133,7 +133,7 @@ class PipelineModel:
         )
         size = self.options.batch_size
         batches = []
-        with undisturbed(), one_thread(), seeded(seed), failing("making images", "diffusers"):
+        with undisturbed(), one_thread(), failing("making images", "diffusers"):
             for start in range(0, max(rows, 1), size):
                 # The last batch of a block is full too: bits depend on a batch's size.
                 some = (texts[start : start + size] + texts[:size])[:size]
@@ -173,7 +173,7 @@ class PipelineModel:
             if "negative_prompt" in more:
                 more["negative_prompt"] = [more["negative_prompt"]] * len(texts)
         noise = torch.Generator().manual_seed(torch_seed(*entropy))
-        with torch.no_grad():
+        with seeded(torch_seed(*entropy, 1), self.device), torch.no_grad():
             made = self.pipe(generator=noise, output_type="np", **more).images
         made = np.asarray(made)
         made = made[..., None] if made.ndim == 3 else made

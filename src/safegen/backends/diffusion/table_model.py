@@ -16,7 +16,7 @@ from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
 from safegen.backends.diffusion.table_network import Denoiser
 from safegen.backends.diffusion.table_sampling import Fixed, Sampler, Schedule
-from safegen.backends.networks import load_tensors, one_thread, save_tensors
+from safegen.backends.networks import load_tensors, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import Scalar
@@ -88,7 +88,7 @@ class TableModel:
         given = {name: x for name, (_, x) in known.items()}
         features: dict[str, np.ndarray] = {}
         if self.denoiser is not None:
-            with undisturbed(), one_thread(), failing("sampling", "diffusers"):
+            with undisturbed(), failing("sampling", "diffusers"):
                 features = self._features(rows, [seed, 1, block], given)
         for name, x in given.items():
             features[name] = np.full(rows, x, features[name].dtype)

@@ -213,7 +213,7 @@ def fit(
         undisturbed(),
         _threads(options.threads),
         failing("training", "torch"),
-        seeded(seed),
+        seeded(seed, device),
     ):
         denoiser = Denoiser.of(
             encoding, width=options.width, layers=options.layers, dropout=options.dropout

@@ -13,6 +13,7 @@ import numpy as np
 
 from safegen.backends.arrays import check_block, load_arrays
 from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles, truncated
+from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
@@ -22,7 +23,7 @@ from safegen.tables.streams import stream
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CHUNK", "CopulaModel", "cholesky", "one_thread", "read_marginals", "times"]
+__all__ = ["CHUNK", "CopulaModel", "cholesky", "read_marginals", "times"]
 
 FORMAT = "safegen.copula/1"
 CHUNK = 1_024  # rows per matrix product: a fixed shape, so a row does not depend on its company
@@ -228,10 +229,3 @@ def _within(
             mean = sum(w * scores[:, j] for w, j in zip(weights, others, strict=True))
         scores[:, i] = truncated(mean, sd, intervals[i], uniform[:, step])
     return scores
-
-
-def one_thread() -> Any:
-    """One BLAS thread, so that sums do not depend on the number of cores."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)

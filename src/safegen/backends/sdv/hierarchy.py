@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safegen.backends.arrays import check_block, load_arrays
-from safegen.backends.sdv.copula import one_thread, read_marginals
+from safegen.backends.sdv.copula import read_marginals
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.sdv.tiers import Link, Tier, all_features, state_name
+from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
 from safegen.tables.codec import Codec, Feature

@@ -208,7 +208,7 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
     import numpy as np
     import torch
 
-    from safegen.backends.networks import finite, one_thread, seeded
+    from safegen.backends.networks import finite, seeded
     from safegen.backends.sdv.sequences import new_network, thinned
     from safegen.backends.undisturbed import failing, undisturbed
     from safegen.progress import progress
@@ -219,8 +219,7 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
         progress("training", options.epochs, "epochs") as advance,
         undisturbed(),
         failing("training the autoregressive network", "deepecho"),
-        one_thread(),
-        seeded(seed),
+        seeded(seed, device),
     ):
         network = new_network(data.layout.size, data.contexts.shape[1])
         _start_at_the_marginals(network, data)
