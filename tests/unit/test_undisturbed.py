@@ -122,14 +122,16 @@ def test_sums_have_one_thread_in_blas_and_in_torch(inside: Inside) -> None:
             *(p["num_threads"] for p in threadpoolctl.threadpool_info()),
         ]
 
-    torch.set_num_threads(3)
+    threads = torch.get_num_threads()
     try:
-        before = counts()
-        with inside():
-            assert set(counts()) == {1}
-        assert counts() == before
+        with threadpoolctl.threadpool_limits(2):
+            torch.set_num_threads(2)
+            assert set(counts()) == {2}
+            with inside():
+                assert set(counts()) == {1}
+            assert set(counts()) == {2}
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 def test_overlapping_calls_leave_the_process_as_it_was() -> None:
