@@ -8,6 +8,7 @@ import shutil
 import socket
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,33 @@ def test_prompts_tell_images_apart_and_conditions_fix_them(by_text: Path) -> Non
     assert not np.array_equal(*made.values())
     with pytest.raises(UsageError, match="no such value"):
         model.sample(1, seed=1, block=0, conditions={"prompt": "a cat"})
+
+
+class GlobalNoise:
+    """A pipeline that also draws from torch's global generator, whatever it is given."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def __call__(self, *, generator: Any, batch_size: int, **_: Any) -> Any:
+        import torch
+
+        self.seeds.append(generator.initial_seed())
+        return SimpleNamespace(images=torch.rand(batch_size, 8, 8, 3).numpy())
+
+
+def test_what_a_pipeline_draws_by_itself_differs_from_batch_to_batch(unconditional: Path) -> None:
+    model = fitted(illustrated(24, 8).select(["image"]), given(unconditional))
+    model.pipe = pipe = GlobalNoise()
+    made = [
+        decoded_images("i", model.sample(8, seed=1, block=block)["table"].column("image"))[0]
+        for block in (0, 1, 0)
+    ]
+    assert np.array_equal(made[0], made[2])
+    batches = [made[0][:4], made[0][4:], made[1][:4], made[1][4:]]
+    assert len({batch.tobytes() for batch in batches}) == 4
+    assert len(set(pipe.seeds)) == 4
+    assert max(pipe.seeds) > 2**32
 
 
 def test_a_pipeline_that_has_changed_is_not_loaded(unconditional: Path, tmp_path: Path) -> None:

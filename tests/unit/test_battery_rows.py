@@ -69,6 +69,11 @@ def fixed_block(plain: Any, *_: Any) -> Any:
     return plain(block=0)
 
 
+def colliding(plain: Any, rows: int, seed: int, block: int, *_: Any) -> Any:
+    entropy = np.random.SeedSequence([seed, block]).generate_state(1)
+    return plain(seed=int(entropy[0]), block=0)
+
+
 def by_length(plain: Any, rows: int, seed: int, *_: Any) -> Any:
     return plain(seed=seed * 10_000 + rows)
 
@@ -147,6 +152,7 @@ SAMPLE = {
     ),
     "worldly": (worldly, {"repeats"}),
     "fixed seed": (fixed_seed, {"other_seeds"}),
+    "seeds run into blocks": (colliding, {"other_seeds", "ids"}),
     "fixed block": (fixed_block, {"other_seeds", "ids"}),
     "by length": (by_length, {"prefix", "conditions"}),
     "deaf to conditions": (deaf, {"conditions", "more_conditions", "impossible_conditions"}),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from safegen.backends.undisturbed import PROCESS, one_thread, undisturbed
 from safegen.errors import BackendError, MissingExtra, UsageError, hidden, upstream
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "require",
     "save_tensors",
     "seeded",
+    "torch_seed",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,8 +33,6 @@ Device = Literal["auto", "cpu", "cuda"]
 def require(package: str, extra: str) -> None:
     """Import a library. Raises: MissingExtra with the remedy."""
     import importlib
-
-    from safegen.backends.undisturbed import undisturbed
 
     try:
         with undisturbed():
@@ -53,31 +53,26 @@ def device_of(option: Device) -> torch.device:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's global generators (every device's) start from `seed`; after, as before."""
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Inside, torch's global generators start from `seed`: the CPU's, and that of `device` when it
+    is a GPU. After, they are as before; no other GPU is touched, nor any where none is used."""
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed % 2**63)
+    gpus = [torch.cuda.current_device()] if device is not None and device.type == "cuda" else []
+    with PROCESS, torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed % 2**63)
+        if gpus:
+            torch.cuda.manual_seed(seed % 2**63)
         yield
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch's CPU kernels, so that sums do not depend on the number of cores.
+def torch_seed(seed: int, *path: int) -> int:
+    """What a torch generator starts from, for the stream of that name: 63 bits of it."""
+    import numpy as np
 
-    And 32-bit tensors where none says otherwise, so that they do not depend on the caller's dtype.
-    """
-    import torch
+    from safegen.tables.streams import stream
 
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
+    return int(stream(seed, *path).generate_state(1, np.uint64)[0]) >> 1
 
 
 def finite(loss: float, step: int, advice: str) -> float:

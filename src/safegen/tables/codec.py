@@ -33,6 +33,7 @@ from safegen.tables.invented import IdColumn, PersonalColumn
 from safegen.tables.numbers import decoded, single, to_numbers
 from safegen.tables.numeric import NumericColumn, fit_numeric
 from safegen.tables.schema import Column, TableSchema, nearest
+from safegen.tables.streams import stream
 from safegen.tables.types import family
 
 __all__ = ["Codec", "Condition", "Feature", "Features"]
@@ -167,7 +168,7 @@ class Codec:
         features: Features = {}
         for index, column in enumerate(self.columns):
             values = single(table.column(column.name))
-            features |= column.encode(values, np.random.default_rng([seed, index]))
+            features |= column.encode(values, np.random.default_rng(stream(seed, index)))
         return features
 
     def decode(

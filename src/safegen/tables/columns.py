@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.numbers import decoded, single
+from safegen.tables.streams import stream
 from safegen.tables.types import computable, family
 
 __all__ = [
@@ -64,7 +65,7 @@ class Place:
 
     def rng(self) -> np.random.Generator:
         """A generator that depends on (seed, first row, column) only."""
-        return np.random.default_rng([self.seed, self.first_row, self.index])
+        return np.random.default_rng(stream(self.seed, self.first_row, self.index))
 
 
 class ColumnCodec(Protocol):

@@ -35,6 +35,7 @@ from safegen.tables.constraints import (
 )
 from safegen.tables.numbers import decoded, from_numbers, scale_of, single, to_numbers
 from safegen.tables.schema import Column, TableSchema
+from safegen.tables.streams import stream
 from safegen.tables.types import family
 
 __all__ = ["Constraints"]
@@ -138,7 +139,8 @@ class Constraints:
     def transform(self, table: pa.Table, *, seed: int) -> pa.Table:
         """What a model learns. Raises: SourceError when rows violate a constraint."""
         for index, stage in enumerate(self.stages):
-            table = stage.transform(table, np.random.default_rng([seed, len(self.source), index]))
+            rng = np.random.default_rng(stream(seed, len(self.source), index))
+            table = stage.transform(table, rng)
         return table
 
     def restore(self, table: pa.Table) -> pa.Table:

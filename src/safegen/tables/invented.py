@@ -18,6 +18,7 @@ from safegen.contracts import Scalar
 from safegen.errors import MissingExtra, SourceError, UsageError
 from safegen.tables.columns import Condition, Feature, Features, Place, impossible, pack, unpack
 from safegen.tables.numbers import decoded, to_numbers
+from safegen.tables.streams import stream
 from safegen.tables.types import family, is_text
 
 __all__ = ["IdColumn", "PersonalColumn"]
@@ -139,7 +140,8 @@ def _uuids(
     rows: np.ndarray, absent: np.ndarray | None, place: Place, type_: pa.DataType
 ) -> pa.Array:
     raw = np.zeros((len(rows), 16), dtype=np.uint8)
-    raw[:, :8] = np.random.default_rng([place.seed, place.index]).integers(0, 256, 8, np.uint8)
+    rng = np.random.default_rng(stream(place.seed, place.index))
+    raw[:, :8] = rng.integers(0, 256, 8, np.uint8)
     raw[:, 8:] = rows.astype(">i8").view(np.uint8).reshape(-1, 8)
     raw[:, 6] = raw[:, 6] & 0x0F | 0x80  # version 8
     raw[:, 8] = raw[:, 8] & 0x3F | 0x80  # variant
@@ -183,7 +185,7 @@ class PersonalColumn:
         return {}
 
     def decode(self, features: Mapping[str, np.ndarray], place: Place) -> pa.Array:
-        rng = np.random.default_rng([place.seed, place.first_row, place.index, 1])
+        rng = np.random.default_rng(stream(place.seed, place.first_row, place.index, 1))
         at = (rng.random(place.rows) * len(self.pool)).astype(np.int64)
         drawn = self.pool.take(pa.array(at, mask=_nulls(self.null_share, place)))
         if self.unique:

@@ -32,7 +32,7 @@ class _GlobalState:
 
 
 def global_state() -> _GlobalState:
-    """The random states of Python, numpy and, when it is loaded, torch; the working folder."""
+    """Random states and settings of Python, numpy and, when it is loaded, torch."""
     import numpy as np
 
     values: dict[str, Any] = {
@@ -46,6 +46,10 @@ def global_state() -> _GlobalState:
             "torch's random state": torch.get_rng_state().numpy().tobytes(),
             "torch's number of threads": torch.get_num_threads(),
             "torch's default dtype": torch.get_default_dtype(),
+            "torch's default device": torch.get_default_device(),
+            "torch's precision of products": torch.get_float32_matmul_precision(),
+            "torch's gradient mode": torch.is_grad_enabled(),
+            "torch's autocast": [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")],
             "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
         }
         if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -64,21 +68,22 @@ def observed() -> Iterator[Callable[[], list[str]]]:
 
 @contextlib.contextmanager
 def disturbed() -> Iterator[None]:
-    """Inside, the process is as other code may leave it: other random states, threads, dtype."""
+    """Inside, the process is as other code may leave it: other random states, and torch, when it
+    is loaded, with other threads, dtype and precision, with autocast and without gradients."""
     torch = sys.modules.get("torch")
-    with _restored():
+    with _restored(), contextlib.ExitStack() as stack:
         _seed(1234)
-        if torch is None:
-            yield
-            return
-        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-        torch.set_num_threads(1 if threads > 1 else 2)
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
+        if torch is not None:
+            threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+            stack.callback(torch.set_num_threads, threads)
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_num_threads(1 if threads > 1 else 2)
+            torch.set_default_dtype(torch.float64)
+            torch.set_float32_matmul_precision("medium")
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+            stack.enter_context(torch.no_grad())
+        yield
 
 
 def _seed(seed: int) -> None:

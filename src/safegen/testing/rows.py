@@ -15,6 +15,7 @@ import pyarrow.feather as feather
 from safegen.contracts import BackendOptions, Kind, Scalar
 from safegen.errors import BackendError, UsageError, upstream
 from safegen.tables.schema import TableSchema, check_table
+from safegen.tables.streams import stream
 from safegen.tables.units import roots
 
 __all__ = ["Rows"]
@@ -79,7 +80,7 @@ class RowsModel:
         made: dict[str, pa.Table] = {}
         names = roots(self.schemas)
         for number, name in enumerate(names):
-            rng = np.random.default_rng([seed, block, number])
+            rng = np.random.default_rng(stream(seed, block, number))
             key = self.schemas[name].sequence_key
             units = len(self.tables[name] if key is None else self.tables[name][key].unique())
             turns = len(range(number, rows, len(names)))  # the roots share what is asked for

@@ -95,7 +95,23 @@ def other_seeds(subject: Subject) -> None:
     """Another seed gives other rows, and so does another block."""
     first = subject.sample(50)
     assert not same(first, subject.sample(50, seed=4)), "other seed, same rows"
-    assert not same(first, subject.sample(50, block=1)), "other block, same rows"
+    second = subject.sample(50, block=1)
+    assert not same(first, second), "other block, same rows"
+    # numpy takes the entropy [3 + 2^32, 0] for [3, 1]
+    far = subject.sample(50, seed=3 + 2**32)
+    shared = _learned(subject, far)
+    assert not shared or not same(shared, _learned(subject, second)), (
+        "a seed 2^32 higher, the rows of the next block"
+    )
+
+
+def _learned(subject: Subject, made: Tables) -> Tables:
+    """The columns whose values say nothing of where their row stands."""
+    found: dict[str, list[str]] = {}
+    for table, column, _ in subject.columns():
+        if column.kind in ("numeric", "categorical", "datetime"):
+            found.setdefault(table, []).append(column.name)
+    return {table: made[table].select(names) for table, names in found.items()}
 
 
 @check(when=reproducible)

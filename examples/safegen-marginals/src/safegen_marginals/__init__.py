@@ -16,6 +16,7 @@ from safegen.contracts import BackendOptions, Kind, Scalar
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.codec import Codec
 from safegen.tables.schema import TableSchema, check_table
+from safegen.tables.streams import stream
 
 __all__ = ["Marginals", "MarginalsModel", "Options"]
 
@@ -116,7 +117,7 @@ class MarginalsModel:
             zip(self.codec.features, self.learned, strict=True)
         ):
             # A generator for each (seed, block, feature): rows never depend on how many there are.
-            uniform = np.random.default_rng([seed, block, index]).random(rows)
+            uniform = np.random.default_rng(stream(seed, block, index)).random(rows)
             if feature.kind == "categorical":
                 codes = np.searchsorted(learned[:-1], uniform, side="right")
                 features[feature.name] = codes.astype(np.int32)

@@ -10,12 +10,13 @@ import numpy as np
 
 from safegen.backends.ctgan.model import NeuralModel, Number, Part
 from safegen.backends.ctgan.options import GANOptions
-from safegen.backends.networks import device_of, one_thread, seeded
+from safegen.backends.networks import device_of, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import SourceError
 from safegen.progress import progress
 from safegen.tables.constraints import by_table
 from safegen.tables.schema import check_table
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def fit_network(
         raise SourceError(f"{backend.name} takes one table, not {len(tables)}")
     ((title, table),) = tables.items()
     check_table(table, title)
-    gpu = device_of(options.device).type == "cuda"
+    device = device_of(options.device)
     codec = options.codec(
         table,
         schemas[title],
@@ -87,12 +88,11 @@ def fit_network(
     with (
         progress(f"training {backend.name}", options.epochs, "epochs") as advance,
         undisturbed(),
-        seeded(seed),
-        one_thread(),
+        seeded(seed, device),
         failing("training", backend.name),
     ):
-        np.random.seed(np.random.SeedSequence(seed).generate_state(4))
-        lesson, scales = _lesson(codec, features, advance, options, gpu, seed)
+        np.random.seed(stream(seed).generate_state(4))
+        lesson, scales = _lesson(codec, features, advance, options, device.type == "cuda", seed)
         taught = backend._teach(lesson, options)
         parts: list[Part] = []
         for name, column in taught.model.columns.items():

@@ -13,13 +13,14 @@ import numpy as np
 
 from safegen.backends.arrays import check_block
 from safegen.backends.ctgan.backend import BLOCK_ROWS
-from safegen.backends.networks import load_tensors, one_thread, save_tensors
+from safegen.backends.networks import load_tensors, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
-from safegen.backends.undisturbed import undisturbed
+from safegen.backends.undisturbed import one_thread, undisturbed
 from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,8 +144,9 @@ class NeuralModel:
         if self.network is None:
             features = {}
         else:
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, block])))
-            batches = [self._batch(rng, told) for _ in range(max(-(-rows // BATCH), 1))]
+            rng = np.random.Generator(np.random.Philox(stream(seed, block)))
+            with one_thread():
+                batches = [self._batch(rng, told) for _ in range(max(-(-rows // BATCH), 1))]
             features = {n: np.concatenate([b[n] for b in batches])[:rows] for n in batches[0]}
         first = block * self.block_rows
         return self.codec.decode(features, first_row=first, seed=seed, rows=rows)
@@ -183,7 +185,7 @@ class NeuralModel:
         vector = rng.standard_normal((BATCH, self.network.embedding_dim), dtype=np.float32)
         if self.network.kind == "generator":
             vector = np.concatenate([vector, self._condition(rng, told)], axis=1)
-        with one_thread(), torch.inference_mode():
+        with torch.inference_mode():
             given = self._module(torch.from_numpy(vector))
         if self.network.kind == "generator":
             return given.numpy(), None

@@ -20,6 +20,7 @@ from rdt.transformers import ClusterBasedNormalizer
 from threadpoolctl import threadpool_limits
 
 from safegen.backends.ctgan.model import Modes
+from safegen.tables.streams import stream
 
 __all__ = ["Columns", "ModesOf", "SideBySide"]
 
@@ -109,7 +110,7 @@ class SideBySide(DataTransformer):  # type: ignore[misc]
             if isinstance(column, int):
                 matrix[rows, start + values] = 1
                 return
-            rng = np.random.default_rng([self.seed, index])
+            rng = np.random.default_rng(stream(self.seed, index))
             with threadpool_limits(1):
                 mode, matrix[:, start] = column.places(values, rng)
             matrix[rows, start + 1 + mode] = 1

@@ -2,7 +2,7 @@
 
 The library calls nobody back, but it assigns: the losses to an attribute after every epoch, the
 transformer to another before it is fitted. So two properties are all that has to be put in, in
-subclasses; no module of the library is changed, and several fits can run at once.
+subclasses, and no module of the library is changed.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ import pyarrow as pa
 from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.image import BLOCK, Options
 from safegen.backends.diffusion.image_training import built
-from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors
+from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors, torch_seed
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import BackendError, SourceError, UsageError
 from safegen.tables.columns import LevelsColumn, Place
 from safegen.tables.images import MODES, encoded_images, image_column
 from safegen.tables.schema import nearest
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +141,7 @@ class ImageModel:
         or fixed by a condition. Raises: UsageError for a condition on anything but the label."""
         check_block(rows, BLOCK, seed, block)
         fixed = self._condition(conditions or {})
-        rng = np.random.default_rng([seed, block])
+        rng = np.random.default_rng(stream(seed, block))
         codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
         if fixed is not None:
             codes[:] = fixed
@@ -181,9 +182,7 @@ class ImageModel:
         import torch
 
         picture, sampling = self.picture, self.sampling
-        noise = torch.Generator().manual_seed(
-            int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        )
+        noise = torch.Generator().manual_seed(torch_seed(*entropy))
         shape = (len(codes), picture.channels, picture.height, picture.width)
         images = torch.randn(shape, generator=noise).to(self.device)
         labels = torch.from_numpy(codes).to(self.device) if self.network["classes"] else None

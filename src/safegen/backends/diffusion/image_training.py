@@ -67,7 +67,7 @@ def trained(
     with (
         progress("training", options.steps, "steps") as advance,
         undisturbed(),
-        seeded(seed),
+        seeded(seed, device),
         one_thread(),
         failing("training the U-Net", "diffusers"),
     ):

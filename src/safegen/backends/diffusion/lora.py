@@ -85,7 +85,7 @@ def train_adapter(
     with (
         progress("training the adapter", options.train_steps, "steps") as advance,
         undisturbed(),
-        seeded(seed),
+        seeded(seed, device),
         one_thread(),
         failing("training the adapter", "diffusers"),
     ):

@@ -15,11 +15,19 @@ import pyarrow as pa
 from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.pipeline import Options
 from safegen.backends.diffusion.pipeline_files import arguments, folder_digest, opened_pipeline
-from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors, seeded
+from safegen.backends.networks import (
+    device_of,
+    load_tensors,
+    one_thread,
+    save_tensors,
+    seeded,
+    torch_seed,
+)
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import BackendError, UsageError
 from safegen.tables.columns import LevelsColumn, Place
 from safegen.tables.images import decoded_images, encoded_images, image_column
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
@@ -113,7 +121,7 @@ class PipelineModel:
         """`rows` images of a block with their prompts: drawn as often as they stand in the source,
         or fixed by a condition. Raises: UsageError for a condition on anything but the prompt."""
         check_block(rows, BLOCK, seed, block)
-        rng = np.random.default_rng([seed, block])
+        rng = np.random.default_rng(stream(seed, block))
         codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
         fixed = self._condition(conditions or {})
         if fixed is not None:
@@ -123,7 +131,7 @@ class PipelineModel:
         )
         size = self.options.batch_size
         batches = []
-        with undisturbed(), one_thread(), seeded(seed), failing("making images", "diffusers"):
+        with undisturbed(), one_thread(), failing("making images", "diffusers"):
             for start in range(0, max(rows, 1), size):
                 # The last batch of a block is full too: bits depend on a batch's size.
                 some = (texts[start : start + size] + texts[:size])[:size]
@@ -155,7 +163,6 @@ class PipelineModel:
         """uint8 (batch, height, width, channels)."""
         import torch
 
-        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         more: dict[str, Any] = dict(self.arguments)
         if self.prompts is None:
             more["batch_size"] = self.options.batch_size
@@ -163,8 +170,8 @@ class PipelineModel:
             more["prompt"] = texts
             if "negative_prompt" in more:
                 more["negative_prompt"] = [more["negative_prompt"]] * len(texts)
-        noise = torch.Generator().manual_seed(state)
-        with torch.no_grad():
+        noise = torch.Generator().manual_seed(torch_seed(*entropy))
+        with seeded(torch_seed(*entropy, 1), self.device), torch.no_grad():
             made = self.pipe(generator=noise, output_type="np", **more).images
         made = np.asarray(made)
         made = made[..., None] if made.ndim == 3 else made

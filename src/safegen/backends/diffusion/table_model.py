@@ -16,13 +16,14 @@ from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
 from safegen.backends.diffusion.table_network import Denoiser
 from safegen.backends.diffusion.table_sampling import Fixed, Sampler, Schedule
-from safegen.backends.networks import load_tensors, one_thread, save_tensors
+from safegen.backends.networks import load_tensors, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +88,7 @@ class TableModel:
         given = {name: x for name, (_, x) in known.items()}
         features: dict[str, np.ndarray] = {}
         if self.denoiser is not None:
-            with undisturbed(), one_thread(), failing("sampling", "diffusers"):
+            with undisturbed(), failing("sampling", "diffusers"):
                 features = self._features(rows, [seed, 1, block], given)
         for name, x in given.items():
             features[name] = np.full(rows, x, features[name].dtype)
@@ -108,7 +109,7 @@ class TableModel:
                 fixed[i] = token, token
         scores, tokens = self._sampler.draw(rows, seeds, fixed)
         ranks = torch.special.ndtr(torch.from_numpy(scores)).numpy()
-        uniform = np.random.default_rng(seeds).random(tokens.shape)
+        uniform = np.random.default_rng(stream(*seeds)).random(tokens.shape)
         return self.encoding.features(ranks, tokens, uniform)
 
     def save(self, folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from safegen.backends.diffusion.table_encoding import Layout
 from safegen.backends.diffusion.table_network import Denoiser
+from safegen.backends.networks import torch_seed
 
 __all__ = ["Fixed", "Sampler", "Schedule"]
 
@@ -67,8 +68,7 @@ class Sampler:
         size = CHUNK if self.device.type == "cpu" else rows
         parts = []
         for chunk in range(-(-rows // max(size, 1))):
-            state = np.random.SeedSequence([*seeds, chunk]).generate_state(1, np.uint64)
-            parts.append(self._chunk(size, int(state[0]) >> 1, fixed or {}))
+            parts.append(self._chunk(size, torch_seed(*seeds, chunk), fixed or {}))
         scores = np.concatenate([np.zeros((0, self.layout.numbers)), *(p[0] for p in parts)])
         placed = np.concatenate(
             [np.zeros((0, len(self.layout.order)), int), *(p[1] for p in parts)]

@@ -18,6 +18,7 @@ from safegen.backends.networks import device_of, finite, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.progress import progress
 from safegen.tables.codec import Codec
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     from safegen.backends.diffusion.tabular import Options
@@ -104,7 +105,7 @@ def train(
     from diffusers.training_utils import EMAModel
 
     device = denoiser.share.device
-    shuffled = np.random.default_rng([seed, 1]).permutation(len(rows.tokens))
+    shuffled = np.random.default_rng(stream(seed, 1)).permutation(len(rows.tokens))
     held = max(round(len(shuffled) * options.validation), min(HELD, len(shuffled) // 4))
     held = min(held, CHECK_ROWS) if options.validation else 0
     checked = _Batches(rows.take(shuffled[:held]), layout, denoiser)
@@ -212,7 +213,7 @@ def fit(
         undisturbed(),
         _threads(options.threads),
         failing("training", "torch"),
-        seeded(seed),
+        seeded(seed, device),
     ):
         denoiser = Denoiser.of(
             encoding, width=options.width, layers=options.layers, dropout=options.dropout

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safegen.backends.arrays import check_block
-from safegen.backends.networks import one_thread
 from safegen.backends.sdv.library import LICENSE, PACKAGES, require_sdv
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import BackendOptions, Kind, Scalar
 from safegen.errors import BackendError, UsageError, hidden, upstream
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ class AdoptedModel:
         if conditions:
             raise UsageError("an adopted synthesizer takes no conditions: `generate` meets them")
         check_block(rows, self.block_rows, seed, block)
-        with undisturbed(), failing("sampling", "SDV"), one_thread():
+        with undisturbed(), failing("sampling", "SDV"):
             frame = self._draw(seed, block)
         if len(frame) < self.block_rows:
             raise BackendError(
@@ -107,11 +107,11 @@ class AdoptedModel:
         import numpy as np
         import torch
 
-        words = np.random.SeedSequence([seed, block]).generate_state(4)
+        words = stream(seed, block).generate_state(4)
         seeds = [int(word) for word in words]
         random.seed(seeds[0])
         np.random.seed(seeds[1])
-        torch.manual_seed(seeds[2])
+        torch.default_generator.manual_seed(seeds[2])
         synthesizer = self.synthesizer
         if _BASES["ctgan"] in _bases(synthesizer):
             synthesizer.set_random_state(seeds[3])

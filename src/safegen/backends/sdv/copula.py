@@ -13,15 +13,17 @@ import numpy as np
 
 from safegen.backends.arrays import check_block, load_arrays
 from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles, truncated
+from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
 from safegen.errors import BackendError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CHUNK", "CopulaModel", "cholesky", "one_thread", "read_marginals", "times"]
+__all__ = ["CHUNK", "CopulaModel", "cholesky", "read_marginals", "times"]
 
 FORMAT = "safegen.copula/1"
 CHUNK = 1_024  # rows per matrix product: a fixed shape, so a row does not depend on its company
@@ -68,7 +70,7 @@ class CopulaModel:
 
             return {self.table: drawn_until(draw, rows, block, rest, "sdv.gaussian_copula")}
         fixed = {name: x for name, (_, x) in known.items()}
-        sequence = np.random.SeedSequence([seed, block])
+        sequence = stream(seed, block)
         noise, uniform = (np.random.Generator(np.random.Philox(s)) for s in sequence.spawn(2))
         padded = -(-rows // CHUNK) * CHUNK
         with one_thread():
@@ -227,10 +229,3 @@ def _within(
             mean = sum(w * scores[:, j] for w, j in zip(weights, others, strict=True))
         scores[:, i] = truncated(mean, sd, intervals[i], uniform[:, step])
     return scores
-
-
-def one_thread() -> Any:
-    """One BLAS thread, so that sums do not depend on the number of cores."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from safegen.tables.streams import stream
+
 __all__ = [
     "TERMS",
     "correlation",
@@ -137,7 +139,7 @@ def order_levels(
     None where the order is given. Gives, per feature, the levels from lowest to highest.
     """
     if len(columns[0]) > ORDER_ROWS:
-        rng = np.random.default_rng([seed, 2])
+        rng = np.random.default_rng(stream(seed, 2))
         rows = np.sort(rng.choice(len(columns[0]), ORDER_ROWS, False))
         columns = [c[rows] for c in columns]
         codes = [None if c is None else c[rows] for c in codes]

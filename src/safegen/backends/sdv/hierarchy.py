@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safegen.backends.arrays import check_block, load_arrays
-from safegen.backends.sdv.copula import one_thread, read_marginals
+from safegen.backends.sdv.copula import read_marginals
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.sdv.tiers import Link, Tier, all_features, state_name
+from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
 from safegen.errors import BackendError, UsageError
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.relations import generations, references
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +95,7 @@ class HierarchyModel:
         owner = _shared(self.shares, units)
         for index, name in enumerate(self._order):
             tier = self.tiers[name]
-            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, index])))
+            rng = np.random.Generator(np.random.Philox(stream(*seed, index)))
             if not tier.links:
                 unit = np.flatnonzero(owner == [n for n, _ in self.shares].index(name))
                 values = tier.values(tier.normals(len(unit), rng))

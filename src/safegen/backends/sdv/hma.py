@@ -266,6 +266,7 @@ def _space(
     from safegen.backends.sdv.tiers import Link, added, state_name
     from safegen.tables.codec import Feature
     from safegen.tables.relations import references
+    from safegen.tables.streams import stream
 
     table = tables[name]
     given = [
@@ -291,7 +292,7 @@ def _space(
             values[state] = null.astype(np.int32)
             features.append(Feature(state, "categorical", 2, state))
         if first is None:  # a row without this parent is put to another at random, and stays null
-            rng = np.random.default_rng([seed, 3])
+            rng = np.random.default_rng(stream(seed, 3))
             rows = tables[reference.parent].num_rows
             first = np.where(null, rng.integers(0, rows, len(at)), at)
     for space in below.values():

@@ -208,24 +208,24 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
     import numpy as np
     import torch
 
-    from safegen.backends.networks import finite, one_thread, seeded
+    from safegen.backends.networks import finite, seeded
     from safegen.backends.sdv.sequences import new_network, thinned
     from safegen.backends.undisturbed import failing, undisturbed
     from safegen.progress import progress
+    from safegen.tables.streams import stream
 
     losses: list[float] = []
     with (
         progress("training", options.epochs, "epochs") as advance,
         undisturbed(),
         failing("training the autoregressive network", "deepecho"),
-        one_thread(),
-        seeded(seed),
+        seeded(seed, device),
     ):
         network = new_network(data.layout.size, data.contexts.shape[1])
         _start_at_the_marginals(network, data)
         network = network.to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)  # deepecho's
-        rng = np.random.default_rng([seed, 4])
+        rng = np.random.default_rng(stream(seed, 4))
         steps = 0
         for _ in range(options.epochs):
             total, rows = 0.0, 0

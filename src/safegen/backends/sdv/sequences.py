@@ -159,14 +159,14 @@ class SequenceModel:
         """Scores and codes, (sequences, longest, features): the likeliest of `sample_size`."""
         import torch
 
-        from safegen.backends.networks import one_thread
+        from safegen.backends.networks import torch_seed
+        from safegen.backends.undisturbed import one_thread
 
         ctx = torch.from_numpy(self.contexts(context))
-        state = np.random.SeedSequence([seed, block, 1]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(state) >> 1)
+        generator = torch.Generator().manual_seed(torch_seed(seed, block, 1))
         best: np.ndarray | None = None
         likeliest = np.full(len(lengths), -np.inf)
-        with torch.inference_mode(), one_thread():
+        with one_thread(), torch.inference_mode():
             for _ in range(self.sample_size):
                 found, likelihood = self._once(ctx, lengths, generator)
                 better = likelihood > likeliest
