@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -19,7 +20,13 @@ import pytest
 import safegen
 from safegen.backends.diffusion import pipeline_files
 from safegen.backends.diffusion.pipeline import Options, Pipeline
-from safegen.errors import BackendError, SourceError, UsageError, VerificationError
+from safegen.errors import (
+    BackendError,
+    MissingExtra,
+    SourceError,
+    UsageError,
+    VerificationError,
+)
 from safegen.tables.images import decoded_images, encoded_images, image_column
 from safegen.tables.schema import infer_schema
 from safegen.testing import check_backend
@@ -286,14 +293,14 @@ def test_only_a_pipeline_of_a_pipelines_size_is_read_in_full(
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "old.ckpt", "custom.py", "unet/weights.pt", "x.pkl"]
+    "name", ["pytorch_model.bin", "custom.py", "unet/weights.pt", "x.pkl", "x.gguf", "noname"]
 )
 def test_code_and_pickles_are_refused_before_they_are_read(
     unconditional: Path, tmp_path: Path, name: str
 ) -> None:
     pipe = shutil.copytree(unconditional, tmp_path / "pipe")
     (pipe / name).write_bytes(b"raise SystemExit('I ran')")
-    with pytest.raises(UsageError, match="1 files are code or pickles"):
+    with pytest.raises(UsageError, match="1 files may be code or pickles"):
         fitted(illustrated(24, 8).select(["image"]), given(pipe))
 
 
@@ -302,6 +309,8 @@ def test_code_and_pickles_are_refused_before_they_are_read(
     [
         ({"_class_name": "EvilPipeline"}, "not one of diffusers'"),
         ({"_class_name": ["module", "Evil"]}, "not one of diffusers'"),
+        ({"_class_name": "UNet2DModel"}, "not one of diffusers'"),
+        ({"_class_name": "DiffusionPipeline"}, "not one of diffusers'"),
         ({"unet": ["evil_module", "Net"]}, "code of others"),
     ],
 )
@@ -313,6 +322,131 @@ def test_classes_of_others_are_refused(
     (pipe / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(UsageError, match=message):
         fitted(illustrated(24, 8).select(["image"]), given(pipe))
+
+
+@pytest.mark.parametrize("link", ["folder", "file"])
+def test_links_out_of_the_folder_are_refused_and_links_in_it_are_not(
+    unconditional: Path, tmp_path: Path, link: str
+) -> None:
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    (pipe / "again.json").symlink_to(pipe / "unet" / "config.json")
+    table = illustrated(24, 8).select(["image"])
+    fitted(table, given(pipe))
+    what = pipe / "unet" if link == "folder" else pipe / "unet" / "config.json"
+    what.rename(tmp_path / "elsewhere")
+    what.symlink_to(tmp_path / "elsewhere")
+    (pipe / "again.json").unlink()
+    with pytest.raises(UsageError, match="is a link"):
+        fitted(table, given(pipe))
+
+
+def test_a_folder_of_too_much_is_refused(
+    unconditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.diffusion import pipeline_files
+
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    files = [p for p in pipe.rglob("*") if p.is_file()]
+    size = sum(p.stat().st_size for p in files)
+    for limit, most, message in (("MAX_FILES", len(files), "files"), ("MAX_BYTES", size, "bytes")):
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline_files, limit, most)
+            pipeline_files.folder_digest(pipe)
+            patch.setattr(pipeline_files, limit, most - 1)
+            with pytest.raises(UsageError, match=f"more than .* {message}"):
+                pipeline_files.folder_digest(pipe)
+
+
+def test_files_that_change_while_they_are_opened_are_refused(
+    unconditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.diffusion import pipeline_model
+
+    pipe = shutil.copytree(unconditional, tmp_path / "pipe")
+    opened = pipeline_model.opened_pipeline
+
+    def swapped(folder: Path, **more: Any) -> Any:
+        (folder / "README.md").write_text("something else")
+        return opened(folder, **more)
+
+    monkeypatch.setattr(pipeline_model, "opened_pipeline", swapped)
+    with pytest.raises(BackendError, match="changed while"):
+        fitted(illustrated(24, 8).select(["image"]), given(pipe))
+
+
+def test_images_that_a_safety_checker_blanked_are_no_rows(unconditional: Path) -> None:
+    model = fitted(illustrated(24, 8).select(["image"]), given(unconditional))
+    pipe = model.pipe
+
+    def checked(found: list[bool] | None) -> Any:
+        def call(**more: Any) -> Any:
+            made = pipe(**more)
+            made["nsfw_content_detected"] = found
+            return made
+
+        return call
+
+    for harmless in (None, [False] * 4):
+        model.pipe = checked(harmless)
+        model.sample(2, seed=1, block=0)
+    model.pipe = checked([False, True, False, False])
+    with pytest.raises(BackendError, match=r"1 of 4 images were blanked.*change the prompts"):
+        model.sample(2, seed=1, block=0)
+
+
+def test_adapters_and_calls_of_the_pipeline_ask_no_server(
+    by_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import StableDiffusionPipeline
+    from huggingface_hub import constants
+
+    from safegen.backends.diffusion.lora import adapter_weights
+
+    base = given(by_text, prompt_column="prompt", steps=1)
+    model = fitted(illustrated(), base | {"train_rank": 2, "train_steps": 1})
+    StableDiffusionPipeline.save_lora_weights(tmp_path, adapter_weights(model.pipe))
+    (adapter,) = tmp_path.glob("*.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    seen = {}
+
+    def watch(name: str) -> None:
+        kept = getattr(StableDiffusionPipeline, name)
+
+        def watched(self: Any, *given: Any, **more: Any) -> Any:
+            seen[name] = constants.HF_HUB_OFFLINE
+            return kept(self, *given, **more)
+
+        watched.__signature__ = inspect.signature(kept)  # type: ignore[attr-defined]
+        monkeypatch.setattr(StableDiffusionPipeline, name, watched)
+
+    watch("load_lora_weights")
+    watch("__call__")
+    fitted(illustrated(), base | {"lora": str(adapter)}).sample(1, seed=1, block=0)
+    assert seen == {"load_lora_weights": True, "__call__": True}
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_half_precision_and_variants_of_the_weights(by_text: Path, tmp_path: Path) -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from safegen.backends.diffusion.pipeline_files import opened_pipeline
+
+    base = given(by_text, prompt_column="prompt", steps=1)
+    more = {"dtype": "bfloat16", "train_rank": 2, "train_steps": 2, "train_learning_rate": 0.1}
+    model = fitted(illustrated(), base | more)
+    assert model.pipe.unet.dtype == torch.bfloat16
+    assert fitted(illustrated(), base).pipe.unet.dtype == torch.float32
+    made = model.sample(2, seed=1, block=0)["table"]
+    (tmp_path / "model").mkdir()
+    model.save(tmp_path / "model")
+    assert Pipeline().load(tmp_path / "model").sample(2, seed=1, block=0)["table"].equals(made)
+    pipe: StableDiffusionPipeline = opened_pipeline(by_text)
+    pipe.save_pretrained(tmp_path / "fp16", variant="fp16")
+    there = given(tmp_path / "fp16", prompt_column="prompt")
+    assert fitted(illustrated(), there | {"variant": "fp16"}).pipe.unet is not None
+    with pytest.raises(BackendError, match="opening the pipeline"):
+        fitted(illustrated(), there)
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
@@ -359,6 +493,83 @@ def test_an_adapter_is_trained_saved_and_loaded(by_text: Path, tmp_path: Path) -
     assert Pipeline().load(tmp_path).sample(2, seed=1, block=0)["table"].equals(made)
 
 
+@pytest.mark.parametrize("change", ["missing", "infinite", "size"])
+def test_an_adapter_of_others_is_not_loaded(by_text: Path, tmp_path: Path, change: str) -> None:
+    from safegen.backends.networks import load_tensors, save_tensors
+
+    options = given(by_text, prompt_column="prompt", train_rank=2, train_steps=1)
+    fitted(illustrated(), options).save(tmp_path)
+    weights = load_tensors(tmp_path / "adapter.safetensors")
+    name = min(weights)
+    if change == "missing":
+        del weights[name]
+    else:
+        weights[name] = weights[name][:1] if change == "size" else weights[name] * float("inf")
+    save_tensors(tmp_path / "adapter.safetensors", weights)
+    with pytest.raises(BackendError, match="adapter"):
+        Pipeline().load(tmp_path)
+
+
+def test_pipelines_whose_adapters_cannot_be_trained_here_are_refused(by_text: Path) -> None:
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+    from safegen.backends.diffusion.lora import size_of
+
+    options = Options.model_validate(given(by_text, prompt_column="prompt", train_rank=2))
+    pipe = fitted(illustrated(), given(by_text, prompt_column="prompt")).pipe
+    assert size_of(pipe, options) == 16
+    scheduler = pipe.scheduler
+    for other in (FlowMatchEulerDiscreteScheduler(), DDIMScheduler(prediction_type="sample")):
+        pipe.scheduler = other
+        with pytest.raises(UsageError, match="train_rank: StableDiffusionPipeline is not trained"):
+            size_of(pipe, options)
+    pipe.scheduler = scheduler
+    pipe.unet.register_to_config(sample_size=(8, 16))
+    with pytest.raises(UsageError, match="say height and width"):
+        size_of(pipe, options)
+    both = given(by_text, prompt_column="prompt", train_rank=2, height=16, width=32)
+    assert size_of(pipe, Options.model_validate(both)) == 16
+    pipe.unet.register_to_config(sample_size=8, addition_embed_type="text_time")
+    with pytest.raises(UsageError, match="is not trained"):
+        size_of(pipe, options)
+
+
+def test_an_adapter_that_diverges_in_its_last_step_is_refused(
+    by_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def diverged(self: Any) -> None:
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.fill_(torch.nan)
+
+    options = given(by_text, prompt_column="prompt", train_rank=2, train_steps=1)
+    fitted(illustrated(), options)
+    monkeypatch.setattr(torch.optim.AdamW, "step", diverged)
+    with pytest.raises(BackendError, match=r"diverged.*train_learning_rate"):
+        fitted(illustrated(), options)
+
+
+def test_loading_an_adapter_without_peft_says_what_to_install(
+    by_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = given(by_text, prompt_column="prompt", train_rank=2, train_steps=1)
+    for folder, more in (("adapter", options), ("plain", given(by_text, prompt_column="prompt"))):
+        (tmp_path / folder).mkdir()
+        fitted(illustrated(), more).save(tmp_path / folder)
+    from safegen.backends.diffusion import pipeline_model
+
+    def without_peft(package: str, extra: str) -> None:
+        if package == "peft":
+            raise MissingExtra(f"{package} of {extra}")
+
+    monkeypatch.setattr(pipeline_model, "require", without_peft)
+    Pipeline().load(tmp_path / "plain")
+    with pytest.raises(MissingExtra, match="peft"):
+        Pipeline().load(tmp_path / "adapter")
+
+
 def test_a_given_adapter_is_loaded_with_its_scale(by_text: Path, tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
@@ -385,6 +596,11 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         ({"train_rank": 2}, "needs prompt_column"),
         ({"negative_prompt": "blur"}, "needs prompt_column"),
         ({"steps": 0}, "greater than or equal to 1"),
+        ({"train_steps": 7}, "train_steps does nothing without train_rank"),
+        ({"lora_scale": 0.5}, "lora_scale does nothing without lora"),
+        ({"dtype": "bfloat16"}, "needs prompt_column"),
+        ({"variant": "../x"}, "should match pattern"),
+        ({"dtype": "float16", "train_rank": 2, "prompt_column": "p"}, "say dtype bfloat16"),
     ):
         with pytest.raises(UsageError, match=message):
             safegen.Generator("diffusion.pipeline", options={"folder": "x", **more})

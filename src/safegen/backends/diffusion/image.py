@@ -55,8 +55,10 @@ class Options(BackendOptions):
     attention: bool = Field(True, description="Self-attention at the lowest resolution.")
     steps: int = Field(2_000, ge=1, le=10_000_000, description="Training steps, at most.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per training step.")
-    learning_rate: float = Field(
-        2e-3, gt=0, allow_inf_nan=False, description="AdamW's, decayed by a cosine."
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW's, decayed by a cosine.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="In the residual blocks; against learning few images by heart."
     )
     ema: float = Field(0.995, ge=0, lt=1, description="Decay of the averaged weights, the model.")
     objective: Literal["epsilon", "v"] = Field(
@@ -71,7 +73,7 @@ class Options(BackendOptions):
     )
     sampler: Sampler = Field("dpm++", description="diffusers' DDPM, DDIM or DPM-Solver++ (2M).")
     sampler_steps: int | None = Field(
-        None, ge=1, le=1_000, description="Default: 1,000 for ddpm, 50 for ddim, 25 for dpm++."
+        None, ge=2, le=1_000, description="Default: 1,000 for ddpm, 50 for ddim, 25 for dpm++."
     )
     held_out: float = Field(
         0.05,
@@ -91,6 +93,9 @@ class Options(BackendOptions):
             raise ValueError("channels are multiples of 8, such as [32, 64]")
         if self.guidance > 1 and not self.label_dropout:
             raise ValueError("guidance needs label_dropout above 0, such as 0.1")
+        # Not "in model_fields_set": options are written whole, and read back.
+        if not self.held_out and self.patience != type(self).model_fields["patience"].default:
+            raise ValueError("patience does nothing without held_out, such as 0.05: leave it out")
         return self
 
 
@@ -143,14 +148,15 @@ class Image:
         picture = Picture(column, mode, pixels.shape[1], pixels.shape[2])
         picture.check(channels)
         codes, shares = _classes(table, label)
-        sampling = Sampling.of(options)
         network = {
             "channels": list(channels),
             "layers": options.layers,
             "attention": options.attention,
+            "dropout": options.dropout,
             "classes": len(shares) if len(shares) > 1 else 0,
         }
         device = device_of(options.device)
+        sampling = Sampling.of(options, picture, device.type)
         net, curves = trained(pixels, codes, network, options, sampling, device, seed)
         arrow_schema = table.schema.remove_metadata()
         return ImageModel(

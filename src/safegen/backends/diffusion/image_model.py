@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["ImageModel", "Picture", "Sampling"]
 
 FORMAT = "safegen.images/1"
-BATCH = 64
-"""Images denoised at once on a CPU: always so many, because a matrix product's bits depend on its
-shape. On a GPU it is a whole block."""
+BATCH = {"cpu": 64, "cuda": BLOCK}
+"""Images denoised at once, at most: small ones keep a CPU's cache and fill a GPU."""
+
+BATCH_PIXELS = 1 << 22
+"""Pixels denoised at once, at most, so that large images fit in memory."""
 
 _STEPS = {"ddpm": 1_000, "ddim": 50, "dpm++": 25}
 _TIMES = 1_000
@@ -71,18 +73,25 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The noise schedule, and how it is walked back."""
+    """The noise schedule, and how it is walked back.
+
+    `batch` images at once: always so many, because a matrix product's bits depend on its shape.
+    """
 
     sampler: str
     steps: int
     guidance: float
     objective: str
     schedule: str
+    batch: int
 
     @classmethod
-    def of(cls, options: Options) -> Sampling:
+    def of(cls, options: Options, picture: Picture, device: str) -> Sampling:
         steps = options.sampler_steps or _STEPS[options.sampler]
-        return cls(options.sampler, steps, options.guidance, options.objective, options.schedule)
+        batch = max(1, min(BATCH[device], BATCH_PIXELS // (picture.height * picture.width)))
+        return cls(
+            options.sampler, steps, options.guidance, options.objective, options.schedule, batch
+        )
 
     @property
     def _common(self) -> dict[str, Any]:
@@ -100,11 +109,19 @@ class Sampling:
 
     def scheduler(self) -> Any:
         """diffusers' scheduler, its time steps set: Ho et al. 2020 (ddpm), Song et al. 2021 (ddim),
-        Lu et al. 2022 (dpm++, second order, two steps back)."""
+        Lu et al. 2022 (dpm++, second order, two steps back).
+
+        They start where the noise is all there is, whatever the number of steps ("trailing": Lin et
+        al. 2024); dpm++ starts at log-SNR/2 = −5.1, before which the cosine schedule has so little
+        signal that dividing by it yields noise.
+        """
         import diffusers
 
-        scheduler: Any = getattr(diffusers, _SCHEDULERS[self.sampler])(**self._common)
-        scheduler.set_timesteps(self.steps)
+        dpm = self.sampler == "dpm++"
+        start = {"lambda_min_clipped": -5.1} if dpm else {"timestep_spacing": "trailing"}
+        with undisturbed():
+            scheduler: Any = getattr(diffusers, _SCHEDULERS[self.sampler])(**self._common, **start)
+            scheduler.set_timesteps(self.steps)
         return scheduler
 
 
@@ -146,7 +163,7 @@ class ImageModel:
         if fixed is not None:
             codes[:] = fixed
         with undisturbed(), one_thread(), failing("sampling images", "diffusers"):
-            size = BATCH if self.reproducible else BLOCK
+            size = self.sampling.batch
             batches = [
                 self._batch(codes[start : start + size], [seed, block, start])
                 for start in range(0, max(rows, 1), size)
@@ -193,6 +210,11 @@ class ImageModel:
             for time in scheduler.timesteps:
                 said = self._said(scheduler.scale_model_input(images, time), time, labels)
                 images = scheduler.step(said.float(), time, images, **more).prev_sample
+        if not torch.isfinite(images).all():
+            raise BackendError(
+                "the model made images that are not finite: fit it again, with another sampler or "
+                "a smaller learning_rate"
+            )
         pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
@@ -252,6 +274,8 @@ class ImageModel:
                 codec = LevelsColumn.from_json(label, arrow_schema.field(label["name"]).type)
             network, shares = document["network"], document["shares"]
             if not math.isclose(sum(shares), 1) or len(shares) != max(1, network["classes"]):
+                raise ValueError
+            if not 1 <= sampling.batch <= BLOCK:
                 raise ValueError
             with undisturbed():
                 net = built(network, picture.channels, (picture.height, picture.width))

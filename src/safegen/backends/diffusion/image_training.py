@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["built", "trained"]
 
 CHECKS = 20
-_WATCHED = 256  # noisy images on which the loss is watched
+_WATCHED = 256  # noisy images on which the loss is watched, and
+_WATCHED_PIXELS = 1 << 24  # of how many pixels in all: large images are fewer
 _WARM_UP = 100
 _CURVE = 500
 _ADVICE = "try a smaller learning_rate, such as 5e-4"
@@ -44,6 +45,7 @@ def built(network: Mapping[str, Any], channels: int, size: Sequence[int]) -> Any
         layers_per_block=network["layers"],
         add_attention=network["attention"],
         norm_num_groups=8,
+        dropout=network["dropout"],
         num_class_embeds=network["classes"] + 1 if network["classes"] else None,
     )
 
@@ -110,7 +112,9 @@ class _Training:
         watched = round(len(images) * options.held_out)
         self.images, self.codes = images[order[watched:]], codes[order[watched:]]
         self.watched = self._watched(images[order[:watched]], codes[order[:watched]])
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), options.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
         self.losses: list[float] = []
         self.checks: list[float] = []
         self.best: dict[str, torch.Tensor] | None = None
@@ -136,7 +140,9 @@ class _Training:
 
         if not len(images):
             return None
-        take = torch.arange(max(_WATCHED, len(images))) % len(images)
+        pixels = images.shape[2] * images.shape[3]
+        count = min(_WATCHED, max(1, _WATCHED_PIXELS // pixels))
+        take = torch.arange(count) % len(images)
         times = torch.linspace(0, len(self.scheduler.alphas_cumprod) - 1, len(take)).long()
         times = times[torch.randperm(len(times))]
         return (*self._noisy(images[take], times), codes[take].to(self.device))
@@ -185,10 +191,14 @@ class _Training:
         every = max(1, self.options.steps // CHECKS)
         if self.watched is None or (step + 1) % every:
             return False
-        noisy, times, wanted, codes = self.watched
+        count, size = len(self.watched[0]), self.options.batch_size
+        said = []
         with torch.no_grad():
-            said = float(self._loss(self.average, noisy, times, wanted, codes))
-        loss = finite(said, step + 1, _ADVICE)
+            for start in range(0, count, size):
+                noisy, times, wanted, codes = (t[start : start + size] for t in self.watched)
+                part = self._loss(self.average, noisy, times, wanted, codes)
+                said.append(float(part) * len(noisy))
+        loss = finite(sum(said) / count, step + 1, _ADVICE)
         if not self.checks or loss < min(self.checks):
             self.best = {n: t.clone() for n, t in self.average.state_dict().items()}
             self.since = 0

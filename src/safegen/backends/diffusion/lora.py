@@ -21,6 +21,7 @@ __all__ = ["adapter_weights", "put_adapter", "size_of", "train_adapter"]
 
 _NAME = "trained"
 _ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+_ADVICE = "try a smaller train_learning_rate, such as 1e-5"
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -34,15 +35,33 @@ def size_of(pipe: Any, options: Options) -> int:
             f"train_rank: {type(pipe).__name__} has not the parts of Stable Diffusion "
             f"({', '.join(_PARTS)}), for which adapters can be trained here"
         )
+    import diffusers
+
+    library: Any = diffusers
+    predicted = getattr(pipe.scheduler.config, "prediction_type", None)
+    if (
+        not isinstance(pipe.unet, library.UNet2DConditionModel)
+        or pipe.unet.config.addition_embed_type is not None
+        or predicted not in ("epsilon", "v_prediction")
+    ):
+        raise UsageError(
+            f"train_rank: {type(pipe).__name__} is not trained as Stable Diffusion 1 and 2 are (a "
+            "UNet2DConditionModel of text alone that says epsilon or v_prediction): train its "
+            "adapter elsewhere, and give it as lora"
+        )
     if options.height is not None and options.width is not None:
         return min(options.height, options.width)
-    return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+    side = pipe.unet.config.sample_size
+    if not isinstance(side, int):
+        raise UsageError("train_rank: the pipeline's images are not square: say height and width")
+    return int(side * pipe.vae_scale_factor)
 
 
 def put_adapter(
     pipe: Any, options: Options, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
     """Give the U-Net an adapter: new, or with these weights. Raises: BackendError."""
+    import torch
     from peft import LoraConfig, set_peft_model_state_dict
 
     rank = options.train_rank
@@ -50,14 +69,23 @@ def put_adapter(
     with undisturbed(), failing("adding the adapter", "peft"):
         config = LoraConfig(r=rank, lora_alpha=options.train_alpha, target_modules=_ATTENTION)
         pipe.unet.add_adapter(config, adapter_name=_NAME)
+        for parameter in _learned(pipe):
+            parameter.data = parameter.data.float()  # small steps are lost in half precision
         if weights is not None:
-            result: Any = set_peft_model_state_dict(pipe.unet, dict(weights), adapter_name=_NAME)
-            if result.unexpected_keys:
+            if weights.keys() != adapter_weights(pipe).keys():
                 raise BackendError("the adapter's weights are not of this pipeline: fit it again")
+            if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+                raise BackendError("the adapter's weights are not finite: fit it again")
+            set_peft_model_state_dict(pipe.unet, dict(weights), adapter_name=_NAME)
         names, scales = [_NAME], [1.0]
         if options.lora is not None:
             names, scales = ["given", _NAME], [options.lora_scale, 1.0]
         pipe.unet.set_adapters(names, scales)
+
+
+def _learned(pipe: Any) -> list[Any]:
+    """The parameters of the trained adapter."""
+    return [p for n, p in pipe.unet.named_parameters() if f".{_NAME}." in n]
 
 
 def adapter_weights(pipe: Any) -> dict[str, torch.Tensor]:
@@ -92,7 +120,7 @@ def train_adapter(
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
             part.requires_grad_(False)
         put_adapter(pipe, options)
-        learned = [p for n, p in pipe.unet.named_parameters() if f".{_NAME}." in n]
+        learned = _learned(pipe)
         for parameter in learned:
             parameter.requires_grad_(True)
         optimizer = torch.optim.AdamW(learned, options.train_learning_rate)
@@ -105,7 +133,7 @@ def train_adapter(
         velocity = scheduler.config.prediction_type == "v_prediction"
         for step in range(options.train_steps):
             at = torch.randint(0, len(images), (options.train_batch_size,))
-            clean = images[at].to(device).float() / 127.5 - 1
+            clean = (images[at].to(device).float() / 127.5 - 1).to(pipe.vae.dtype)
             with torch.no_grad():
                 latent = pipe.vae.encode(clean).latent_dist.sample()
                 latent = latent * pipe.vae.config.scaling_factor
@@ -117,21 +145,23 @@ def train_adapter(
                     return_tensors="pt",
                 )
                 told = pipe.text_encoder(words.input_ids.to(device))[0]
+            latent = latent.float()
             noise = torch.randn(latent.shape).to(device)
             times = torch.randint(0, scheduler.config.num_train_timesteps, (len(latent),)).to(
                 device
             )
             noisy = scheduler.add_noise(latent, noise, times)
             wanted = scheduler.get_velocity(latent, noise, times) if velocity else noise
-            said = pipe.unet(noisy, times, encoder_hidden_states=told).sample
+            half = pipe.unet.dtype
+            said = pipe.unet(noisy.to(half), times, encoder_hidden_states=told.to(half)).sample
             loss = torch.nn.functional.mse_loss(said.float(), wanted)
-            advice = "try a smaller train_learning_rate, such as 1e-5"
-            losses.append(finite(loss.item(), step + 1, advice))
+            losses.append(finite(loss.item(), step + 1, _ADVICE))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
             advance(1)
+        finite(sum(float(p.double().abs().sum()) for p in learned), len(losses), _ADVICE)
     every = -(-len(losses) // 500)
     return [
         sum(losses[i : i + every]) / len(losses[i : i + every])

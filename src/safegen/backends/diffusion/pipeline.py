@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,9 @@ class Options(BackendOptions):
         None, description="The source's column of prompts; none for an unconditional pipeline."
     )
     negative_prompt: str | None = Field(None, description="What images are not to show.")
-    steps: int = Field(30, ge=1, le=1_000, description="Denoising steps.")
+    steps: int | None = Field(
+        None, ge=1, le=1_000, description="Denoising steps. Default: the pipeline's."
+    )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="How closely prompts are followed. Default: the pipeline's."
     )
@@ -55,6 +57,14 @@ class Options(BackendOptions):
     train_batch_size: int = Field(4, ge=1, le=1_024, description="Images per training step.")
     train_learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW's, constant.")
     device: Device = Field("auto", description="auto: the GPU when there is one.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the weights. auto: bfloat16 for prompts on a GPU, else float32."
+    )
+    variant: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description='Which of the folder\'s weights, such as "fp16" for model.fp16.safetensors.',
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -62,7 +72,28 @@ class Options(BackendOptions):
             raise ValueError("train_rank needs prompt_column: adapters learn images with prompts")
         if self.negative_prompt is not None and self.prompt_column is None:
             raise ValueError("negative_prompt needs prompt_column")
+        if self.dtype == "bfloat16" and self.prompt_column is None:
+            raise ValueError(
+                "dtype bfloat16 needs prompt_column: unconditional pipelines make numpy arrays, "
+                "which have no bfloat16; say float16 or float32"
+            )
+        if self.dtype == "float16" and self.train_rank is not None:
+            raise ValueError(
+                "an adapter trained in float16 loses its small gradients: say dtype bfloat16"
+            )
+        fields = type(self).model_fields
+        needed = {name: "train_rank" for name in fields if name.startswith("train_")}
+        needed["lora_scale"] = "lora"
+        for name, of in needed.items():
+            # Not "in model_fields_set": options are written whole, and read back.
+            if getattr(self, of) is None and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} does nothing without {of}: say {of}, or leave it out")
         return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What must be installed: peft for adapters only."""
+        return (*PACKAGES, "peft") if self.lora or self.train_rank else PACKAGES
 
 
 class Pipeline:
@@ -107,7 +138,7 @@ class Pipeline:
             raise SourceError(f"diffusion.pipeline takes one table, not {len(tables)}")
         ((name, table),) = tables.items()
         check_table(table, name)
-        for package in (*PACKAGES, *(("peft",) if options.lora or options.train_rank else ())):
+        for package in options.packages:
             require(package, "diffusion")
         image, prompts = _columns(table, schemas[name], options.prompt_column)
         model = PipelineModel.opened(
@@ -125,11 +156,10 @@ class Pipeline:
 
     def identity(self, options: BackendOptions) -> dict[str, str]:
         """The digests of the pipeline's files and of the adapter's. Raises: UsageError."""
-        from safegen.backends.diffusion.pipeline_files import folder_digest
+        from safegen.backends.diffusion.pipeline_files import digests_of
 
         assert isinstance(options, Options)
-        places = {"folder": options.folder, "lora": options.lora}
-        return {n: folder_digest(Path(p).absolute()) for n, p in places.items() if p is not None}
+        return digests_of(options.folder, options.lora)
 
     def load(self, folder: Path) -> PipelineModel:
         """Read what `PipelineModel.save` wrote, and the pipeline from its own folder.

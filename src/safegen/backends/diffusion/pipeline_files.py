@@ -8,71 +8,105 @@ import inspect
 import json
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from safegen.backends.undisturbed import failing
 from safegen.errors import UsageError
 
-__all__ = ["arguments", "folder_digest", "opened_pipeline"]
+__all__ = ["arguments", "digests_of", "folder_digest", "offline", "opened_pipeline"]
 
 _INDEX = "model_index.json"
-_CODE = (
-    ".bin",
-    ".ckpt",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".pickle",
-    ".npy",
-    ".npz",
-    ".h5",
-    ".msgpack",
-    ".py",
-)
+_PLAIN = (".safetensors", ".json", ".txt", ".model", ".md", ".png", ".jpg")
+_NAMES = ("license", "readme", "notice", ".gitattributes")
 _LIBRARIES = ("diffusers", "transformers")
 
 MAX_FILES = 10_000
 MAX_BYTES = 1 << 40
-"""Of a pipeline: the largest have a thousandth of the files and a tenth of the bytes."""
+"""Of a pipeline's folder, 1 TiB: more is no pipeline, and hashing it takes hours."""
+
+
+def digests_of(folder: str, lora: str | None) -> dict[str, str]:
+    """The digest of a pipeline's folder, and of the adapter's file where there is one.
+
+    Raises: UsageError.
+    """
+    if not Path(folder, _INDEX).is_file():
+        what = "not a diffusers pipeline" if Path(folder).exists() else "no such file or folder"
+        raise UsageError(f"{folder}: {what} (it has no {_INDEX})")
+    digests = {"folder": folder_digest(Path(folder))}
+    if lora is not None:
+        if not Path(lora).is_file() or not lora.endswith(".safetensors"):
+            raise UsageError(f"lora: {lora}: not a .safetensors file")
+        digests["lora"] = folder_digest(Path(lora))
+    return digests
 
 
 def folder_digest(place: Path) -> str:
     """SHA-256 over the names and contents of all files of a pipeline's folder, or of one file.
 
-    Raises: UsageError when it is not there, is no pipeline, has more than `MAX_FILES` files or
-    `MAX_BYTES`, or holds what can run code: pickles and Python.
+    Raises: UsageError when it is not there, holds what could run code (anything but safetensors,
+    settings, texts and pictures), or links to other places.
     """
-    if place.is_file():
-        files, root = [place], place.parent
-    elif not place.exists():
-        raise UsageError(f"{place}: no such file or folder")
-    elif not (place / _INDEX).is_file():
-        raise UsageError(f"{place}: not a diffusers pipeline (no {_INDEX} in it)")
-    else:
-        below = list(islice(place.rglob("*"), MAX_FILES + 1))
-        if len(below) > MAX_FILES:
-            raise UsageError(f"{place}: not a diffusers pipeline (more than {MAX_FILES:,} files)")
-        files, root = sorted(p for p in below if p.is_file()), place
-    if sum(p.stat().st_size for p in files) > MAX_BYTES:
-        raise UsageError(f"{place}: more than {MAX_BYTES >> 30:,} GiB, and a pipeline has less")
-    unsafe = [p.name for p in files if p.name.lower().endswith(_CODE)]
-    if unsafe:
-        raise UsageError(
-            f"{place}: {len(unsafe):,} files are code or pickles ({', '.join(unsafe[:3])}), which "
-            "can do anything when they are read: keep the .safetensors only"
-        )
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-        digest.update(path.relative_to(root).as_posix().encode() + b"\x00" + content)
+    try:
+        files = [place] if place.is_file() else _files(place)
+        if not files:
+            raise UsageError(f"{place}: nothing is in it")
+        unsafe = [
+            path.name
+            for path in files
+            if path.suffix.lower() not in _PLAIN and path.name.lower() not in _NAMES
+        ]
+        if unsafe:
+            raise UsageError(
+                f"{place}: {len(unsafe):,} files may be code or pickles ({', '.join(unsafe[:3])}), "
+                "which can do anything when they are read: keep the .safetensors and the settings "
+                "only"
+            )
+        if sum(path.stat().st_size for path in files) > MAX_BYTES:
+            raise UsageError(f"{place}: more than {MAX_BYTES:,} bytes")
+        root = place.parent if place.is_file() else place
+        digest = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()
+            digest.update(path.relative_to(root).as_posix().encode() + b"\x00" + content)
+    except OSError as error:
+        raise UsageError(f"{place}: cannot be read ({type(error).__name__})") from None
     return "sha256:" + digest.hexdigest()
 
 
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder, sorted: what diffusers could open, it could open through links too.
+
+    Raises: UsageError for links to folders, links out of the folder, what is no file, too many.
+    """
+    files: list[Path] = []
+    root = folder.resolve()
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=failed, followlinks=False):
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                raise UsageError(f"{folder}: {path.name} is a link to a folder: copy what is there")
+        for path in (Path(place, name) for name in names):
+            if not path.resolve().is_relative_to(root):
+                raise UsageError(
+                    f"{folder}: {path.name} is a link out of it: copy with the links followed, as "
+                    "`cp -rL` does"
+                )
+            if not path.is_file():
+                raise UsageError(f"{folder}: {path.name} is no file")
+            files.append(path)
+        if len(files) > MAX_FILES:
+            raise UsageError(f"{folder}: more than {MAX_FILES:,} files: give the pipeline's own")
+    return sorted(files)
+
+
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Inside, Hugging Face's libraries ask no server for anything."""
     from huggingface_hub import constants
 
@@ -92,8 +126,10 @@ def _offline() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def opened_pipeline(folder: Path) -> Any:
+def opened_pipeline(folder: Path, **more: Any) -> Any:
     """The pipeline in a folder: classes of diffusers and transformers only, weights of safetensors.
+
+    more: `torch_dtype` and `variant` of diffusers' `from_pretrained`.
 
     Raises: UsageError for a folder that is none; BackendError when diffusers cannot open it.
     """
@@ -106,17 +142,19 @@ def opened_pipeline(folder: Path) -> Any:
         libraries = {str(library) for library, _ in parts.values() if library is not None}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{folder}: not a diffusers pipeline ({_INDEX} cannot be read)") from None
-    if not isinstance(family, str) or not hasattr(diffusers, family):
+    kind = getattr(diffusers, family, None) if isinstance(family, str) else None
+    base: Any = diffusers.DiffusionPipeline
+    if not isinstance(kind, type) or not issubclass(kind, base) or kind is base:
         raise UsageError(f"{folder}: its pipeline class is not one of diffusers'")
     foreign = sorted(n for n in libraries - set(_LIBRARIES) if not hasattr(diffusers.pipelines, n))
     if foreign:
         raise UsageError(f"{folder}: parts of it are code of others ({', '.join(foreign)})")
-    library: Any = diffusers
-    with failing("opening the pipeline", "diffusers"), _offline():
-        pipe = getattr(library, family).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    library: Any = kind
+    with failing("opening the pipeline", "diffusers"), offline():
+        pipe = library.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **more
         )
-    pipe.set_progress_bar_config(disable=True)
+        pipe.set_progress_bar_config(disable=True)
     return pipe
 
 

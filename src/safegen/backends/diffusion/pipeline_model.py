@@ -14,11 +14,17 @@ import pyarrow as pa
 
 from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.pipeline import Options
-from safegen.backends.diffusion.pipeline_files import arguments, folder_digest, opened_pipeline
+from safegen.backends.diffusion.pipeline_files import (
+    arguments,
+    digests_of,
+    offline,
+    opened_pipeline,
+)
 from safegen.backends.networks import (
     device_of,
     load_tensors,
     one_thread,
+    require,
     save_tensors,
     seeded,
     torch_seed,
@@ -80,19 +86,27 @@ class PipelineModel:
         options: Options,
         digests: Mapping[str, str],
     ) -> PipelineModel:
-        """With the pipeline and the adapter opened from their files. Raises: UsageError,
-        BackendError."""
+        """With the pipeline and the adapter opened from their files, whose digests are given.
+
+        Raises: UsageError, BackendError (also when the files are others than the digests say).
+        """
+        import torch
+
         with undisturbed():
-            pipe = opened_pipeline(Path(options.folder))
+            dtype = options.dtype
+            if dtype == "auto":
+                fast = prompts is not None and device_of(options.device).type == "cuda"
+                dtype = "bfloat16" if fast else "float32"
+            pipe = opened_pipeline(
+                Path(options.folder), torch_dtype=getattr(torch, dtype), variant=options.variant
+            )
             model = cls(table, arrow_schema, image, prompts, shares, options, digests, pipe)
             pipe.to(model.device)
             if options.lora is not None:
                 place = Path(options.lora).absolute()
-                if not hasattr(pipe, "load_lora_weights") or place.suffix != ".safetensors":
-                    raise UsageError(
-                        "lora: a .safetensors file, for a pipeline that takes adapters"
-                    )
-                with failing("loading the LoRA adapter", "diffusers"):
+                if not hasattr(pipe, "load_lora_weights"):
+                    raise UsageError(f"lora: {type(pipe).__name__} takes no adapters")
+                with failing("loading the LoRA adapter", "diffusers"), offline():
                     pipe.load_lora_weights(
                         str(place.parent),
                         weight_name=place.name,
@@ -101,6 +115,8 @@ class PipelineModel:
                         use_safetensors=True,
                     )
                     pipe.set_adapters(["given"], [options.lora_scale])
+        if digests_of(options.folder, options.lora) != dict(digests):
+            raise BackendError(f"{options.folder}: changed while it was opened: try again")
         return model
 
     @property
@@ -171,9 +187,16 @@ class PipelineModel:
             if "negative_prompt" in more:
                 more["negative_prompt"] = [more["negative_prompt"]] * len(texts)
         noise = torch.Generator().manual_seed(torch_seed(*entropy))
-        with seeded(torch_seed(*entropy, 1), self.device), torch.no_grad():
-            made = self.pipe(generator=noise, output_type="np", **more).images
-        made = np.asarray(made)
+        with seeded(torch_seed(*entropy, 1), self.device), torch.no_grad(), offline():
+            output = self.pipe(generator=noise, output_type="np", **more)
+        made = np.asarray(output.images)
+        blanked = sum(getattr(output, "nsfw_content_detected", None) or ())
+        if blanked:
+            raise BackendError(
+                f"{blanked:,} of {len(made):,} images were blanked by the pipeline's safety "
+                "checker, and black rows are no data: change the prompts or the seed, or set "
+                "negative_prompt"
+            )
         made = made[..., None] if made.ndim == 3 else made
         if not np.isfinite(made).all():
             raise BackendError("the pipeline made numbers that are not finite")
@@ -245,14 +268,13 @@ class PipelineModel:
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
-        for what, place in (("folder", options.folder), ("lora", options.lora)):
-            try:
-                now = folder_digest(Path(place)) if place is not None else None
-            except UsageError as error:
-                raise BackendError(f"{what}: {error}") from None
-            if now != digests.get(what):
-                raise BackendError(f"{place}: changed since the model was fitted: fit it again")
+        for package in options.packages:
+            require(package, "diffusion")
         try:
+            now = digests_of(options.folder, options.lora)
+            for what in now.keys() | digests.keys():
+                if now.get(what) != digests.get(what):
+                    raise BackendError(f"{what}: changed since the model was fitted: fit it again")
             model = cls.opened(table, arrow_schema, image, codec, shares, options, digests)
         except UsageError as error:
             raise BackendError(str(error)) from None
