@@ -236,7 +236,10 @@ class PipelineModel:
             if not math.isclose(sum(shares), 1) or digests.keys() - {"folder", "lora"}:
                 raise ValueError
             curves, table, image = document["curves"], str(document["table"]), document["image"]
-        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+            names = [image] if codec is None else [image, codec.name]
+            if sorted(arrow_schema.names) != sorted(names) or min(shares) < 0:
+                raise ValueError
+        except Exception as error:  # which one, a forger chooses
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
