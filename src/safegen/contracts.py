@@ -49,8 +49,10 @@ class Model(Protocol):
 
     A model may also have `curves` (a mapping of names such as `loss` to one number per epoch or
     step, at most 1,000: they go into the manifest's measurements) `reproducible` (False where this
-    very model cannot repeat its rows, on a GPU for instance, though its backend can), and `doubts`
-    (texts: why nobody knows what it was trained on; its releases then have unverified ancestry).
+    very model cannot repeat its rows, on a GPU for instance, though its backend can), `alone` (True
+    where further processes would each load a copy and gain nothing, on a GPU for instance: then one
+    process samples, unless the user asks for more), and `doubts` (texts: why nobody knows what it
+    was trained on; its releases then have unverified ancestry).
     """
 
     def sample(

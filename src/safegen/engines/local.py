@@ -49,12 +49,14 @@ def sample_blocks(
     """The blocks of a request, in order, each with exactly the rows that are its own.
 
     `workers`: None takes a process per core as long as each has blocks enough to be worth its
-    start.
+    start; this one only for a model that says `alone`.
 
     Raises: BackendError when a block comes short or holds other tables, or a worker is lost.
     """
     plan = list(block_plan(rows, backend.block_rows))
-    workers = min(workers or _worth(len(plan)), len(plan))
+    if workers is None:
+        workers = 1 if getattr(model, "alone", False) else _worth(len(plan))
+    workers = min(workers, len(plan))
     source: Iterator[dict[str, pa.Table]]
     if workers == 1:
         source = (

@@ -133,6 +133,11 @@ class ImageModel:
         """A GPU's sums depend on its kind and its library."""
         return self.device.type == "cpu"
 
+    @property
+    def alone(self) -> bool:
+        """On a GPU one process makes all images."""
+        return self.device.type == "cuda"
+
     def sample(
         self, rows: int, *, seed: int, block: int, conditions: Mapping[str, Scalar] | None = None
     ) -> dict[str, pa.Table]:

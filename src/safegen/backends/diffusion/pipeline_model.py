@@ -101,6 +101,11 @@ class PipelineModel:
         return self.device.type == "cpu"
 
     @property
+    def alone(self) -> bool:
+        """Each process would hold the whole pipeline, gigabytes."""
+        return True
+
+    @property
     def doubts(self) -> tuple[str, ...]:
         """Why nobody knows what the images come from."""
         return (
