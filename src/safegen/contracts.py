@@ -40,6 +40,7 @@ __all__ = [
     "doubts_of",
     "identity_of",
     "repeats",
+    "stays_alone",
 ]
 
 Kind = Literal["table", "tables", "sequences", "images"]
@@ -58,9 +59,11 @@ class Model(Protocol):
 
     A model may also have `curves` (a mapping of names such as `loss` to one number per epoch or
     step, at most 1,000: they go into the manifest's measurements), `reproducible` (False where this
-    very model cannot repeat its rows, on a GPU for instance, though its backend can), and `doubts`
-    (texts: why nobody knows what it was trained on; the admission gate judges them, and its
-    releases have unverified ancestry). They are read through `curves_of`, `repeats`, `doubts_of`.
+    very model cannot repeat its rows, on a GPU for instance, though its backend can), `alone` (True
+    where further processes would each load a copy and gain nothing, on a GPU for instance: then one
+    process samples, unless the user asks for more), and `doubts` (texts: why nobody knows what it
+    was trained on; the admission gate judges them, and its releases have unverified ancestry). They
+    are read through `curves_of`, `repeats`, `doubts_of` and `stays_alone`.
     """
 
     def sample(
@@ -186,6 +189,11 @@ def doubts_of(source: Backend | Model) -> tuple[str, ...]:
 def repeats(backend: Backend, model: Model) -> bool:
     """Whether the model gives the same rows again."""
     return backend.reproducible and bool(getattr(model, "reproducible", True))
+
+
+def stays_alone(model: Model) -> bool:
+    """Whether further processes would only load copies of the model."""
+    return bool(getattr(model, "alone", False))
 
 
 def curves_of(model: Model) -> dict[str, list[float]]:

@@ -21,8 +21,9 @@ exceptions of upstream libraries often quote values, so their text is kept out (
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -46,6 +47,7 @@ __all__ = [
     "UnknownBackend",
     "UsageError",
     "VerificationError",
+    "reading",
     "upstream",
 ]
 
@@ -204,3 +206,20 @@ def upstream(error: BaseException) -> str:
 def hidden(error: BaseException) -> BaseException | None:
     """The cause to chain: the upstream exception itself when debugging, else nothing."""
     return error if debugging() else None
+
+
+@contextlib.contextmanager
+def reading(what: str = "the model") -> Iterator[None]:
+    """Inside, whatever a broken or forged file makes fail is a BackendError, without its text.
+
+    A forger chooses which error that is (a dict for a number, 10¹³ floats, infinity for a width),
+    so all are meant.
+    """
+    try:
+        yield
+    except (BackendError, MissingExtra):
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"{what} cannot be read ({type(error).__name__}): fit it again"
+        ) from None

@@ -213,10 +213,10 @@ class TestFitting:
         assert {n: len(c) for n, c in models[name].curves.items()} == dict.fromkeys(losses, 2)
 
     def test_long_curves_are_thinned_to_a_thousand_points(self) -> None:
-        from safegen.backends.ctgan.fitting import _thinned
+        from safegen.backends.networks import thinned
 
-        assert _thinned([3.0, 2.0]) == [3.0, 2.0]
-        thin = _thinned([float(x) for x in range(2_500)])
+        assert thinned([3.0, 2.0]) == [3.0, 2.0]
+        thin = thinned([float(x) for x in range(2_500)])
         assert (len(thin), thin[0], thin[-1]) == (1_000, 0.0, 2_499.0)
 
     def test_epochs_are_shown(self, people: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:

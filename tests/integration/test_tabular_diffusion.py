@@ -218,6 +218,7 @@ def test_presets_are_defaults_that_each_can_be_set_alone() -> None:
         {"sampler": "ddpm"},
         {"sigma_min": 0.0},
         {"epochs": 3},
+        {"validation": 0.0, "patience": 2},
     ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ def test_training_stops_early_when_validation_gets_no_better() -> None:
     eager = {**TINY, "steps": 400, "width": 64, "learning_rate": 1e-2, "validate_every": 10}
     stopped = fit(table, {**eager, "patience": 2})
     assert len(stopped.curves["validation"]) < 40
-    whole = fit(table, {**eager, "validation": 0.0, "steps": 100, "patience": 2})
+    whole = fit(table, {**eager, "validation": 0.0, "steps": 100})
     assert len(whole.curves["loss"]) == 10
     assert "validation" not in whole.curves
 
@@ -256,6 +257,91 @@ def test_a_loss_that_is_not_finite_stops_the_fit(
     monkeypatch.setattr(table_training._Batches, "loss", lambda *a: loss(*a) * float("nan"))
     with pytest.raises(BackendError, match="became NaN at step 20; set a lower learning_rate"):
         fit(table)
+
+
+def test_a_loss_that_is_not_finite_is_seen_long_before_a_late_validation(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.diffusion import table_training
+
+    loss = table_training._Batches.loss
+    monkeypatch.setattr(table_training, "FINITE_EVERY", 4)
+    monkeypatch.setattr(table_training._Batches, "loss", lambda *a: loss(*a) * float("nan"))
+    with pytest.raises(BackendError, match="became NaN at step 4;"):
+        fit(table, {**TINY, "validate_every": 10_000})
+
+
+def test_weights_that_the_last_step_spoiled_are_refused(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, steps = torch.optim.AdamW.step, iter(range(1, 100))
+
+    def spoiled(self: Any, *args: Any) -> None:
+        step(self, *args)
+        if next(steps) == TINY["steps"]:
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    fit(table, {**TINY, "validation": 0.0})
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiled)
+    with pytest.raises(BackendError, match="weights are not finite"):
+        fit(table, {**TINY, "validation": 0.0, "ema": 0.0})
+
+
+def test_many_wide_columns_are_grouped_until_they_fit_and_else_refused() -> None:
+    from safegen.backends.diffusion.table_encoding import SLOTS, Layout
+
+    def columns(count: int) -> pa.Table:
+        codes = np.arange(600) % 300
+        return pa.table({f"c{i}": [f"v{(c + i) % 300}" for c in codes] for i in range(count)})
+
+    few = fit(columns(3), {**TINY, "steps": 1})
+    assert few.encoding.tokens == (300,) * 3
+    monkey = {**TINY, "steps": 1, "sampling_steps": 2, "batch_size": 16}
+    many = fit(columns(100), monkey)
+    assert set(many.encoding.tokens) == {128}
+    assert sum(Layout.of(many.encoding).widths) <= SLOTS
+    assert set(sample(many, 10)["c0"].to_pylist()) <= set(columns(1)["c0"].to_pylist())
+    with pytest.raises(SourceError, match=r"GB are the most: .*'c0' has the most, 300") as error:
+        fit(columns(100), {**TINY, "batch_size": 8_192})
+    assert "batch_size" in str(error.value)
+
+
+def test_validation_rows_are_looked_at_a_batch_at_once(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.diffusion import table_training
+
+    seen: list[int] = []
+    loss = table_training._Batches.loss
+
+    def watched(self: Any, network: Any, index: Any, generator: Any) -> Any:
+        seen.append(len(index))
+        return loss(self, network, index, generator)
+
+    monkeypatch.setattr(table_training._Batches, "loss", watched)
+    model = fit(table, {**TINY, "batch_size": 32, "validation": 0.5})
+    assert len(model.curves["validation"]) == 1
+    assert len(seen) > TINY["steps"] + 2
+    assert max(seen) == 32
+
+
+def test_a_model_stays_on_the_kind_of_device_that_it_was_fitted_on(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    from safegen.backends.diffusion import table_model
+
+    asked: list[str] = []
+    real = table_model.device_of
+    monkeypatch.setattr(table_model, "device_of", lambda o: (asked.append(o), real("cpu"))[1])
+    model.save(tmp_path)
+    assert not Tabular().load(tmp_path).alone
+    document = json.loads((tmp_path / "model.json").read_text())
+    assert document["device"] == "cpu"
+    (tmp_path / "model.json").write_text(json.dumps({**document, "device": "cuda"}))
+    Tabular().load(tmp_path)
+    assert asked == ["cpu", "auto"]
 
 
 def test_an_interrupted_fit_passes_through_and_leaves_torch_as_it_was(

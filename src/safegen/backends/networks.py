@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from safegen.backends.undisturbed import PROCESS, one_thread, undisturbed
 from safegen.errors import BackendError, MissingExtra, UsageError, hidden, upstream
@@ -20,14 +20,19 @@ __all__ = [
     "finite",
     "load_tensors",
     "one_thread",
+    "rebuilt",
     "require",
     "save_tensors",
     "seeded",
+    "sound",
+    "thinned",
     "torch_seed",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
 """`auto`: the GPU when there is one."""
+
+Net = TypeVar("Net", bound="torch.nn.Module")
 
 
 def require(package: str, extra: str) -> None:
@@ -83,6 +88,47 @@ def finite(loss: float, step: int, advice: str) -> float:
         f"training diverged: the loss became {'NaN' if math.isnan(loss) else 'infinite'} at step "
         f"{step:,}; {advice}"
     )
+
+
+def sound(weights: Mapping[str, torch.Tensor], advice: str) -> None:
+    """Raises: BackendError with what to change when a trained weight is NaN or infinite.
+
+    The last step of a training has no loss after it that would show it.
+    """
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise BackendError(
+            f"training diverged: weights are not finite after the last step; {advice}"
+        )
+
+
+def thinned(curve: Sequence[float], most: int = 1_000) -> list[float]:
+    """At most `most` of the numbers, evenly spaced, with the first and the last."""
+    if len(curve) <= most:
+        return list(curve)
+    return [curve[round(i * (len(curve) - 1) / (most - 1))] for i in range(most)]
+
+
+def rebuilt(build: Callable[[], Net], weights: Mapping[str, torch.Tensor]) -> Net:
+    """The network that `build` makes, with these weights, on the CPU, ready to be evaluated.
+
+    It is built without memory for weights, which are then put in: a file that names a width has
+    to hold that width. Raises: ValueError for weights that are not finite, or not the network's.
+    """
+    import torch
+
+    with torch.device("meta"):
+        module = build()
+    own = module.state_dict()
+    if own.keys() != weights.keys():
+        raise ValueError
+    for name, weight in weights.items():
+        if weight.shape != own[name].shape or weight.dtype != own[name].dtype:
+            raise ValueError
+        if not bool(weight.isfinite().all()):
+            raise ValueError
+    module.load_state_dict(dict(weights), assign=True)
+    module.eval().requires_grad_(False)
+    return module
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from safegen.contracts import stays_alone
 from safegen.engines.blocks import block_plan, sample_block
 from safegen.errors import BackendError
 from safegen.tables.units import units
@@ -49,12 +50,14 @@ def sample_blocks(
     """The blocks of a request, in order, each with exactly the rows that are its own.
 
     `workers`: None takes a process per core as long as each has blocks enough to be worth its
-    start.
+    start; this one only for a model that says `alone`.
 
     Raises: BackendError when a block comes short or holds other tables, or a worker is lost.
     """
     blocks = -(-rows // backend.block_rows)
-    workers = min(workers or _worth(blocks), blocks)
+    if workers is None:
+        workers = 1 if stays_alone(model) else _worth(blocks)
+    workers = min(workers, blocks)
     plan = block_plan(rows, backend.block_rows)
     source: Iterator[dict[str, pa.Table]]
     if workers == 1:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, SourceError, UsageError
+from safegen.errors import BackendError, SourceError, UsageError, reading
 from safegen.tables.columns import (
     ColumnCodec,
     Condition,
@@ -39,6 +39,7 @@ from safegen.tables.types import family
 __all__ = ["Codec", "Condition", "Feature", "Features"]
 
 FORMAT = "safegen.codec/1"
+_TRIED = 16  # rows: more than a number has states
 
 _CODECS: dict[str, Any] = {
     "null": NullColumn,
@@ -241,8 +242,11 @@ class Codec:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Codec:
-        """The inverse of `to_json`. Raises: BackendError for anything else."""
-        try:
+        """The inverse of `to_json`. Raises: BackendError for anything else.
+
+        A few rows are decoded, which shows a broken column here and not in the middle of a run.
+        """
+        with reading("the model's codec"):
             if document["format"] != FORMAT:
                 raise ValueError
             schema = TableSchema.model_validate(document["schema"])
@@ -258,11 +262,14 @@ class Codec:
                 c.name for c in columns
             ]:
                 raise ValueError
-        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            raise BackendError(
-                f"the model's codec cannot be read ({type(error).__name__}): fit it again"
-            ) from None
-        return cls(schema, arrow_schema, columns, constraints)
+            codec = cls(schema, arrow_schema, columns, constraints)
+            rows = np.arange(_TRIED)
+            tried = {
+                f.name: (rows % f.levels).astype(np.int32) if f.levels else np.zeros(_TRIED)
+                for f in codec.features
+            }
+            codec.decode(tried, first_row=0, seed=0, rows=_TRIED)
+        return codec
 
 
 def _personal(column: Column, values: pa.Array, locales: Sequence[str], seed: int) -> ColumnCodec:

@@ -36,6 +36,14 @@ def _share(values: pa.Array) -> float:
     return nulls / len(values)
 
 
+def _read_share(document: Mapping[str, Any]) -> float:
+    """Raises: TypeError, ValueError for what is no share."""
+    share = float(document["null_share"])
+    if not 0 <= share <= 1:
+        raise ValueError
+    return share
+
+
 def _nulls(share: float, place: Place) -> np.ndarray | None:
     """Which rows are null, by a draw that a longer request extends; None when none is."""
     return place.rng().random(place.rows) < share if share else None
@@ -115,8 +123,8 @@ class IdColumn:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], type_: pa.DataType) -> Self:
-        fields = (document[key] for key in ("start", "prefix", "null_share"))
-        return cls(document["name"], type_, *fields)
+        start, prefix = int(document["start"]), str(document["prefix"])
+        return cls(str(document["name"]), type_, start, prefix, _read_share(document))
 
 
 def _top(type_: pa.DataType) -> int:
@@ -209,7 +217,8 @@ class PersonalColumn:
     @classmethod
     def from_json(cls, document: Mapping[str, Any], type_: pa.DataType) -> Self:
         pool = unpack(document["pool"])
-        return cls(document["name"], type_, pool, document["unique"], document["null_share"])
+        unique = bool(document["unique"])
+        return cls(str(document["name"]), type_, pool, unique, _read_share(document))
 
 
 _PROVIDERS = (  # part of a column's name → Faker provider

@@ -181,6 +181,16 @@ class NumericColumn:
     @classmethod
     def from_json(cls, document: Mapping[str, Any], type_: pa.DataType) -> Self:
         plain = {name: document[name] for name in _FIELDS}
+        if not np.isfinite([plain[n] for n in ("low", "high", "fill")]).all():
+            raise ValueError
+        if not plain["low"] <= plain["high"] or not np.isfinite(document["masses"]).all():
+            raise ValueError
+        if not all(isinstance(plain[n], int) for n in ("offset", "unit", "step", "below")):
+            raise TypeError
+        if not -(1 << 63) <= plain["offset"] < 1 << 64 or not 0 <= plain["below"] <= MOST_MASSES:
+            raise ValueError
+        if not all(1 <= plain[n] < 1 << 64 for n in ("unit", "step")):
+            raise ValueError
         return cls(type=type_, masses=tuple(float(x) for x in document["masses"]), **plain)
 
 

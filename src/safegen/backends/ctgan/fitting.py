@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from safegen.backends.ctgan.model import NeuralModel, Number, Part
 from safegen.backends.ctgan.options import GANOptions
-from safegen.backends.networks import device_of, seeded
+from safegen.backends.networks import device_of, seeded, sound, thinned
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import SourceError
 from safegen.progress import progress
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["MOST_BYTES", "Lesson", "Taught", "fit_network"]
 
 MOST_BYTES = 2e9
-POINTS = 1_000  # of a curve, in the model and the manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +100,9 @@ def fit_network(
                 parts.append(np.bincount(codes, minlength=column) / len(codes))
             else:
                 parts.append(Number(*scales[name], column.modes, taught.marginals.get(name)))
-        curves = {name: _thinned(curve) for name, curve in lesson.watch.curves.items()}
+        curves = {name: thinned(curve) for name, curve in lesson.watch.curves.items()}
         network = taught.model.network
+        sound(network.weights, lesson.watch.advice)
         return NeuralModel(backend.name, title, codec, network, tuple(parts), curves)
 
 
@@ -139,12 +139,6 @@ def _lesson(
     return Lesson(pd.DataFrame(columns), owners, Watch(advance, seed, advice), gpu), scales
 
 
-def _thinned(curve: Sequence[float]) -> list[float]:
-    """At most 1,000 of the numbers, evenly spaced, with the first and the last."""
-    at = np.linspace(0, len(curve) - 1, min(len(curve), POINTS)).round().astype(int)
-    return [curve[i] for i in at]
-
-
 def _check_size(backend: str, codec: Codec, rows: int, options: Any) -> None:
     """Raises: SourceError when one-hot coding, which these libraries do, would fill the memory.
 
@@ -168,5 +162,6 @@ def _check_size(backend: str, codec: Codec, rows: int, options: Any) -> None:
         f"levels is {widest.column!r}: {widest.levels:,} in {rows:,} rows. If it names things, "
         "declare it role id; else group its rare levels"
         + (", fit on fewer rows," if matrix > needed / 2 else "")
-        + " or use sdv.gaussian_copula or diffusion.tabular, which need no such columns"
+        + " or use sdv.gaussian_copula, which needs no such columns, or diffusion.tabular, which "
+        "groups rare levels by itself"
     )

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from safegen.backends.arrays import check_block
+from safegen.backends.arrays import check_block, read_curves, read_document, whole
 from safegen.backends.ctgan.backend import BLOCK_ROWS
-from safegen.backends.networks import load_tensors, save_tensors
+from safegen.backends.networks import load_tensors, rebuilt, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import one_thread, undisturbed
 from safegen.contracts import Scalar
-from safegen.errors import BackendError
+from safegen.errors import reading
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
 from safegen.tables.streams import stream
@@ -73,19 +73,18 @@ class Network:
     def build(self, levels: int, width: int) -> torch.nn.Module:
         """The module, ready to be evaluated, for `width` outputs and a condition on `levels`.
 
-        Raises: RuntimeError when the weights are not those of such a network.
+        Raises: ValueError when the weights are not those of such a network.
         """
-        with undisturbed():  # a new module draws weights from torch's global generator
+        with undisturbed():
             from ctgan.synthesizers.ctgan import Generator
             from ctgan.synthesizers.tvae import Decoder
 
-            module: torch.nn.Module
-            if self.kind == "generator":
-                module = Generator(self.embedding_dim + levels, self.layers, width)
-            else:
-                module = Decoder(self.embedding_dim, self.layers, width)
-        module.load_state_dict(dict(self.weights))
-        return module.eval()
+            def module() -> torch.nn.Module:
+                if self.kind == "generator":
+                    return Generator(self.embedding_dim + levels, self.layers, width)  # type: ignore[no-any-return]
+                return Decoder(self.embedding_dim, self.layers, width)  # type: ignore[no-any-return]
+
+            return rebuilt(module, self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,11 +250,9 @@ class NeuralModel:
     @classmethod
     def load(cls, folder: Path) -> NeuralModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
-        tensors = load_tensors(folder / "weights.safetensors")
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise ValueError
+        with reading():
+            tensors = load_tensors(folder / "weights.safetensors")
+            document = read_document(folder / "model.json", FORMAT)
             codec = Codec.from_json(document["codec"])
             parts = tuple(
                 _part_from_json(part, feature, tensors, i)
@@ -265,32 +262,27 @@ class NeuralModel:
             )
             network = None
             if (given := document["network"]) is not None:
+                if given["kind"] not in ("generator", "decoder"):
+                    raise ValueError
                 network = Network(
                     given["kind"],
-                    int(given["embedding_dim"]),
-                    tuple(int(n) for n in given["layers"]),
+                    whole(given["embedding_dim"], 1, 16_384),
+                    tuple(whole(n, 1, 16_384) for n in given["layers"]),
                     {n[8:]: t for n, t in tensors.items() if n.startswith("network.")},
                 )
             if bool(parts) != (network is not None):
                 raise ValueError
-            curves = {str(n): [float(x) for x in c] for n, c in document["curves"].items()}
             model = cls(
                 str(document["backend"]),
                 str(document["table"]),
                 codec,
                 network,
                 parts,
-                curves,
-                int(document["block_rows"]),
+                read_curves(document["curves"]),
+                whole(document["block_rows"], 1, BLOCK_ROWS),
             )
             if network is not None:
-                if not all(bool(t.isfinite().all()) for t in network.weights.values()):
-                    raise ValueError
                 _ = model._module  # whose weights must fit
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
         return model
 
 

@@ -151,6 +151,11 @@ class ImageModel:
         """A GPU's sums depend on its kind and its library."""
         return self.device.type == "cpu"
 
+    @property
+    def alone(self) -> bool:
+        """On a GPU one process makes all images."""
+        return self.device.type == "cuda"
+
     def sample(
         self, rows: int, *, seed: int, block: int, conditions: Mapping[str, Scalar] | None = None
     ) -> dict[str, pa.Table]:
@@ -275,6 +280,9 @@ class ImageModel:
             network, shares = document["network"], document["shares"]
             if not math.isclose(sum(shares), 1) or len(shares) != max(1, network["classes"]):
                 raise ValueError
+            names = [picture.column] if codec is None else [picture.column, codec.name]
+            if sorted(arrow_schema.names) != sorted(names) or min(shares) < 0:
+                raise ValueError
             if not 1 <= sampling.batch <= BLOCK:
                 raise ValueError
             with undisturbed():
@@ -284,7 +292,7 @@ class ImageModel:
                 raise ValueError
             net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
             curves = document["curves"]
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError, pa.ArrowException) as error:
+        except Exception as error:  # which one, a forger chooses
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None

@@ -125,6 +125,11 @@ class PipelineModel:
         return self.device.type == "cpu"
 
     @property
+    def alone(self) -> bool:
+        """Each process would hold the whole pipeline, gigabytes."""
+        return True
+
+    @property
     def doubts(self) -> tuple[str, ...]:
         """What alone is known of the pipeline; `Pipeline.doubts` says what that means."""
         return (f"the pipeline is known by its files only: {self.digests['folder']}",)
@@ -264,7 +269,10 @@ class PipelineModel:
             if not math.isclose(sum(shares), 1) or digests.keys() - {"folder", "lora"}:
                 raise ValueError
             curves, table, image = document["curves"], str(document["table"]), document["image"]
-        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+            names = [image] if codec is None else [image, codec.name]
+            if sorted(arrow_schema.names) != sorted(names) or min(shares) < 0:
+                raise ValueError
+        except Exception as error:  # which one, a forger chooses
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None

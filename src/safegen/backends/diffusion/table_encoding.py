@@ -2,7 +2,8 @@
 
 A number becomes the interval of ranks that its value has among the training rows; a rank drawn in
 it, anew for every batch, and then its normal score make every marginal exactly standard normal,
-ties and grids included. A level becomes a token; levels beyond `TOKENS` share tokens.
+ties and grids included. A level becomes a token; levels beyond `TOKENS` a column (fewer, where
+there are many such columns) share tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from safegen.tables.codec import Codec, Feature
 __all__ = ["Encoding", "Grouped", "Layout", "Rows"]
 
 TOKENS = 512  # a feature of more levels is grouped: no layer is ever wider than this per feature
-OWN = 384  # the most frequent levels keep a token of their own; the others share the rest
+LEAST_TOKENS = 16  # and never grouped to fewer, to keep the network's rows within …
+SLOTS = 1 << 14  # … this many levels of all features
+OWN = 0.75  # of the tokens go to the most frequent levels, one each; the others share the rest
 
 
 class Rows(NamedTuple):
@@ -44,20 +47,21 @@ class Grouped:
     counts: np.ndarray
 
     @classmethod
-    def fit(cls, codes: np.ndarray, levels: int) -> Self:
-        """One token a level up to `TOKENS` levels. Beyond, the rarest levels are grouped with
+    def fit(cls, codes: np.ndarray, levels: int, most: int = TOKENS) -> Self:
+        """One token a level up to `most` levels. Beyond, the rarest levels are grouped with
         their neighbours in value order (a ZIP code's are its region's), in groups of about equal
         numbers of rows."""
         counts = np.bincount(codes, minlength=levels)
-        if levels <= TOKENS:
+        if levels <= most:
             return cls(np.arange(levels), np.arange(levels + 1), counts)
-        frequent = np.argsort(-counts, kind="stable")[:OWN]
+        own = int(OWN * most)
+        frequent = np.argsort(-counts, kind="stable")[:own]
         rest = np.setdiff1d(np.arange(levels), frequent)
         rows = np.cumsum(counts[rest]) - counts[rest]
-        group = (rows * (TOKENS - OWN)) // max(int(counts[rest].sum()), 1)
+        group = (rows * (most - own)) // max(int(counts[rest].sum()), 1)
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         order = np.concatenate([frequent, rest])
-        bounds = np.concatenate([np.arange(OWN), OWN + starts, [levels]])
+        bounds = np.concatenate([np.arange(own), own + starts, [levels]])
         return cls(order, bounds, counts[order])
 
     @property
@@ -117,6 +121,9 @@ class Encoding:
         width = np.ones((rows, len(numbers)), np.float32)
         tokens = np.empty((rows, len(categories)), np.int32)
         quantiles, groups = [], []
+        most = TOKENS
+        while most > LEAST_TOKENS and sum(_width(min(f.levels, most)) for f in categories) > SLOTS:
+            most //= 2
         for i, feature in enumerate(numbers):
             seen = codec.is_continuous(feature.column, features)
             values = features[feature.name][seen]
@@ -126,7 +133,7 @@ class Encoding:
             quantiles.append(Quantiles.empirical(values))
             low[seen, i], width[seen, i] = _ranks(values)
         for i, feature in enumerate(categories):
-            group = Grouped.fit(features[feature.name], feature.levels)
+            group = Grouped.fit(features[feature.name], feature.levels, most)
             groups.append(group)
             tokens[:, i] = group.token(features[feature.name])
         return cls(codec, tuple(quantiles), tuple(groups)), Rows(low, width, tokens)
@@ -163,6 +170,11 @@ def _ranks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (below / n)[inverse].astype(np.float32), (counts / n)[inverse].astype(np.float32)
 
 
+def _width(tokens: int) -> int:
+    """Of a one-hot: the power of two that holds the tokens."""
+    return 1 << max(tokens - 1, 1).bit_length()
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where things stand in a row of the network: first the numbers, then a one-hot per category,
@@ -174,7 +186,7 @@ class Layout:
 
     @classmethod
     def of(cls, encoding: Encoding) -> Self:
-        widths = [1 << max(tokens - 1, 1).bit_length() for tokens in encoding.tokens]
+        widths = [_width(tokens) for tokens in encoding.tokens]
         order = sorted(range(len(widths)), key=lambda i: (widths[i], i))
         return cls(len(encoding.numbers), tuple(order), tuple(widths[i] for i in order))
 

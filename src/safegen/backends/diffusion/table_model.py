@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from safegen.backends.arrays import check_block
+from safegen.backends.arrays import check_block, read_curves, read_document, whole
 from safegen.backends.diffusion.table_encoding import Encoding, Grouped, Layout
 from safegen.backends.diffusion.table_network import Denoiser
-from safegen.backends.diffusion.table_sampling import Fixed, Sampler, Schedule
-from safegen.backends.networks import load_tensors, save_tensors
+from safegen.backends.diffusion.table_sampling import SAMPLERS, Fixed, Sampler, Schedule
+from safegen.backends.networks import device_of, load_tensors, rebuilt, save_tensors
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.contracts import Scalar
-from safegen.errors import BackendError
+from safegen.errors import reading
 from safegen.tables.codec import Codec
 from safegen.tables.matching import drawn_until
 from safegen.tables.streams import stream
@@ -37,8 +37,8 @@ FORMAT = "safegen.diffusion.tabular/1"
 class TableModel:
     """An encoding and a network. Sampling changes nothing: block i depends on (seed, i) only.
 
-    Trained on a GPU it samples there, where the same seed may give other rows: `reproducible` is
-    False. A loaded model samples on a CPU.
+    Trained on a CPU it samples there and repeats its rows, also when it is loaded; else on the GPU
+    when there is one, where the same seed may give other rows: `reproducible` is False.
     """
 
     table: str
@@ -50,7 +50,16 @@ class TableModel:
 
     @property
     def reproducible(self) -> bool:
-        return self.denoiser is None or self.denoiser.share.device.type == "cpu"
+        return not self.alone
+
+    @property
+    def alone(self) -> bool:
+        """On a GPU one process makes all rows."""
+        return self._device == "cuda"
+
+    @property
+    def _device(self) -> str:
+        return "cpu" if self.denoiser is None else self.denoiser.share.device.type
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -135,6 +144,7 @@ class TableModel:
             "schedule": asdict(self.schedule),
             "network": shape,
             "curves": self.curves,
+            "device": self._device,
         }
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, sort_keys=True, allow_nan=False)
@@ -144,34 +154,41 @@ class TableModel:
     @classmethod
     def load(cls, folder: Path) -> TableModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
-        tensors = load_tensors(folder / "tensors.safetensors")
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise ValueError
+        with reading():
+            tensors = load_tensors(folder / "tensors.safetensors")
+            document = read_document(folder / "model.json", FORMAT)
             arrays = {n: t.numpy() for n, t in tensors.items() if not n.startswith("network.")}
             encoding = _encoding(Codec.from_json(document["codec"]), arrays)
+            device = device_of("cpu" if document["device"] == "cpu" else "auto")
             denoiser = None
+            if (document["network"] is None) != (not encoding.codec.features):
+                raise ValueError
             if document["network"] is not None:
-                width, layers = (int(n) for n in document["network"])
-                denoiser = Denoiser.of(encoding, width=width, layers=layers)
-                weights = {n: t for n, t in tensors.items() if n.startswith("network.")}
-                if not all(bool(torch.isfinite(t).all()) for t in weights.values()):
-                    raise ValueError
-                denoiser.load_state_dict({n[8:]: t for n, t in weights.items()})
-                denoiser.eval()
+                width, layers = document["network"]
+                shape = {"width": whole(width, 8, 8_192), "layers": whole(layers, 1, 64)}
+                weights = {n[8:]: t for n, t in tensors.items() if n.startswith("network.")}
+                with undisturbed():
+                    denoiser = rebuilt(lambda: Denoiser.of(encoding, **shape), weights)
+                denoiser = denoiser.to(device)
             return cls(
                 str(document["table"]),
                 encoding,
                 denoiser,
-                Schedule(**document["schedule"]),
-                int(document["block_rows"]),
-                {str(n): [float(x) for x in c] for n, c in document["curves"].items()},
+                _schedule(document["schedule"]),
+                whole(document["block_rows"], 1, 1 << 20),
+                read_curves(document["curves"]),
             )
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
+
+
+def _schedule(given: Mapping[str, Any]) -> Schedule:
+    """Raises: TypeError, ValueError beyond the bounds of the options."""
+    schedule = Schedule(**given)
+    whole(schedule.steps, 2, 1_000)
+    if not 0 < schedule.sigma_min <= 1 < schedule.sigma_max <= 1_000 or not 1 <= schedule.rho <= 20:
+        raise ValueError
+    if schedule.sampler not in SAMPLERS:
+        raise ValueError
+    return schedule
 
 
 def _encoding(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Encoding:
@@ -187,12 +204,14 @@ def _encoding(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Encoding:
         else:
             i = len(groups)
             group = Grouped(*(arrays[f"{n}.{i}"] for n in ("order", "bounds", "counts")))
+            if any(a.dtype != np.int64 for a in (group.order, group.bounds, group.counts)):
+                raise ValueError
             if not np.array_equal(np.sort(group.order), np.arange(feature.levels)):
                 raise ValueError
             whole = group.bounds[0] == 0 and group.bounds[-1] == feature.levels
             if not whole or (np.diff(group.bounds) <= 0).any() or (group.counts < 0).any():
                 raise ValueError
-            if len(group.counts) != feature.levels:
+            if len(group.counts) != feature.levels or not 0 < group.counts.sum() < 1 << 53:
                 raise ValueError
             groups.append(group)
     return Encoding(codec, tuple(quantiles), tuple(groups))

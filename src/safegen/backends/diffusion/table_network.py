@@ -57,7 +57,9 @@ class Denoiser(nn.Module):
         self.register_buffer(
             "log_share", torch.where(shares > 0, shares.clamp_min(1e-30).log(), NEVER)
         )
-        owner = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths).long())
+        device = shares.device  # also where the weights are built without memory
+        places = torch.arange(len(widths), device=device)
+        owner = torch.repeat_interleave(places, torch.tensor(widths, device=device).long())
         self.register_buffer("owner", owner, persistent=False)
         self.inside = nn.Linear(2 * levels + numbers + numbers + len(widths), width)
         self.noise = nn.Sequential(nn.Linear(2 * WAVES, TONE), nn.SiLU())

@@ -13,9 +13,12 @@ from safegen.backends.diffusion.table_encoding import Layout
 from safegen.backends.diffusion.table_network import Denoiser
 from safegen.backends.networks import torch_seed
 
-__all__ = ["Fixed", "Sampler", "Schedule"]
+__all__ = ["SAMPLERS", "Fixed", "Sampler", "Schedule"]
 
 CHUNK = 1_024  # rows at once on a CPU: a fixed shape, so a row does not depend on its company
+
+SAMPLERS = {"dpm++": "dpmsolver++", "dpm++_sde": "sde-dpmsolver++", "euler": None}
+"""Our name → algorithm of diffusers' multistep scheduler; Euler's has none."""
 
 Fixed = dict[int, tuple[float, float]]
 """Place in the row (numbers first, then categories) → interval of ranks, or token twice."""
@@ -42,10 +45,10 @@ class Schedule:
             "rho": self.rho,
         }
         found: Any
-        if self.sampler == "euler":
+        kind = SAMPLERS[self.sampler]
+        if kind is None:
             found = EDMEulerScheduler(**levels)  # type: ignore[no-untyped-call]
         else:
-            kind = {"dpm++": "dpmsolver++", "dpm++_sde": "sde-dpmsolver++"}[self.sampler]
             found = EDMDPMSolverMultistepScheduler(  # type: ignore[no-untyped-call]
                 **levels, algorithm_type=kind
             )

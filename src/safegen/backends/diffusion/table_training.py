@@ -14,8 +14,9 @@ from safegen.backends.diffusion.table_encoding import Encoding, Layout, Rows
 from safegen.backends.diffusion.table_model import TableModel
 from safegen.backends.diffusion.table_network import Denoiser
 from safegen.backends.diffusion.table_sampling import Schedule
-from safegen.backends.networks import device_of, finite, seeded
+from safegen.backends.networks import device_of, finite, seeded, sound
 from safegen.backends.undisturbed import failing, undisturbed
+from safegen.errors import SourceError
 from safegen.progress import progress
 from safegen.tables.codec import Codec
 from safegen.tables.streams import stream
@@ -33,6 +34,9 @@ REVEALED = 0.5  # share of the rows of which some columns are shown without nois
 LOUDER = 4.0  # their noise, relative: what is shown settles most of the rest while noise is high
 WARM_UP = 100  # steps in which the learning rate rises
 LOOKS = 1_000  # at the validation rows, at most
+FINITE_EVERY = 250  # steps: asking a GPU for the loss more often would make it wait
+MOST_BYTES = 2e9
+BATCH_COPIES, WEIGHT_COPIES = 24, 21  # 32-bit numbers per level and row, and per level and unit
 ADVICE = "set a lower learning_rate"
 
 
@@ -138,6 +142,8 @@ def train(
         total += loss.detach()
         since += 1
         advance(1)
+        if not step % FINITE_EVERY:
+            finite(float(total), step, ADVICE)
         if step % every and step != options.steps:
             continue
         curves["loss"].append(finite(float(total) / since, step, ADVICE))
@@ -145,8 +151,9 @@ def train(
         since = 0
         ema.store(parameters)
         ema.copy_to(parameters)
-        found = curves["loss"][-1] if not held else _check(network, denoiser, checked, seed)
+        found = curves["loss"][-1]
         if held:
+            found = _check(network, denoiser, checked, options.batch_size, seed)
             curves["validation"].append(finite(found, step, ADVICE))
         if not held or found < best:
             best, stale = found, 0
@@ -160,6 +167,7 @@ def train(
         for parameter, weight in zip(parameters, best_weights, strict=True):
             parameter.copy_(weight)
     denoiser.eval()
+    sound(denoiser.state_dict(), ADVICE)
     return {name: curve for name, curve in curves.items() if curve}
 
 
@@ -177,15 +185,20 @@ def _indices(rows: int, options: Options, generator: torch.Generator) -> Iterato
 
 @torch.no_grad()
 def _check(
-    network: Callable[..., tuple[Tensor, Tensor]], denoiser: Denoiser, rows: _Batches, seed: int
+    network: Callable[..., tuple[Tensor, Tensor]],
+    denoiser: Denoiser,
+    rows: _Batches,
+    size: int,
+    seed: int,
 ) -> float:
-    """The loss of the validation rows, with the same noise at every look."""
+    """The loss of the validation rows, `size` at once, with the same noise at every look."""
     generator = torch.Generator(denoiser.share.device).manual_seed((seed + 1) % 2**63)
     denoiser.eval()
     index = torch.arange(len(rows), device=denoiser.share.device)
-    losses = [float(rows.loss(network, index, generator)) for _ in range(CHECK_DRAWS)]
+    parts = index.split(size) * CHECK_DRAWS  # type: ignore[no-untyped-call]
+    losses = [float(rows.loss(network, part, generator)) * len(part) for part in parts]
     denoiser.train()
-    return sum(losses) / len(losses)
+    return sum(losses) / (len(index) * CHECK_DRAWS)
 
 
 def fit(
@@ -208,6 +221,7 @@ def fit(
     if not codec.features:
         return TableModel(table, encoding, None, schedule, block_rows, {})
     device = device_of(options.device)
+    _check_size(encoding, options, device)
     with (
         progress("training", options.steps) as advance,
         undisturbed(),
@@ -220,6 +234,31 @@ def fit(
         ).to(device)
         curves = train(denoiser, rows, Layout.of(encoding), options, seed, advance)
     return TableModel(table, encoding, denoiser, schedule, block_rows, curves)
+
+
+def _check_size(encoding: Encoding, options: Options, device: torch.device) -> None:
+    """Raises: SourceError when a training step would fill the memory: 2 GB, or the GPU's."""
+    width = sum(Layout.of(encoding).widths) + len(encoding.numbers)
+    copies = BATCH_COPIES * options.batch_size + WEIGHT_COPIES * options.width
+    needed, most = 4.0 * width * copies, MOST_BYTES
+    if device.type == "cuda":
+        most = 0.8 * torch.cuda.mem_get_info(device)[0]
+    if needed <= most:
+        return
+    ways = "smaller batch_size or width, or fewer columns"
+    where = f"{len(encoding.numbers):,} numeric ones"
+    if encoding.groups:
+        widest = max(encoding.categories, key=lambda f: f.levels)
+        where += (
+            f" and {len(encoding.groups):,} of levels, of which {widest.column!r} has the most, "
+            f"{widest.levels:,}"
+        )
+        ways += "; group rare levels, or declare role id where a column names things"
+    raise SourceError(
+        f"diffusion.tabular would need about {needed / 1e9:,.1f} GB, and {most / 1e9:,.0f} GB are "
+        f"the most: a row has {width:,} units for {len(encoding.codec.features):,} features, "
+        f"{where}. Take a {ways}"
+    )
 
 
 @contextlib.contextmanager

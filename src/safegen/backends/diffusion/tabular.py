@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,7 +64,11 @@ class Options(SingleTableOptions):
         ge=0,
         le=0.5,
     )
-    validate_every: int = Field(250, description="Steps between two validations.", ge=1)
+    validate_every: int = Field(
+        250,
+        description="Steps between two validations, and between two points of the loss curve.",
+        ge=1,
+    )
     patience: int = Field(
         8, description="Validations without a lower loss before training stops.", ge=1
     )
@@ -86,6 +90,16 @@ class Options(SingleTableOptions):
         ge=1,
         le=256,
     )
+
+    @model_validator(mode="after")
+    def _stops(self) -> Self:
+        # Not `model_fields_set`: options that were written down whole must come back.
+        if not self.validation and self.patience != type(self).model_fields["patience"].default:
+            raise ValueError(
+                "patience has no effect with validation=0, which trains to the end: leave it out, "
+                "or hold rows out"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +137,6 @@ class Tabular:
         Raises: SourceError (not one table, or one that cannot be used), UsageError (options),
         BackendError (training diverged, or a library failed), MissingExtra.
         """
-        from safegen.backends.networks import require
         from safegen.tables.schema import check_table
 
         if not isinstance(options, Options):
@@ -133,7 +146,7 @@ class Tabular:
         ((name, table),) = tables.items()
         schema = schemas[name]
         check_table(table, name)
-        require("diffusers", "diffusion")
+        _require()
         held = by_table(options.constraints, tables)[name]
         codec = options.codec(table, schema, seed=seed, constraints=held)
         from safegen.backends.diffusion.table_training import fit
@@ -141,7 +154,17 @@ class Tabular:
         return fit(name, codec, codec.encode(table, seed=seed), options, seed, self.block_rows)
 
     def load(self, folder: Path) -> TableModel:
-        """Read what `TableModel.save` wrote; it samples on a CPU. Raises: BackendError."""
+        """Read what `TableModel.save` wrote: what was fitted on a CPU stays there, and repeats its
+        rows; else onto the GPU when there is one. Raises: BackendError, MissingExtra."""
+        _require()
         from safegen.backends.diffusion.table_model import TableModel
 
         return TableModel.load(folder)
+
+
+def _require() -> None:
+    """Raises: MissingExtra when a library is not installed."""
+    from safegen.backends.networks import require
+
+    for package in ("torch", "diffusers", "safetensors"):
+        require(package, "diffusion")

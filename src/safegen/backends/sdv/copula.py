@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.backends.arrays import check_block, load_arrays
+from safegen.backends.arrays import check_block, load_arrays, read_document, whole
 from safegen.backends.sdv.marginals import Interval, Levels, Marginal, Quantiles, truncated
 from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
-from safegen.errors import BackendError
+from safegen.errors import reading
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.matching import drawn_until
 from safegen.tables.streams import stream
@@ -28,6 +28,7 @@ __all__ = ["CHUNK", "CopulaModel", "cholesky", "read_marginals", "times"]
 FORMAT = "safegen.copula/1"
 CHUNK = 1_024  # rows per matrix product: a fixed shape, so a row does not depend on its company
 SWEEPS = 25  # of Gibbs sampling when several features are conditioned
+MOST_ROWS = 1 << 20  # of a block
 FLOOR = 1e-8  # smallest eigenvalue of the correlation
 
 
@@ -139,11 +140,9 @@ class CopulaModel:
     @classmethod
     def load(cls, folder: Path) -> CopulaModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        with reading():
+            document = read_document(folder / "model.json", FORMAT)
             arrays = load_arrays(folder / "arrays.npz")
-            if document["format"] != FORMAT:
-                raise ValueError
             codec = Codec.from_json(document["codec"])
             marginals = read_marginals(codec.features, document["parametric"], arrays)
             size = len(marginals)
@@ -155,12 +154,8 @@ class CopulaModel:
                 codec,
                 marginals,
                 correlation,
-                int(document["block_rows"]),
+                whole(document["block_rows"], 1, MOST_ROWS),
             )
-        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
 
 
 def read_marginals(

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.backends.arrays import check_block, load_arrays
+from safegen.backends.arrays import check_block, load_arrays, read_document, whole
 from safegen.backends.sdv.copula import read_marginals
 from safegen.backends.sdv.marginals import Quantiles
 from safegen.backends.sdv.tiers import Link, Tier, all_features, state_name
 from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, UsageError
+from safegen.errors import UsageError, reading
 from safegen.tables.codec import Codec, Feature
 from safegen.tables.relations import generations, references
 from safegen.tables.streams import stream
@@ -226,22 +226,13 @@ class HierarchyModel:
     @classmethod
     def load(cls, folder: Path) -> HierarchyModel:
         """Read what `save` wrote. Raises: BackendError for anything else."""
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            arrays = load_arrays(folder / "arrays.npz")
-            if document["format"] != FORMAT:
-                raise ValueError
-            tiers = _read_tiers(document["tiers"], arrays)
-            shares = tuple((str(n), int(count)) for n, count in document["shares"])
-            if {n for n, _ in shares} != {n for n, t in tiers.items() if not t.links}:
-                raise ValueError
-            if any(count < 1 for _, count in shares):
+        with reading():
+            document = read_document(folder / "model.json", FORMAT)
+            tiers = _read_tiers(document["tiers"], load_arrays(folder / "arrays.npz"))
+            shares = tuple((str(n), whole(count, 1, 1 << 62)) for n, count in document["shares"])
+            if [n for n, _ in shares] != [n for n, t in tiers.items() if not t.links]:
                 raise ValueError
             return cls(tiers, shares)
-        except (OSError, KeyError, TypeError, ValueError, IndexError, UsageError) as error:
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
 
 
 def _read_tiers(document: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Tier]:
@@ -250,7 +241,7 @@ def _read_tiers(document: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Ti
     known = {str(r): r for r in references(schemas)}
     links = {
         str(t["table"]): tuple(
-            Link(known[f"{t['table']}.{column}"], int(most), bool(nullable))
+            Link(known[f"{t['table']}.{column}"], whole(most, 0, 1 << 40), bool(nullable))
             for column, most, nullable in t["links"]
         )
         for t in document

@@ -208,8 +208,8 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
     import numpy as np
     import torch
 
-    from safegen.backends.networks import finite, seeded
-    from safegen.backends.sdv.sequences import new_network, thinned
+    from safegen.backends.networks import finite, seeded, sound, thinned
+    from safegen.backends.sdv.sequences import new_network
     from safegen.backends.undisturbed import failing, undisturbed
     from safegen.progress import progress
     from safegen.tables.streams import stream
@@ -226,7 +226,7 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
         network = network.to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)  # deepecho's
         rng = np.random.default_rng(stream(seed, 4))
-        steps = 0
+        steps, advice = 0, "try fewer columns, or drop columns with extreme numbers"
         for _ in range(options.epochs):
             total, rows = 0.0, 0
             for batch in data.batches(options.batch_size, rng):
@@ -235,13 +235,13 @@ def _trained(data: _Data, options: Options, seed: int, device: Any) -> tuple[Any
                 held = int(data.pieces[batch, 1].sum())
                 (loss / held).backward()
                 steps += 1
-                advice = "try fewer columns, or drop columns with extreme numbers"
                 total += finite(float(loss.detach()), steps, advice)
                 rows += held
                 optimizer.step()
             losses.append(total / rows)
             advance(1)
         network = network.to("cpu").requires_grad_(False).eval()
+        sound(network.state_dict(), advice)
     return network, thinned(losses)
 
 

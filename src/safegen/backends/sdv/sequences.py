@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.backends.arrays import check_block, load_arrays
+from safegen.backends.arrays import (
+    check_block,
+    load_arrays,
+    read_curves,
+    read_document,
+    whole,
+)
+from safegen.backends.networks import load_tensors, rebuilt, save_tensors
 from safegen.backends.sdv.copula import CopulaModel, read_marginals
 from safegen.backends.sdv.marginals import Levels, Marginal, Quantiles
+from safegen.backends.undisturbed import undisturbed
 from safegen.contracts import Scalar
-from safegen.errors import BackendError, UsageError
+from safegen.errors import UsageError, reading
 from safegen.tables.codec import Codec, Feature
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-__all__ = ["BLOCK_ROWS", "Layout", "Parts", "SequenceModel", "scored"]
+__all__ = ["BLOCK_ROWS", "Layout", "Parts", "SequenceModel", "new_network", "scored"]
 
 FORMAT = "safegen.sequences/1"
 BLOCK_ROWS = 1_024  # sequences
@@ -255,8 +263,6 @@ class SequenceModel:
         import base64
         from dataclasses import asdict
 
-        from safegen.backends.networks import save_tensors
-
         document = {
             "format": FORMAT,
             "table": self.table,
@@ -285,26 +291,28 @@ class SequenceModel:
 
         import pyarrow as pa
 
-        context = CopulaModel.load(folder / "context")
-        try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        with reading():
+            context = CopulaModel.load(folder / "context")
+            document = read_document(folder / "model.json", FORMAT)
             arrays = load_arrays(folder / "arrays.npz")
-            if document["format"] != FORMAT:
-                raise ValueError
             codec = Codec.from_json(document["codec"])
             raw = base64.b64decode(document["arrow_schema"], validate=True)
             arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
             parts = Parts(**document["parts"])
             known = {*codec.schema.names, *context.codec.schema.names, parts.index}
-            if not set(arrow_schema.names) <= known or parts.longest < 1:
+            if not set(arrow_schema.names) <= known:
+                raise ValueError
+            for number in (parts.longest, parts.grid):
+                whole(number, 1, 1 << 53)
+            if not np.isfinite([parts.low, parts.high]).all():
                 raise ValueError
             marginals = read_marginals(codec.features, document["parametric"], arrays)
             network = None
             if codec.features:
                 size = (Layout(codec.features).size, len(context.codec.features))
-                network = _read_network(folder / "network.safetensors", *size)
-            curves = {str(n): [float(x) for x in v] for n, v in document["curves"].items()}
-            tries = int(document["sample_size"])
+                tensors = load_tensors(folder / "network.safetensors")
+                with undisturbed():
+                    network = rebuilt(lambda: new_network(*size), tensors)
             return cls(
                 str(document["table"]),
                 arrow_schema,
@@ -313,20 +321,9 @@ class SequenceModel:
                 codec,
                 marginals,
                 network,
-                tries,
-                curves,
+                whole(document["sample_size"], 1, 100),
+                read_curves(document["curves"]),
             )
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            pa.ArrowException,
-        ) as error:
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
 
 
 def new_network(size: int, context: int) -> Any:
@@ -334,30 +331,3 @@ def new_network(size: int, context: int) -> Any:
     from deepecho.models.par import PARNet
 
     return PARNet(size, context)
-
-
-def _read_network(path: Path, size: int, context: int) -> Any:
-    """The network of a saved model. Raises: BackendError, ValueError."""
-    import torch
-
-    from safegen.backends.networks import load_tensors
-    from safegen.backends.undisturbed import undisturbed
-
-    tensors = load_tensors(path)
-    with undisturbed():
-        network = new_network(size, context)
-    own = network.state_dict()
-    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
-        raise ValueError
-    if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-        raise ValueError
-    network.load_state_dict(tensors)
-    network.requires_grad_(False)
-    return network.eval()
-
-
-def thinned(values: Sequence[float], most: int = 1_000) -> list[float]:
-    """At most `most` of the values, evenly spread, the last among them."""
-    if len(values) <= most:
-        return list(values)
-    return [values[int(i)] for i in np.linspace(0, len(values) - 1, most)]
