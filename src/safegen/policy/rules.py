@@ -286,6 +286,7 @@ class SupportParams(RuleParams):
     A level counts from 30 real rows, below which its share is too uncertain to miss it; a level
     or tail counts as missing only when at least 10 rows of it were expected, where none at all
     has a probability of exp(-10), about 5e-5. The tail of 1 % is the one that early collapse eats.
+    Of sequences and related tables, sequences and rows of the root tables are counted, not rows.
     """
 
     gates = _RELEASE
