@@ -191,10 +191,14 @@ class _Training:
         every = max(1, self.options.steps // CHECKS)
         if self.watched is None or (step + 1) % every:
             return False
-        slices = list(zip(*(t.split(self.options.batch_size) for t in self.watched), strict=True))
+        count, size = len(self.watched[0]), self.options.batch_size
+        said = []
         with torch.no_grad():
-            said = [float(self._loss(self.average, *some)) * len(some[0]) for some in slices]
-        loss = finite(sum(said) / len(self.watched[0]), step + 1, _ADVICE)
+            for start in range(0, count, size):
+                noisy, times, wanted, codes = (t[start : start + size] for t in self.watched)
+                part = self._loss(self.average, noisy, times, wanted, codes)
+                said.append(float(part) * len(noisy))
+        loss = finite(sum(said) / count, step + 1, _ADVICE)
         if not self.checks or loss < min(self.checks):
             self.best = {n: t.clone() for n, t in self.average.state_dict().items()}
             self.since = 0
