@@ -174,3 +174,30 @@ def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) ->
     block = gen.generate(BLOCK, tmp_path / "block")
     whole = rows_of(tmp_path / "1000000")
     assert whole.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
+
+
+def test_a_model_that_says_alone_gets_no_further_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from safegen.engines import local
+
+    asked: list[int] = []
+
+    def crew(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        return iter([{}] * 9)
+
+    monkeypatch.setattr(local, "_worth", lambda blocks: 2)
+    monkeypatch.setattr(local, "_by_workers", crew)
+    monkeypatch.setattr(local, "sample_block", lambda *a, **k: {})
+    monkeypatch.setattr(local, "units", lambda *a: 10)
+    backend: Any = SimpleNamespace(name="x", block_rows=10)
+    for model, workers in (({}, None), ({"alone": True}, None), ({"alone": True}, 3)):
+        one: Any = SimpleNamespace(**model)
+        assert (
+            len(list(local.sample_blocks(one, backend, {}, rows=90, seed=1, workers=workers))) == 9
+        )
+    assert asked == [2, 3]
