@@ -180,7 +180,6 @@ def test_a_model_that_says_alone_gets_no_further_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from types import SimpleNamespace
-    from typing import Any
 
     from safegen.engines import local
 
