@@ -176,6 +176,7 @@ def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) ->
     assert whole.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("workers", [None, 1])
 def test_a_plan_of_a_million_million_blocks_takes_no_memory(
     workers: int | None, monkeypatch: pytest.MonkeyPatch
@@ -188,3 +189,29 @@ def test_a_plan_of_a_million_million_blocks_takes_no_memory(
     monkeypatch.setattr(local, "_worth", lambda blocks: 1)
     blocks = sample_blocks(model, backend, schemas, rows=10**12, seed=3, workers=workers)
     assert [next(blocks)["table"].num_rows for _ in range(3)] == [1, 1, 1]
+=======
+def test_a_model_that_says_alone_gets_no_further_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from types import SimpleNamespace
+
+    from safegen.engines import local
+
+    asked: list[int] = []
+
+    def crew(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        return iter([{}] * 9)
+
+    monkeypatch.setattr(local, "_worth", lambda blocks: 2)
+    monkeypatch.setattr(local, "_by_workers", crew)
+    monkeypatch.setattr(local, "sample_block", lambda *a, **k: {})
+    monkeypatch.setattr(local, "units", lambda *a: 10)
+    backend: Any = SimpleNamespace(name="x", block_rows=10)
+    for model, workers in (({}, None), ({"alone": True}, None), ({"alone": True}, 3)):
+        one: Any = SimpleNamespace(**model)
+        assert (
+            len(list(local.sample_blocks(one, backend, {}, rows=90, seed=1, workers=workers))) == 9
+        )
+    assert asked == [2, 3]
+>>>>>>> refs/h/f6

@@ -257,6 +257,24 @@ class TestFitting:
         assert "batch_size larger" in str(error.value)
         assert next(steps) < 100
 
+    def test_weights_that_the_last_step_spoiled_are_not_kept(
+        self, people: pa.Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No loss comes after them, and a model with such weights could not be loaded."""
+        from safegen.backends.ctgan.training import WatchedTVAE
+
+        fit("ctgan.tvae", people)
+        network = WatchedTVAE.network.fget
+
+        def spoiled(self: Any) -> Any:
+            found = network(self)
+            next(iter(found.weights.values())).fill_(float("nan"))
+            return found
+
+        monkeypatch.setattr(WatchedTVAE, "network", property(spoiled))
+        with pytest.raises(BackendError, match="weights are not finite after the last step"):
+            fit("ctgan.tvae", people)
+
     @pytest.mark.parametrize("name", ["ctgan", "sdv.tvae"])
     def test_ctrl_c_passes_out_and_leaves_nothing(
         self,

@@ -201,6 +201,45 @@ def test_options_that_cannot_be_meant(table: Any) -> None:
         fitted(table, Options(context_columns=["contry"]))
 
 
+def test_a_sequence_too_long_to_learn_is_refused_with_the_way_out(
+    table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.sdv import sequences
+
+    fitted(table)
+    monkeypatch.setattr(sequences, "CELLS", 100)
+    with pytest.raises(SourceError, match=r"longest sequence has 9 rows .* segment_size=\d"):
+        fitted(table)
+    fitted(table, Options(epochs=1, device="cpu", segment_size=2))
+    monkeypatch.setattr(sequences, "CELLS", 20)
+    with pytest.raises(SourceError, match="cut such sequences"):
+        fitted(table, Options(epochs=1, device="cpu", segment_size=2))
+
+
+def test_long_sequences_are_drawn_a_few_at_once_and_fewer_are_a_prefix(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.backends.sdv import sequences
+
+    assert model._batch == 1_024
+    shapes: list[int] = []
+    once = SequenceModel._once
+
+    def watched(self: Any, ctx: Any, *args: Any) -> Any:
+        shapes.append(len(ctx))
+        return once(self, ctx, *args)
+
+    monkeypatch.setattr(sequences, "CELLS", 2_000)
+    monkeypatch.setattr(SequenceModel, "_once", watched)
+    made = model.sample(100, seed=1, block=0)["table"]
+    assert set(shapes) == {model._batch}
+    assert len(shapes) == -(-100 // model._batch)
+    for rows in (0, 1, 33, 70):
+        fewer = model.sample(rows, seed=1, block=0)["table"]
+        assert fewer.equals(made.slice(0, fewer.num_rows))
+        assert len(histories(fewer)) == rows
+
+
 def test_a_diverging_fit_stops_and_says_so(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from safegen.backends.sdv import par
 

@@ -10,7 +10,7 @@ from safegen.errors import UsageError
 if TYPE_CHECKING:
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Distribution", "check_distributions", "distributions_of"]
+__all__ = ["KDE_ROWS", "Distribution", "check_distributions", "distributions_of"]
 
 Distribution = Literal["norm", "beta", "truncnorm", "uniform", "gamma", "gaussian_kde"]
 

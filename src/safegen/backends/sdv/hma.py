@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from safegen.backends.options import TableOptions
-from safegen.backends.sdv.distributions import Distribution
+from safegen.backends.sdv.distributions import KDE_ROWS, Distribution
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["HMA", "Options"]
 
 MOST_FEATURES = 1_000
-KDE_ROWS = 1_000
 
 
 class Options(TableOptions):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["PAR", "Options"]
 
 MOST_SLOTS = 4_096  # of a step's vector: levels of its columns
-CELLS = 20_000_000  # of one batch: 80 MB
 
 
 class Options(TableOptions):
@@ -146,9 +145,9 @@ class PAR:
             features[f.name] if f.kind == "categorical" else scored(f, m, features[f.name])
             for f, m in pairs
         ]
-        data = _Data(
-            layout, values, cut.segments(options.segment_size), model.contexts(cut.context)
-        )
+        pieces = cut.segments(options.segment_size)
+        _check_length(layout, int(pieces[:, 1].max()), cut.parts.longest)
+        data = _Data(layout, values, pieces, model.contexts(cut.context))
         network, losses = _trained(data, options, seed, device)
         return replace(model, network=network, curves={"loss": losses})
 
@@ -171,6 +170,21 @@ def _check_size(layout: Layout) -> None:
         )
 
 
+def _check_length(layout: Layout, piece: int, longest: int) -> None:
+    """Raises: SourceError for a sequence that would fill the memory, to train on or to make."""
+    from safegen.backends.sdv.sequences import CELLS
+
+    if max(piece * layout.size, longest * len(layout.features)) <= CELLS:
+        return
+    way = "cut such sequences before the fit"
+    if longest * len(layout.features) <= CELLS:
+        way = f"say segment_size={min(CELLS // layout.size, 1_000)}, or {way}"
+    raise SourceError(
+        f"the longest sequence has {longest:,} rows of {layout.size:,} slots, and {CELLS:,} cells "
+        f"are the most that is learned at once: {way}"
+    )
+
+
 # ---- training ------------------------------------------------------------------------------------
 
 
@@ -186,6 +200,8 @@ class _Data:
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """The pieces in batches of about equal lengths, in an order of this epoch's own."""
         import numpy as np
+
+        from safegen.backends.sdv.sequences import CELLS
 
         shuffled = rng.permutation(len(self.pieces))
         by_length = shuffled[np.argsort(self.pieces[shuffled, 1], kind="stable")]

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
-__all__ = ["BLOCK_ROWS", "Layout", "Parts", "SequenceModel", "new_network", "scored"]
+__all__ = ["BLOCK_ROWS", "CELLS", "Layout", "Parts", "SequenceModel", "new_network", "scored"]
 
 FORMAT = "safegen.sequences/1"
 BLOCK_ROWS = 1_024  # sequences
+CELLS = 20_000_000  # held at once of a batch of sequences: 80 MB
 LEAST_SPREAD = 1e-2  # of a number's normal score, given what came before
 
 
@@ -120,7 +121,7 @@ class SequenceModel:
         block: int,
         conditions: Mapping[str, Scalar] | None = None,
     ) -> dict[str, pa.Table]:
-        """`rows` sequences of a block, whole. A whole block is drawn, so fewer are a prefix.
+        """`rows` sequences of a block, whole; fewer are a prefix of more.
 
         Raises: UsageError for rows or conditions.
         """
@@ -131,6 +132,8 @@ class SequenceModel:
         check_block(rows, BLOCK_ROWS, seed, block)
         [context] = self.context.sample(BLOCK_ROWS, seed=seed, block=block).values()
         lengths = np.asarray(context.column(self.parts.length), dtype=np.int64)
+        asked = np.arange(BLOCK_ROWS) < max(rows, 1)
+        lengths = np.where(asked, lengths, 0)  # the others keep the network's batches in shape
         steps = self._steps(context, lengths, seed, block)
         owner = np.repeat(np.arange(BLOCK_ROWS), lengths)
         columns = {}
@@ -142,19 +145,24 @@ class SequenceModel:
             else:
                 column = context.column(name).take(pa.array(owner))
             columns[name] = column
-        made = pa.table(columns, schema=self.arrow_schema)
-        return {self.table: made.slice(0, int(lengths[:rows].sum()))}
+        table = pa.table(columns, schema=self.arrow_schema)
+        return {self.table: table.slice(0, int(lengths[:rows].sum()))}
+
+    @property
+    def _batch(self) -> int:
+        """Sequences drawn at once: a fixed number, so that none depends on its company, and a
+        power of two."""
+        cells = self.parts.longest * max(len(self.codec.features), 1)
+        return 1 << max(min(BLOCK_ROWS, CELLS // cells), 1).bit_length() - 1
 
     def _steps(self, context: pa.Table, lengths: np.ndarray, seed: int, block: int) -> pa.Table:
         """The columns of the steps, sequence after sequence."""
         total = int(lengths.sum())
         features: dict[str, np.ndarray] = {}
         if self.network is not None:
-            drawn = self._drawn(context, lengths, seed, block)
-            inside = np.arange(drawn.shape[1])[None, :] < lengths[:, None]
-            flat = drawn[inside]
+            flat = self._drawn(context, lengths, seed, block)
             for i, feature in enumerate(self.codec.features):
-                values = flat[:, i]
+                values = flat[:, i].astype(np.float64)
                 marginal = self.marginals[i]
                 is_code = feature.kind == "categorical"
                 features[feature.name] = (
@@ -164,13 +172,14 @@ class SequenceModel:
         return self.codec.decode(features, first_row=first, seed=seed, rows=total)
 
     def _drawn(self, context: pa.Table, lengths: np.ndarray, seed: int, block: int) -> np.ndarray:
-        """Scores and codes, (sequences, longest, features): the likeliest of `sample_size`."""
+        """Scores and codes, (steps, features), of each sequence the likeliest of `sample_size`."""
         import torch
 
         from safegen.backends.networks import torch_seed
         from safegen.backends.undisturbed import one_thread
 
         ctx = torch.from_numpy(self.contexts(context))
+<<<<<<< HEAD
         generator = torch.Generator().manual_seed(torch_seed(seed, block, 1))
         best: np.ndarray | None = None
         likeliest = np.full(len(lengths), -np.inf)
@@ -182,6 +191,29 @@ class SequenceModel:
                 likeliest = np.maximum(likelihood, likeliest)
         assert best is not None
         return best
+=======
+        parts = []
+        with torch.inference_mode(), one_thread():
+            for start in range(0, len(lengths), self._batch):
+                some = lengths[start : start + self._batch]
+                if not some.any():
+                    break
+                best, likeliest = None, np.full(len(some), -np.inf)
+                for attempt in range(self.sample_size):
+                    entropy = np.random.SeedSequence([seed, block, 1, start, attempt])
+                    state = int(entropy.generate_state(1, np.uint64)[0]) >> 1
+                    found, likelihood = self._once(
+                        ctx[start : start + self._batch],
+                        some,
+                        torch.Generator().manual_seed(state),
+                    )
+                    better = (likelihood > likeliest)[:, None, None]
+                    best = found if best is None else np.where(better, found, best)
+                    likeliest = np.maximum(likelihood, likeliest)
+                assert best is not None
+                parts.append(best[np.arange(best.shape[1])[None, :] < some[:, None]])
+        return np.concatenate(parts)
+>>>>>>> refs/h/f6
 
     def contexts(self, context: pa.Table) -> np.ndarray:
         """What the network is told of each sequence: the scores of the copula's features."""
@@ -203,7 +235,7 @@ class SequenceModel:
         x[:, -1] = 1.0
         hidden = None
         longest = int(lengths.max())
-        found = np.zeros((len(lengths), longest, len(slots)), np.float64)
+        found = np.zeros((len(lengths), longest, len(slots)), np.float32)
         likelihood = np.zeros(len(lengths))
         for t in range(longest):
             out, hidden = net.rnn(net.down(torch.cat([x, ctx], dim=1))[None], hidden)
