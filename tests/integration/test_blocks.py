@@ -176,7 +176,6 @@ def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) ->
     assert whole.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("workers", [None, 1])
 def test_a_plan_of_a_million_million_blocks_takes_no_memory(
     workers: int | None, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +188,8 @@ def test_a_plan_of_a_million_million_blocks_takes_no_memory(
     monkeypatch.setattr(local, "_worth", lambda blocks: 1)
     blocks = sample_blocks(model, backend, schemas, rows=10**12, seed=3, workers=workers)
     assert [next(blocks)["table"].num_rows for _ in range(3)] == [1, 1, 1]
-=======
+
+
 def test_a_model_that_says_alone_gets_no_further_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -214,4 +214,3 @@ def test_a_model_that_says_alone_gets_no_further_processes(
             len(list(local.sample_blocks(one, backend, {}, rows=90, seed=1, workers=workers))) == 9
         )
     assert asked == [2, 3]
->>>>>>> refs/h/f6

@@ -179,41 +179,25 @@ class SequenceModel:
         from safegen.backends.undisturbed import one_thread
 
         ctx = torch.from_numpy(self.contexts(context))
-<<<<<<< HEAD
-        generator = torch.Generator().manual_seed(torch_seed(seed, block, 1))
-        best: np.ndarray | None = None
-        likeliest = np.full(len(lengths), -np.inf)
-        with one_thread(), torch.inference_mode():
-            for _ in range(self.sample_size):
-                found, likelihood = self._once(ctx, lengths, generator)
-                better = likelihood > likeliest
-                best = found if best is None else np.where(better[:, None, None], found, best)
-                likeliest = np.maximum(likelihood, likeliest)
-        assert best is not None
-        return best
-=======
         parts = []
-        with torch.inference_mode(), one_thread():
+        with one_thread(), torch.inference_mode():
             for start in range(0, len(lengths), self._batch):
                 some = lengths[start : start + self._batch]
                 if not some.any():
                     break
                 best, likeliest = None, np.full(len(some), -np.inf)
                 for attempt in range(self.sample_size):
-                    entropy = np.random.SeedSequence([seed, block, 1, start, attempt])
-                    state = int(entropy.generate_state(1, np.uint64)[0]) >> 1
-                    found, likelihood = self._once(
-                        ctx[start : start + self._batch],
-                        some,
-                        torch.Generator().manual_seed(state),
+                    noise = torch.Generator().manual_seed(
+                        torch_seed(seed, block, 1, start, attempt)
                     )
+                    part = ctx[start : start + self._batch]
+                    found, likelihood = self._once(part, some, noise)
                     better = (likelihood > likeliest)[:, None, None]
                     best = found if best is None else np.where(better, found, best)
                     likeliest = np.maximum(likelihood, likeliest)
                 assert best is not None
                 parts.append(best[np.arange(best.shape[1])[None, :] < some[:, None]])
         return np.concatenate(parts)
->>>>>>> refs/h/f6
 
     def contexts(self, context: pa.Table) -> np.ndarray:
         """What the network is told of each sequence: the scores of the copula's features."""
