@@ -137,7 +137,7 @@ def test_an_adopted_model_that_no_ledger_knows_is_not_unpickled(
     planted.write_bytes(pickle.dumps(Bomb(canary)))
     entry = file_entry(planted, f"model/{FILE}").model_dump(include={"path", "sha256"})
     reseal(model, body | {"files": [entry]}, MODEL_NAME)
-    with pytest.raises(safegen.VerificationError, match="pickle"):
+    with pytest.raises(safegen.VerificationError, match="runs code"):
         safegen.Generator.load(model)
     assert cli("generate", "--model", model, "--rows", 9, "--out", tmp_path / "out").code == 4
     assert not canary.exists()
@@ -158,7 +158,7 @@ def test_an_adopted_model_loads_where_it_was_saved_only(
     saved = safegen.Generator.wrap(synthesizer, trained_on=rows).save(tmp_path / "adopted")
     assert safegen.Generator.load(saved)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
-    with pytest.raises(safegen.VerificationError, match="pickle"):
+    with pytest.raises(safegen.VerificationError, match="runs code"):
         safegen.Generator.load(saved)
 
 
