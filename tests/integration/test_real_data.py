@@ -60,6 +60,8 @@ def test_a_real_table_is_released_without_a_warning(
     chosen = ("--backend", "sdv.gaussian_copula", "--policy", "baseline")
     _, notes = run(capsys, "generate", source, *chosen, "--rows", rows, "--out", out)
     notes = [n for n in notes if not n.startswith("safegen: ")]  # progress, every 30 seconds
+    offers = ("every row of the source obeys", "  --set 'constraints=")
+    notes = [n for n in notes if not n.startswith(offers)]
     assert [n for n in notes if not ("inferred" in n and ("declare" in n or "drop" in n))] == []
 
     document = json.loads((out / "safegen.manifest.json").read_text())
