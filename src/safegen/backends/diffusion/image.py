@@ -53,7 +53,7 @@ class Options(BackendOptions):
     )
     layers: int = Field(1, ge=1, le=4, description="Residual blocks at each resolution.")
     attention: bool = Field(True, description="Self-attention at the lowest resolution.")
-    steps: int = Field(2_000, ge=1, le=10_000_000, description="Training steps, at most.")
+    steps: int = Field(1_500, ge=1, le=10_000_000, description="Training steps, at most.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per training step.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW's, decayed by a cosine.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's.")
