@@ -116,6 +116,15 @@ def goes_on_after_ctrl_c(plain: Any, *_: Any) -> Any:
     return plain()
 
 
+def makes_an_error_of_ctrl_c(plain: Any, *_: Any) -> Any:
+    try:
+        for _ in range(50):
+            works(1)
+    except KeyboardInterrupt:
+        raise ValueError from None
+    return plain()
+
+
 def takes_one_row(plain: Any, tables: Any, *_: Any) -> Any:
     (table,) = tables.values()
     if 1 <= len(table) < 20:
@@ -191,6 +200,7 @@ FIT = {
     "litters when cancelled": (litters_when_cancelled, {"cancelled"}),
     "leaves a process": (leaves_a_process_when_cancelled, {"cancelled"}),
     "goes on after Ctrl-C": (goes_on_after_ctrl_c, {"cancelled"}),
+    "makes an error of Ctrl-C": (makes_an_error_of_ctrl_c, {"cancelled"}),
     "takes one row": (takes_one_row, {"refuses_few_rows"}),
     "clips infinity": (clips_infinity, {"refuses_infinity"}),
     "tells values": (tells, REFUSALS - {"all_null"}),

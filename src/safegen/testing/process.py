@@ -163,11 +163,14 @@ def _still(before: set[int]) -> set[int]:
     return new
 
 
-def interrupted(call: Callable[[], object], after: float) -> tuple[bool, float]:
-    """Whether a KeyboardInterrupt, raised `after` seconds into the call, came out of it.
+def interrupted(
+    call: Callable[[], object], after: float
+) -> tuple[type[BaseException] | None, float]:
+    """What comes out of a call into which a KeyboardInterrupt is raised after so many seconds.
 
-    It is raised where Ctrl-C would raise it, at a Python call of this thread. Gives also the
-    seconds that the call took. Raises: AssertionError when the call caught it and went on.
+    It is raised where Ctrl-C would raise it, at a Python call of this thread. None for a call that
+    was over before; gives also the seconds that it took. Raises: AssertionError when the call
+    caught it and went on.
     """
     start = time.perf_counter()
     raised = False
@@ -183,11 +186,11 @@ def interrupted(call: Callable[[], object], after: float) -> tuple[bool, float]:
     try:
         sys.setprofile(hook)
         call()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
         if not raised:
             raise
-        return True, time.perf_counter() - start
+        return type(error), time.perf_counter() - start
     finally:
         sys.setprofile(profile)
     assert not raised, "the fit goes on after Ctrl-C"
-    return False, time.perf_counter() - start
+    return None, time.perf_counter() - start

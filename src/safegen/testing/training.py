@@ -73,7 +73,8 @@ def leaves_alone(subject: Subject) -> None:
 
 SHARES = (0.5, 0.3)
 """Where in a fit it is interrupted. The second only when the first left something, which may be
-because the interrupt hit the very line that was to clean up."""
+because the interrupt hit the very line that was to clean up, or code that is not Python: safetensors
+makes a ValueError of it."""
 
 
 @check()
@@ -96,10 +97,11 @@ def _cancelled(subject: Subject, share: float) -> list[str]:
     for _ in range(3):  # a fit is quicker once its libraries are loaded
         with observed() as changed:
             with watched() as left:
-                done, seconds = interrupted(fit, share * seconds)
+                ended, seconds = interrupted(fit, share * seconds)
                 files = left()
-            if done:
-                return [*files, *(f"a change of {what}" for what in changed())]
+            if ended is not None:
+                other = [] if ended is KeyboardInterrupt else [f"{ended.__name__} instead of it"]
+                return [*other, *files, *(f"a change of {what}" for what in changed())]
     return []  # over before anybody could press a key
 
 
