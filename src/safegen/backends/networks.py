@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from safegen.backends.undisturbed import PROCESS, one_thread, undisturbed
+from safegen.backends.undisturbed import PROCESS, undisturbed
 from safegen.errors import BackendError, MissingExtra, UsageError, hidden, upstream
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ __all__ = [
     "device_of",
     "finite",
     "load_tensors",
-    "one_thread",
     "rebuilt",
     "require",
     "save_tensors",

@@ -129,6 +129,7 @@ class Image:
         BackendError (training diverged), MissingExtra.
         """
         from safegen.backends.diffusion.image_model import ImageModel, Picture, Sampling
+        from safegen.backends.diffusion.image_table import ImageTable
         from safegen.backends.diffusion.image_training import trained
         from safegen.backends.networks import device_of, require
         from safegen.tables.images import decoded_images
@@ -145,23 +146,21 @@ class Image:
         column, label = _columns(table, schemas[name])
         pixels, mode = decoded_images(column, table.column(column), options.resolution)
         channels = options.channels or _usual(pixels.shape[1:3])
-        picture = Picture(column, mode, pixels.shape[1], pixels.shape[2])
-        picture.check(channels)
-        codes, shares = _classes(table, label)
+        picture = Picture(mode, pixels.shape[1], pixels.shape[2])
+        picture.check(column, channels)
+        layout, codes = ImageTable.of(name, table, column, label)
+        classes = len(layout.shares)
         network = {
             "channels": list(channels),
             "layers": options.layers,
             "attention": options.attention,
             "dropout": options.dropout,
-            "classes": len(shares) if len(shares) > 1 else 0,
+            "classes": classes if classes > 1 else 0,
         }
         device = device_of(options.device)
         sampling = Sampling.of(options, picture, device.type)
         net, curves = trained(pixels, codes, network, options, sampling, device, seed)
-        arrow_schema = table.schema.remove_metadata()
-        return ImageModel(
-            name, arrow_schema, picture, label, shares, network, sampling, net, curves, device
-        )
+        return ImageModel(layout, picture, network, sampling, net, curves, device)
 
     def load(self, folder: Path) -> ImageModel:
         """Read what `ImageModel.save` wrote. Raises: BackendError."""
@@ -205,20 +204,6 @@ def _columns(table: pa.Table, schema: TableSchema) -> tuple[str, LevelsColumn | 
             "the column out"
         )
     return images[0], label
-
-
-def _classes(table: pa.Table, label: LevelsColumn | None) -> tuple[Any, list[float]]:
-    """The class of every image, int64 (n,), and the share of every class."""
-    import numpy as np
-
-    from safegen.tables.numbers import single
-
-    codes = np.zeros(table.num_rows, dtype=np.int64)
-    if label is not None and label.features:
-        encoded = label.encode(single(table.column(label.name)), np.random.default_rng(0))
-        codes = encoded[label.name].astype(np.int64)
-    counts = np.bincount(codes)  # every level occurs
-    return codes, [float(share) for share in counts / counts.sum()]
 
 
 def _usual(size: tuple[int, ...]) -> tuple[int, ...]:

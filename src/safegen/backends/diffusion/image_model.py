@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from safegen.backends.arrays import check_block
+from safegen.backends.arrays import read_curves, read_document
 from safegen.backends.diffusion.image import BLOCK, Options
+from safegen.backends.diffusion.image_table import ImageTable
 from safegen.backends.diffusion.image_training import built
-from safegen.backends.networks import device_of, load_tensors, one_thread, save_tensors, torch_seed
+from safegen.backends.networks import device_of, load_tensors, save_tensors, torch_seed
 from safegen.backends.undisturbed import failing, undisturbed
-from safegen.errors import BackendError, SourceError, UsageError
-from safegen.tables.columns import LevelsColumn, Place
-from safegen.tables.images import MODES, encoded_images, image_column
-from safegen.tables.schema import nearest
-from safegen.tables.streams import stream
+from safegen.errors import BackendError, SourceError
+from safegen.tables.images import MODES
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
     from safegen.contracts import Scalar
@@ -49,9 +45,8 @@ _SCHEDULERS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """What every image is: its column, Pillow mode, height and width in pixels."""
+    """What every image is: its Pillow mode, height and width in pixels."""
 
-    column: str
     mode: str
     height: int
     width: int
@@ -60,12 +55,12 @@ class Picture:
     def channels(self) -> int:
         return {mode: n for n, mode in MODES.items()}[self.mode]
 
-    def check(self, widths: Sequence[int]) -> None:
+    def check(self, column: str, widths: Sequence[int]) -> None:
         """Raises: SourceError when the size cannot be halved as often as there are widths."""
         unit: int = 2 ** (len(widths) - 1)
         if self.height % unit or self.width % unit:
             raise SourceError(
-                f"column {self.column!r}: images of {self.width} × {self.height} pixels cannot be "
+                f"column {column!r}: images of {self.width} × {self.height} pixels cannot be "
                 f"halved {len(widths) - 1} times: say fewer channels, or "
                 f"resolution={unit * max(1, self.width // unit)}"
             )
@@ -130,19 +125,15 @@ class ImageModel:
 
     def __init__(
         self,
-        table: str,
-        arrow_schema: pa.Schema,
+        table: ImageTable,
         picture: Picture,
-        label: LevelsColumn | None,
-        shares: Sequence[float],
         network: Mapping[str, Any],
         sampling: Sampling,
         net: Any,
         curves: Mapping[str, Sequence[float]],
         device: torch.device,
     ):
-        self.table, self.arrow_schema, self.picture = table, arrow_schema, picture
-        self.label, self.shares, self.network = label, list(shares), dict(network)
+        self.table, self.picture, self.network = table, picture, dict(network)
         self.sampling, self.net, self.curves = sampling, net, dict(curves)
         self.device = device
 
@@ -161,43 +152,14 @@ class ImageModel:
     ) -> dict[str, pa.Table]:
         """`rows` images of a block, and their labels: drawn by their shares in the training data,
         or fixed by a condition. Raises: UsageError for a condition on anything but the label."""
-        check_block(rows, BLOCK, seed, block)
-        fixed = self._condition(conditions or {})
-        rng = np.random.default_rng(stream(seed, block))
-        codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
-        if fixed is not None:
-            codes[:] = fixed
-        with undisturbed(), one_thread(), failing("sampling images", "diffusers"):
+        codes = self.table.drawn(rows, seed, block, conditions, "diffusion.image")
+        with undisturbed(), failing("sampling images", "diffusers"):
             size = self.sampling.batch
             batches = [
                 self._batch(codes[start : start + size], [seed, block, start])
                 for start in range(0, max(rows, 1), size)
             ]
-        files = encoded_images(np.concatenate(batches)[:rows])
-        paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]
-        columns = []
-        for field in self.arrow_schema:
-            if field.name == self.picture.column:
-                columns.append(image_column(files, paths, field.type))
-            else:
-                assert self.label is not None
-                drawn = {field.name: codes[:rows]}
-                columns.append(self.label.decode(drawn, Place(block * BLOCK, rows, seed, 0)))
-        return {self.table: pa.Table.from_arrays(columns, schema=self.arrow_schema)}
-
-    def _condition(self, conditions: Mapping[str, Scalar]) -> int | None:
-        """The class that the conditions ask for."""
-        fixed = None
-        for name, value in conditions.items():
-            if self.label is None or name != self.label.name:
-                known = [self.label.name] if self.label is not None else []
-                raise UsageError(
-                    f"diffusion.image takes conditions on the label only, not on {name!r}"
-                    f"{nearest(name, known)}"
-                )
-            for _, code in self.label.condition(value).values():
-                fixed = int(code)
-        return fixed
+        return self.table.rows(batches, codes, rows, seed, block)
 
     def _batch(self, codes: np.ndarray, entropy: list[int]) -> np.ndarray:
         """An image per code, uint8 (images, height, width, channels), from noise of their own."""
@@ -244,11 +206,8 @@ class ImageModel:
         """`model.json` and `weights.safetensors`. Labels and shares are in it; no image is."""
         document = {
             "format": FORMAT,
-            "table": self.table,
-            "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
+            "table": self.table.to_json(),
             "picture": asdict(self.picture),
-            "label": None if self.label is None else self.label.to_json(),
-            "shares": self.shares,
             "network": self.network,
             "sampling": asdict(self.sampling),
             "curves": self.curves,
@@ -266,22 +225,12 @@ class ImageModel:
 
         weights = load_tensors(folder / "weights.safetensors")
         try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise ValueError
-            raw = base64.b64decode(document["arrow_schema"], validate=True)
-            arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            document = read_document(folder / "model.json", FORMAT)
+            table = ImageTable.from_json(document["table"])
             device = device_of("cpu" if document["device"] == "cpu" else "auto")
             picture, sampling = Picture(**document["picture"]), Sampling(**document["sampling"])
-            label = document["label"]
-            codec = None
-            if label is not None:
-                codec = LevelsColumn.from_json(label, arrow_schema.field(label["name"]).type)
-            network, shares = document["network"], document["shares"]
-            if not math.isclose(sum(shares), 1) or len(shares) != max(1, network["classes"]):
-                raise ValueError
-            names = [picture.column] if codec is None else [picture.column, codec.name]
-            if sorted(arrow_schema.names) != sorted(names) or min(shares) < 0:
+            network = document["network"]
+            if len(table.shares) != max(1, network["classes"]):
                 raise ValueError
             if not 1 <= sampling.batch <= BLOCK:
                 raise ValueError
@@ -291,20 +240,9 @@ class ImageModel:
             if not all(torch.isfinite(w).all() for w in weights.values()):
                 raise ValueError
             net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-            curves = document["curves"]
+            curves = read_curves(document["curves"])
         except Exception as error:  # which one, a forger chooses
             raise BackendError(
                 f"the model cannot be read ({type(error).__name__}): fit it again"
             ) from None
-        return cls(
-            str(document["table"]),
-            arrow_schema,
-            picture,
-            codec,
-            shares,
-            network,
-            sampling,
-            net,
-            curves,
-            device,
-        )
+        return cls(table, picture, network, sampling, net, curves, device)

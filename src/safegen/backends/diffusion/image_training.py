@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.backends.networks import finite, one_thread, seeded
+from safegen.backends.networks import finite, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.progress import progress
 
@@ -70,7 +70,6 @@ def trained(
         progress("training", options.steps, "steps") as advance,
         undisturbed(),
         seeded(seed, device),
-        one_thread(),
         failing("training the U-Net", "diffusers"),
     ):
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safegen.backends.networks import finite, one_thread, seeded
+from safegen.backends.networks import finite, seeded
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import BackendError, UsageError
 from safegen.progress import progress
@@ -114,7 +114,6 @@ def train_adapter(
         progress("training the adapter", options.train_steps, "steps") as advance,
         undisturbed(),
         seeded(seed, device),
-        one_thread(),
         failing("training the adapter", "diffusers"),
     ):
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from safegen.backends.diffusion.image import BLOCK
 from safegen.backends.networks import Device
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
@@ -110,7 +111,7 @@ class Pipeline:
     # A saved model names the pipeline's folder, and opening what a stranger's word points to is
     # like running it: only a model that the ledger knows is followed.
     pickles: ClassVar[bool] = True
-    block_rows: ClassVar[int] = 256
+    block_rows: ClassVar[int] = BLOCK
     adds_images: ClassVar[bool] = True  # a table of prompts gets an empty column to be filled
     doubts: ClassVar[tuple[str, ...]] = ("the pipeline's own training data is unknown",)
     Options: ClassVar[type[BackendOptions]] = Options
@@ -128,6 +129,7 @@ class Pipeline:
         Raises: SourceError (columns besides images and prompts), UsageError (a folder that is no
         pipeline, holds pickles or code, or takes other arguments), BackendError, MissingExtra.
         """
+        from safegen.backends.diffusion.image_table import ImageTable
         from safegen.backends.diffusion.pipeline_model import PipelineModel
         from safegen.backends.networks import require
         from safegen.tables.schema import check_table
@@ -141,15 +143,8 @@ class Pipeline:
         for package in options.packages:
             require(package, "diffusion")
         image, prompts = _columns(table, schemas[name], options.prompt_column)
-        model = PipelineModel.opened(
-            name,
-            table.schema.remove_metadata(),
-            image,
-            prompts,
-            _shares(table, prompts),
-            options,
-            self.identity(options),
-        )
+        layout, _ = ImageTable.of(name, table, image, prompts)
+        model = PipelineModel.opened(layout, options, self.identity(options))
         if options.train_rank is not None:
             model.train(table, seed)
         return model
@@ -200,16 +195,3 @@ def _columns(
     if values.null_count:
         raise SourceError(f"column {prompt!r}: {values.null_count:,} prompts are missing")
     return images[0], LevelsColumn.fit(prompt, values)
-
-
-def _shares(table: pa.Table, prompts: LevelsColumn | None) -> list[float]:
-    """How often each prompt stands in the source."""
-    import numpy as np
-
-    from safegen.tables.numbers import single
-
-    if prompts is None or not prompts.features:
-        return [1.0]
-    values = single(table.column(prompts.name))
-    codes = prompts.encode(values, np.random.default_rng(0))[prompts.name]
-    return [float(share) for share in np.bincount(codes) / len(codes)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from safegen.backends.arrays import check_block
+from safegen.backends.arrays import read_curves, read_document
+from safegen.backends.diffusion.image_table import ImageTable
 from safegen.backends.diffusion.pipeline import Options
 from safegen.backends.diffusion.pipeline_files import (
     arguments,
@@ -23,7 +22,6 @@ from safegen.backends.diffusion.pipeline_files import (
 from safegen.backends.networks import (
     device_of,
     load_tensors,
-    one_thread,
     require,
     save_tensors,
     seeded,
@@ -31,9 +29,7 @@ from safegen.backends.networks import (
 )
 from safegen.backends.undisturbed import failing, undisturbed
 from safegen.errors import BackendError, UsageError
-from safegen.tables.columns import LevelsColumn, Place
-from safegen.tables.images import decoded_images, encoded_images, image_column
-from safegen.tables.streams import stream
+from safegen.tables.images import decoded_images
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["PipelineModel"]
 
 FORMAT = "safegen.pipeline/1"
-BLOCK = 256
 
 
 class PipelineModel:
@@ -49,17 +44,12 @@ class PipelineModel:
 
     def __init__(
         self,
-        table: str,
-        arrow_schema: pa.Schema,
-        image: str,
-        prompts: LevelsColumn | None,
-        shares: Sequence[float],
+        table: ImageTable,
         options: Options,
         digests: Mapping[str, str],
         pipe: Any,
     ):
-        self.table, self.arrow_schema, self.image = table, arrow_schema, image
-        self.prompts, self.shares, self.options = prompts, list(shares), options
+        self.table, self.options = table, options
         self.digests, self.pipe = dict(digests), pipe
         self.curves: dict[str, list[float]] = {}
         self.device = device_of(options.device)
@@ -72,19 +62,12 @@ class PipelineModel:
                 "height": options.height,
                 "width": options.width,
             },
-            prompts is not None,
+            table.levels is not None,
         )
 
     @classmethod
     def opened(
-        cls,
-        table: str,
-        arrow_schema: pa.Schema,
-        image: str,
-        prompts: LevelsColumn | None,
-        shares: Sequence[float],
-        options: Options,
-        digests: Mapping[str, str],
+        cls, table: ImageTable, options: Options, digests: Mapping[str, str]
     ) -> PipelineModel:
         """With the pipeline and the adapter opened from their files, whose digests are given.
 
@@ -95,12 +78,12 @@ class PipelineModel:
         with undisturbed():
             dtype = options.dtype
             if dtype == "auto":
-                fast = prompts is not None and device_of(options.device).type == "cuda"
+                fast = table.levels is not None and device_of(options.device).type == "cuda"
                 dtype = "bfloat16" if fast else "float32"
             pipe = opened_pipeline(
                 Path(options.folder), torch_dtype=getattr(torch, dtype), variant=options.variant
             )
-            model = cls(table, arrow_schema, image, prompts, shares, options, digests, pipe)
+            model = cls(table, options, digests, pipe)
             pipe.to(model.device)
             if options.lora is not None:
                 place = Path(options.lora).absolute()
@@ -141,51 +124,24 @@ class PipelineModel:
     ) -> dict[str, pa.Table]:
         """`rows` images of a block with their prompts: drawn as often as they stand in the source,
         or fixed by a condition. Raises: UsageError for a condition on anything but the prompt."""
-        check_block(rows, BLOCK, seed, block)
-        rng = np.random.default_rng(stream(seed, block))
-        codes = rng.choice(len(self.shares), BLOCK, p=self.shares)
-        fixed = self._condition(conditions or {})
-        if fixed is not None:
-            codes[:] = fixed
-        texts = (
-            [] if self.prompts is None else self.prompts.levels.take(pa.array(codes)).to_pylist()
-        )
+        prompts = self.table.levels
+        codes = self.table.drawn(rows, seed, block, conditions, "diffusion.pipeline")
+        texts = [] if prompts is None else prompts.levels.take(pa.array(codes)).to_pylist()
         size = self.options.batch_size
         batches = []
-        with undisturbed(), one_thread(), failing("making images", "diffusers"):
+        with undisturbed(), failing("making images", "diffusers"):
             for start in range(0, max(rows, 1), size):
                 # The last batch of a block is full too: bits depend on a batch's size.
                 some = (texts[start : start + size] + texts[:size])[:size]
                 batches.append(self._batch(some, [seed, block, start]))
-        files = encoded_images(np.concatenate(batches)[:rows])
-        paths: list[str | None] = [f"{block * BLOCK + row:07d}.png" for row in range(rows)]
-        columns = []
-        for field in self.arrow_schema:
-            if field.name == self.image:
-                columns.append(image_column(files, paths, field.type))
-            else:
-                assert self.prompts is not None
-                drawn = {field.name: codes[:rows]}
-                columns.append(self.prompts.decode(drawn, Place(block * BLOCK, rows, seed, 0)))
-        return {self.table: pa.Table.from_arrays(columns, schema=self.arrow_schema)}
-
-    def _condition(self, conditions: Mapping[str, Scalar]) -> int | None:
-        fixed = None
-        for name, value in conditions.items():
-            if self.prompts is None or name != self.prompts.name:
-                raise UsageError(
-                    f"diffusion.pipeline takes conditions on the prompt only, not on {name!r}"
-                )
-            for _, code in self.prompts.condition(value).values():
-                fixed = int(code)
-        return fixed
+        return self.table.rows(batches, codes, rows, seed, block)
 
     def _batch(self, texts: list[str], entropy: list[int]) -> np.ndarray:
         """uint8 (batch, height, width, channels)."""
         import torch
 
         more: dict[str, Any] = dict(self.arguments)
-        if self.prompts is None:
+        if self.table.levels is None:
             more["batch_size"] = self.options.batch_size
         else:
             more["prompt"] = texts
@@ -214,10 +170,10 @@ class PipelineModel:
         """Train a LoRA adapter (Hu et al. 2022) on the attention of the pipeline's U-Net."""
         from safegen.backends.diffusion.lora import size_of, train_adapter
 
-        assert self.prompts is not None
+        assert self.table.levels is not None
         size = size_of(self.pipe, self.options)
-        pixels, _ = decoded_images(self.image, table.column(self.image), size)
-        texts = table.column(self.prompts.name).to_pylist()
+        pixels, _ = decoded_images(self.table.image, table.column(self.table.image), size)
+        texts = table.column(self.table.levels.name).to_pylist()
         self.curves = {
             "loss": train_adapter(self.pipe, pixels, texts, self.options, self.device, seed)
         }
@@ -231,11 +187,7 @@ class PipelineModel:
 
         document = {
             "format": FORMAT,
-            "table": self.table,
-            "arrow_schema": base64.b64encode(self.arrow_schema.serialize()).decode("ascii"),
-            "image": self.image,
-            "prompts": None if self.prompts is None else self.prompts.to_json(),
-            "shares": self.shares,
+            "table": self.table.to_json(),
             "options": {
                 **self.options.model_dump(mode="json"),
                 "folder": str(Path(self.options.folder).absolute()),
@@ -255,22 +207,11 @@ class PipelineModel:
         from safegen.backends.diffusion.lora import put_adapter
 
         try:
-            document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise ValueError
-            raw = base64.b64decode(document["arrow_schema"], validate=True)
-            arrow_schema = pa.ipc.read_schema(pa.py_buffer(raw))
+            document = read_document(folder / "model.json", FORMAT)
+            table = ImageTable.from_json(document["table"])
             options = Options.model_validate(document["options"])
-            prompts, shares = document["prompts"], document["shares"]
-            codec = None
-            if prompts is not None:
-                codec = LevelsColumn.from_json(prompts, arrow_schema.field(prompts["name"]).type)
-            digests = dict(document["digests"])
-            if not math.isclose(sum(shares), 1) or digests.keys() - {"folder", "lora"}:
-                raise ValueError
-            curves, table, image = document["curves"], str(document["table"]), document["image"]
-            names = [image] if codec is None else [image, codec.name]
-            if sorted(arrow_schema.names) != sorted(names) or min(shares) < 0:
+            digests, curves = dict(document["digests"]), read_curves(document["curves"])
+            if digests.keys() - {"folder", "lora"}:
                 raise ValueError
         except Exception as error:  # which one, a forger chooses
             raise BackendError(
@@ -283,7 +224,7 @@ class PipelineModel:
             for what in now.keys() | digests.keys():
                 if now.get(what) != digests.get(what):
                     raise BackendError(f"{what}: changed since the model was fitted: fit it again")
-            model = cls.opened(table, arrow_schema, image, codec, shares, options, digests)
+            model = cls.opened(table, options, digests)
         except UsageError as error:
             raise BackendError(str(error)) from None
         model.curves = curves
