@@ -73,8 +73,8 @@ def leaves_alone(subject: Subject) -> None:
 
 SHARES = (0.5, 0.3)
 """Where in a fit it is interrupted. The second only when the first left something, which may be
-because the interrupt hit the very line that was to clean up, or code that is not Python: safetensors
-makes a ValueError of it."""
+because the interrupt hit the very line that was to clean up, or code that is not Python's:
+safetensors makes a ValueError of it."""
 
 
 @check()
