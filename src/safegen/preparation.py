@@ -188,7 +188,7 @@ def differences(
     with suppress(SourceError, UsageError):
         inferred = related(real, inferred, {})
     for name, schema in inferred.items():
-        kinds = {c.name: c.kind for c in schemas[name].columns}
+        kinds = schemas[name].kinds
         hidden = [
             c.name for c in schema.columns if c.kind not in UNJUDGED and kinds[c.name] in UNJUDGED
         ]

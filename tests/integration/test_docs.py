@@ -14,7 +14,7 @@ from safegen import plugins
 from safegen.cli import app
 from safegen.cli.backends import described
 from safegen.manifest.model import GeneratorEntry, Manifest
-from safegen.tables.declared import Kind, Role
+from safegen.tables.declared import ColumnKind, Role
 from safegen.tables.schema import infer_schema, read_declared
 
 TOP = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_every_backend_is_described() -> None:
     assert {n: int(rows.replace(",", "")) for n, rows in shown.items()} == {
         n: b.block_rows for n, b in ours.items() if b.__module__.startswith("safegen.")
     }
-    for word in (*Kind.__args__, *Role.__args__):  # type: ignore[attr-defined]
+    for word in (*ColumnKind.__args__, *Role.__args__):  # type: ignore[attr-defined]
         assert f"`{word}`" in text
 
 

@@ -77,7 +77,7 @@ def _conditions(gen: Any, given: list[str] | None) -> dict[str, Any]:
     """Condition values read as their column's kind asks: text stays text."""
     from safegen.tables.schema import nearest
 
-    kinds = {c.name: c.kind for s in gen.schemas.values() for c in s.columns}
+    kinds = {name: kind for s in gen.schemas.values() for name, kind in s.kinds.items()}
     conditions: dict[str, Any] = {}
     for name, value in _pairs(given, "--condition").items():
         if name not in kinds:

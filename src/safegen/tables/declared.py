@@ -9,9 +9,18 @@ from typing import Any, Literal, get_args
 
 from safegen.errors import SourceError, UsageError, hidden, upstream
 
-__all__ = ["ANY_TABLE", "Declared", "Kind", "Role", "declared_for", "nearest", "placed", "read"]
+__all__ = [
+    "ANY_TABLE",
+    "Declared",
+    "ColumnKind",
+    "Role",
+    "declared_for",
+    "nearest",
+    "placed",
+    "read",
+]
 
-Kind = Literal["numeric", "categorical", "boolean", "datetime", "id", "personal", "image"]
+ColumnKind = Literal["numeric", "categorical", "boolean", "datetime", "id", "personal", "image"]
 Role = Literal[
     "feature", "target", "entity", "key", "sequence_key", "sequence_index", "id", "personal"
 ]
@@ -24,7 +33,7 @@ ANY_TABLE = "*"
 MAX_SCHEMA_BYTES = 1 << 20
 
 _KEYS = ("kind", "role", "faker", "public", "references")
-_KINDS: tuple[str, ...] = get_args(Kind)
+_KINDS: tuple[str, ...] = get_args(ColumnKind)
 _ROLES: tuple[str, ...] = get_args(Role)
 
 

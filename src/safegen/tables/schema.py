@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from safegen.errors import SourceError, UsageError
 from safegen.tables.declared import (
     ANY_TABLE,
+    ColumnKind,
     Declared,
-    Kind,
     Role,
     declared_for,
     nearest,
@@ -36,7 +36,7 @@ __all__ = [
     "MINIMUM_ROWS",
     "Column",
     "Declared",
-    "Kind",
+    "ColumnKind",
     "Role",
     "TableSchema",
     "check_table",
@@ -60,7 +60,7 @@ class Column(BaseModel):
 
     name: str
     type: str  # str() of the Arrow type
-    kind: Kind
+    kind: ColumnKind
     role: Role = "feature"
     inferred: bool = True  # False when the user declared its kind or role
     faker: str | None = None  # the Faker provider of a personal column
@@ -83,6 +83,11 @@ class TableSchema(BaseModel):
     def names(self) -> tuple[str, ...]:
         """The column names, in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def kinds(self) -> dict[str, ColumnKind]:
+        """What each column holds, by its name."""
+        return {column.name: column.kind for column in self.columns}
 
     @property
     def target(self) -> str | None:
@@ -269,8 +274,8 @@ def _consistent(name: str, type_: pa.DataType, kind: str, role: str) -> None:
         )
 
 
-def _plain_kind(type_: pa.DataType) -> Kind:
-    kinds: dict[str, Kind] = {
+def _plain_kind(type_: pa.DataType) -> ColumnKind:
+    kinds: dict[str, ColumnKind] = {
         "bool": "boolean",
         "int": "numeric",
         "float": "numeric",
@@ -282,7 +287,7 @@ def _plain_kind(type_: pa.DataType) -> Kind:
     return kinds.get(family(type_), "categorical")
 
 
-def _infer_kind(name: str, values: pa.ChunkedArray) -> tuple[Kind, str | None, str | None]:
+def _infer_kind(name: str, values: pa.ChunkedArray) -> tuple[ColumnKind, str | None, str | None]:
     """Kind, note and Faker provider by rules 1 to 7."""
     kind = _plain_kind(values.type)
     n = len(values) - values.null_count

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from safegen.errors import UsageError
 
-if TYPE_CHECKING:
-    from safegen.tables.schema import TableSchema
-
-__all__ = ["KDE_ROWS", "Distribution", "check_distributions", "distributions_of"]
+__all__ = ["Distribution", "check_distributions", "distributions_of"]
 
 Distribution = Literal["norm", "beta", "truncnorm", "uniform", "gamma", "gaussian_kde"]
 
@@ -18,16 +15,16 @@ KDE_ROWS = 1_000
 
 
 def check_distributions(
-    chosen: Mapping[str, str], default: str, schema: TableSchema, rows: int, instead: str
+    chosen: Mapping[str, str], default: str, kinds: Mapping[str, str], rows: int, instead: str
 ) -> None:
-    """Raises: UsageError for a column that is not numeric, and for `gaussian_kde` on many rows,
-    which names what to use `instead`."""
+    """kinds: of every column. Raises: UsageError for a column that is not numeric, and for
+    `gaussian_kde` on many rows, which names what to use `instead`."""
     from safegen.tables.schema import nearest
 
-    numeric = [c.name for c in schema.columns if c.kind in ("numeric", "datetime")]
+    numeric = [name for name, kind in kinds.items() if kind in ("numeric", "datetime")]
     for name in chosen:
         if name not in numeric:
-            known = "is not numeric" if name in schema.names else "does not exist"
+            known = "is not numeric" if name in kinds else "does not exist"
             raise UsageError(
                 f"numerical_distributions: column {name!r} {known}{nearest(name, numeric)}"
             )

@@ -88,7 +88,7 @@ class GaussianCopula:
         check_table(table, name)
         chosen, default = options.numerical_distributions, options.default_distribution
         instead = "empirical, which follows the data as closely"
-        check_distributions(chosen, default, schema, table.num_rows, instead)
+        check_distributions(chosen, default, schema.kinds, table.num_rows, instead)
         require_sdv()
         codec = options.codec(
             table,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from safegen.backends.options import TableOptions
-from safegen.backends.sdv.distributions import KDE_ROWS, Distribution
+from safegen.backends.sdv.distributions import Distribution, check_distributions, distributions_of
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
 
@@ -39,6 +39,11 @@ class Options(TableOptions):
     default_distribution: Literal["empirical"] | Distribution = Field(
         "empirical", description="The distribution of every other numeric or date column."
     )
+
+    def given(self, table: str) -> dict[str, str]:
+        """The distributions given for a table's columns, by column."""
+        named = [(name.partition("."), d) for name, d in self.numerical_distributions.items()]
+        return {column: d for (owner, _, column), d in named if owner == table}
 
 
 class HMA:
@@ -89,7 +94,13 @@ class HMA:
         for name, table in tables.items():
             check_table(table, name)
         schemas = dict(sorted(schemas.items()))  # in whatever order they were named
-        _check_distributions(options, tables, schemas)
+        check_distributions(
+            options.numerical_distributions,
+            options.default_distribution,
+            {f"{n}.{c}": kind for n, s in schemas.items() for c, kind in s.kinds.items()},
+            max(t.num_rows for t in tables.values()),
+            "empirical, which follows the data as closely",
+        )
         require_sdv()
         order = generations(schemas)
         spaces: dict[str, _Space] = {}
@@ -116,32 +127,6 @@ class HMA:
 
 
 _PILOT_ROWS = 200_000  # of all tables, in the draw that settles the calibration
-
-
-def _check_distributions(
-    options: Options, tables: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema]
-) -> None:
-    from safegen.tables.schema import nearest
-
-    numeric = [
-        f"{n}.{c.name}"
-        for n, s in schemas.items()
-        for c in s.columns
-        if c.kind in ("numeric", "datetime")
-    ]
-    for name in options.numerical_distributions:
-        if name not in numeric:
-            raise UsageError(
-                f"numerical_distributions: no numeric column {name!r}{nearest(name, numeric)}; "
-                "columns are named table.column"
-            )
-    used = {options.default_distribution, *options.numerical_distributions.values()}
-    largest = max(t.num_rows for t in tables.values())
-    if "gaussian_kde" in used and largest > KDE_ROWS:
-        raise UsageError(
-            f"gaussian_kde is for tables of at most {KDE_ROWS:,} rows, and one has {largest:,}: "
-            "use empirical, which follows the data as closely"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,18 +165,12 @@ class _Space:
         from safegen.backends.sdv.gaussian_copula import fit_copula
         from safegen.backends.sdv.tiers import Tier
 
-        given = {
-            column.partition(".")[2]: family
-            for column, family in options.numerical_distributions.items()
-            if column.startswith(name + ".")
-        }
-        distributions = {
-            f.column: given.get(f.column, options.default_distribution)
-            if f.column in self._own
-            else "empirical"
-            for f in self.features
-            if f.kind == "numeric"
-        }
+        given = options.given(name)
+        numeric = [f.column for f in self.features if f.kind == "numeric"]
+        own = distributions_of(
+            [c for c in numeric if c in self._own], given, options.default_distribution
+        )
+        distributions = {c: own.get(c, "empirical") for c in numeric}
         copula = fit_copula(name, self, self.values, distributions, seed, 1)  # type: ignore[arg-type]
         for feature, marginal in zip(self.features, copula.marginals, strict=True):
             self.scores[feature.name] = self._scored(feature, marginal)
@@ -268,14 +247,11 @@ def _space(
     from safegen.tables.streams import stream
 
     table = tables[name]
-    given = [
-        c.partition(".")[2] for c in options.numerical_distributions if c.startswith(f"{name}.")
-    ]
     codec = options.codec(
         table,
         schemas[name],
         seed=seed,
-        smooth=frozenset(given),
+        smooth=frozenset(options.given(name)),
         masses=options.default_distribution != "empirical",
     )
     values = dict(codec.encode(table, seed=seed))

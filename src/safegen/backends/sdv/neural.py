@@ -79,7 +79,7 @@ class CopulaGAN(_Synthesizer):
 
     def _whole(self, options: Any, schema: TableSchema, rows: int) -> frozenset[str]:
         chosen = options.numerical_distributions
-        check_distributions(chosen, options.default_distribution, schema, rows, "beta")
+        check_distributions(chosen, options.default_distribution, schema.kinds, rows, "beta")
         return frozenset(chosen)
 
     def _teach(self, lesson: Lesson, options: Any) -> Taught:
