@@ -215,6 +215,49 @@ def test_tables_of_keys_alone_and_one_child_each(tables: Any) -> None:
     assert pc.count_distinct(made["card"].column("client_id")).as_py() == 100
 
 
+def alike(table: pa.Table, key: str, column: str) -> float:
+    """How much two rows of one parent go together: the rank correlation of all such pairs."""
+    frame = table.to_pandas()
+    ranks = frame[column].rank()
+    ranks -= ranks.mean()
+    groups = ranks.groupby(frame[key])
+    others = (groups.transform("sum") - ranks) / (groups.transform("size") - 1)
+    some = groups.transform("size") > 1
+    return float((others * ranks)[some].sum() / (ranks**2)[some].sum())
+
+
+def test_children_are_as_much_alike_as_they_were_and_follow_their_parent_as_much() -> None:
+    """A parent's few children were too much alike: the noise of their mean came on top of theirs.
+    Here one of the parent's features about them is a constant, which once upset all the others."""
+    rng = np.random.default_rng(0)
+    size = 3_000
+    z = rng.normal(size=size)
+    part = 0.7 * z + 0.5 * rng.normal(size=size)
+    owner = np.repeat(
+        np.arange(size), rng.choice([0, 1, 2, 3, 8], size, p=[0.1, 0.2, 0.3, 0.3, 0.1])
+    )
+    width = np.exp(0.5 * rng.normal(size=size))
+    noise = rng.normal(size=(2, len(owner)))
+    x = part[owner] + 0.8 * width[owner] * noise[0]
+    y = -0.5 * part[owner] + 0.6 * noise[0] + 0.8 * noise[1]
+    real = {
+        "parent": pa.table({"parent_id": np.arange(size), "z": z}),
+        "child": pa.table({"parent_id": owner, "x": x, "y": y, "c": np.where(y > 0.7, "u", "v")}),
+    }
+    model = HMA().fit(real, roles(real), Options(), seed=1)
+    blocks = [model.sample(1_024, seed=1, block=b) for b in range(3)]
+    made = {n: pa.concat_tables([b[n] for b in blocks]) for n in real}
+    for column in "xy":
+        before, after = (alike(t["child"], "parent_id", column) for t in (real, made))
+        assert after == pytest.approx(before, abs=0.06), column
+    joined = [
+        t["child"].to_pandas().merge(t["parent"].to_pandas(), on="parent_id") for t in (real, made)
+    ]
+    for a, b in (("x", "z"), ("y", "z"), ("x", "y")):
+        before, after = (t[a].corr(t[b], method="spearman") for t in joined)
+        assert after == pytest.approx(before, abs=0.06), (a, b)
+
+
 def test_options_that_cannot_be_meant(tables: Any) -> None:
     options = Options(numerical_distributions={"order.amout": "norm"})
     with pytest.raises(UsageError, match=r"did you mean 'order\.amount'"):

@@ -18,6 +18,12 @@ def test_a_constant_column_correlates_with_nothing() -> None:
     found = correlation(columns)
     assert found[:2, :2] == pytest.approx(np.corrcoef(columns[:2]))
     assert found[2].tolist() == [0.0, 0.0, 1.0]
+    coefficients = np.eye(1, TERMS).repeat(3, axis=0)
+    same = Quantiles.empirical(columns[2])
+    coefficients[2] = hermite(same.cuts, same.means)
+    normals = latent(found, coefficients, np.ones((3, 3)))
+    assert normals[:2, :2] == pytest.approx(found[:2, :2], abs=1e-6)
+    assert normals[2].tolist() == [0.0, 0.0, 1.0]
 
 
 def test_a_point_mass_does_not_shrink_the_dependence() -> None:

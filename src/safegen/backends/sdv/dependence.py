@@ -37,7 +37,8 @@ FLOOR = 1e-6  # the smallest eigenvalue that is left
 
 def hermite(cuts: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Hermite coefficients 1 … TERMS of the step function that is `means[i]` on (cuts[i],
-    cuts[i+1]), scaled to unit variance under the standard normal. `cuts` runs from −∞ to ∞."""
+    cuts[i+1]), scaled to unit variance under the standard normal; all 0 for a constant. `cuts`
+    runs from −∞ to ∞."""
     inner = cuts[1:-1]
     density = np.exp(-0.5 * inner**2) / np.sqrt(2 * np.pi)
     jumps = np.diff(means) * density  # ∫ f heₖ φ = Σ jump · heₖ₋₁(cut) φ(cut) / √k
@@ -46,8 +47,8 @@ def hermite(cuts: np.ndarray, means: np.ndarray) -> np.ndarray:
     for k in range(1, TERMS + 1):
         coefficients[k - 1] = jumps @ now / np.sqrt(k)
         before, now = now, (inner * now - np.sqrt(k - 1) * before) / np.sqrt(k)
-    coefficients /= np.sqrt(_variance(cuts, means))
-    return coefficients
+    variance = _variance(cuts, means)
+    return coefficients / np.sqrt(variance) if variance > 0 else np.zeros(TERMS)
 
 
 def _variance(cuts: np.ndarray, means: np.ndarray) -> float:
@@ -99,7 +100,8 @@ def latent(fitted: np.ndarray, coefficients: np.ndarray, seen: np.ndarray) -> np
         above = value > target
         high, low = np.where(above, middle, high), np.where(above, low, middle)
     found = np.eye(len(fitted))
-    found[first, second] = found[second, first] = (low + high) / 2
+    some = products.any(axis=1)  # a constant depends on nothing
+    found[first, second] = found[second, first] = np.where(some, (low + high) / 2, 0.0)
     return found
 
 

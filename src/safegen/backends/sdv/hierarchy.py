@@ -20,11 +20,12 @@ import numpy as np
 from safegen.backends.arrays import check_block, load_arrays, read_document, whole
 from safegen.backends.sdv.copula import read_marginals
 from safegen.backends.sdv.marginals import Quantiles
+from safegen.backends.sdv.nested import centred, deviations_of_means
 from safegen.backends.sdv.tiers import Link, Tier, all_features, state_name
 from safegen.backends.undisturbed import one_thread
 from safegen.contracts import Scalar
 from safegen.errors import UsageError, reading
-from safegen.tables.codec import Codec, Feature
+from safegen.tables.codec import Codec
 from safegen.tables.relations import generations, references
 from safegen.tables.streams import stream
 
@@ -107,21 +108,22 @@ class HierarchyModel:
             parent = np.repeat(
                 np.arange(len(counts)), np.clip(counts, 0, first.most).astype(np.int64)
             )
-            mean, spread = _parameters(first, tier.features, above)
-            scores = mean[parent] + spread[parent] * tier.normals(len(parent), rng)
+            mean, spread = _parameters(tier, 0, above)
+            around = centred(tier.normals(len(parent), rng), parent, len(counts))
+            scores = mean[parent] + spread[parent] * around
             if calibrate is not None:
                 tier = calibrate[name] = tier.calibrate(scores)
             scores = tier.calibrated(scores)
             mine = _Drawn(tier.values(scores), above.unit[parent], above.root, {})
             mine.parents[first.reference.column] = parent
-            for link in tier.links[1:]:
-                self._match(link, tier, scores, mine, found[link.reference.parent], rng)
+            for number, link in enumerate(tier.links[1:], 1):
+                self._match(number, tier, scores, mine, found[link.reference.parent], rng)
             found[name] = _settled(mine, tier, found)
         return found
 
     def _match(
         self,
-        link: Link,
+        index: int,
         tier: Tier,
         scores: np.ndarray,
         mine: _Drawn,
@@ -134,6 +136,7 @@ class HierarchyModel:
         (else: at the same point of the block) meet in groups of 64, and each row takes one of the
         group's free places with the likelihood of its scores there.
         """
+        link = tier.links[index]
         parents = np.full(len(mine.unit), -1)
         mine.parents[link.reference.column] = parents
         there = np.flatnonzero(~_is_null(link, mine))
@@ -146,7 +149,7 @@ class HierarchyModel:
         lane = mine.unit[there] if related else np.zeros(len(there), np.int64)
         lanes = above.unit[places] if related else np.zeros(len(places), np.int64)
         taken = places[_opposite(lane, lanes)]
-        mean, spread = _parameters(link, tier.features, above)
+        mean, spread = _parameters(tier, index, above)
         for start in range(0, len(there), COMPANY):
             rows, some = there[start : start + COMPANY], taken[start : start + COMPANY]
             gap = (scores[rows][:, None, :] - mean[some][None]) / spread[some][None]
@@ -203,6 +206,7 @@ class HierarchyModel:
         tiers = []
         for number, (name, tier) in enumerate(self.tiers.items()):
             arrays[f"{number}_correlation"] = tier.correlation
+            arrays[f"{number}_variances"] = tier.variances
             for i, marginal in enumerate(tier.marginals):
                 arrays |= {f"{number}_{key}_{i}": a for key, a in marginal.arrays().items()}
             for i, (at, probability) in enumerate(tier.knots):
@@ -262,6 +266,9 @@ def _read_tiers(document: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Ti
         correlation = own["correlation"].astype(np.float64)
         if correlation.shape != (size, size) or not np.isfinite(correlation).all():
             raise ValueError
+        variances = own["variances"].astype(np.float64)
+        if variances.shape != (len(links[name]), 2, size) or not np.isfinite(variances).all():
+            raise ValueError
         knots = []
         for i in range(size if links[name] else 0):
             at, below = own[f"scores_{i}"], own[f"below_{i}"]
@@ -271,7 +278,13 @@ def _read_tiers(document: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Ti
                 raise ValueError
             knots.append((at, below))
         tiers[name] = Tier(
-            codecs[name], features[name], marginals, correlation, links[name], tuple(knots)
+            codecs[name],
+            features[name],
+            marginals,
+            correlation,
+            links[name],
+            variances,
+            tuple(knots),
         )
     return tiers
 
@@ -292,15 +305,16 @@ def _shared(shares: Sequence[tuple[str, int]], units: int) -> np.ndarray:
     return owner
 
 
-def _parameters(
-    link: Link, features: Sequence[Feature], above: _Drawn
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread of each child feature's score, (parents, features) each."""
-    shape = (len(above.unit), 0)
-    if not features:
+def _parameters(tier: Tier, index: int, above: _Drawn) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread of the scores of the rows below each parent, (parents, features) each."""
+    link, shape = tier.links[index], (len(above.unit), 0)
+    if not tier.features:
         return np.empty(shape), np.empty(shape)
-    mean = np.stack([above.values[link.name("mean", f.name)] for f in features], axis=1)
-    spread = np.stack([above.values[link.name("spread", f.name)] for f in features], axis=1)
+    names = [f.name for f in tier.features]
+    mean = np.stack([above.values[link.name("mean", n)] for n in names], axis=1)
+    spread = np.stack([above.values[link.name("spread", n)] for n in names], axis=1)
+    counts = np.rint(above.values[link.name("rows")])
+    mean *= deviations_of_means(tier.variances[index], counts)
     return mean, np.maximum(spread, LEAST_SPREAD)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.backends.sdv.hierarchy import HierarchyModel
+    from safegen.backends.sdv.marginals import Marginal
     from safegen.backends.sdv.tiers import Link, Tier
     from safegen.tables.codec import Codec, Feature
     from safegen.tables.relations import Reference
@@ -137,9 +138,9 @@ class _Space:
     features: tuple[Feature, ...]
     values: Mapping[str, np.ndarray]
     links: tuple[Link, ...]
-    above: np.ndarray | None  # each row's number in the table of the first link
+    above: tuple[np.ndarray, ...]  # by link: the number of each row's parent, −1 for none
     counted: Mapping[str, str]  # a feature about children → the feature that says how many
-    scores: dict[str, np.ndarray]  # by feature, once fitted
+    scores: np.ndarray  # (rows, features), once fitted
 
     @cached_property
     def nominal(self) -> frozenset[str]:
@@ -162,7 +163,10 @@ class _Space:
 
     def fitted(self, name: str, options: Options, seed: int) -> Tier:
         """The table's tier, still without calibration."""
+        import numpy as np
+
         from safegen.backends.sdv.gaussian_copula import fit_copula
+        from safegen.backends.sdv.nested import components
         from safegen.backends.sdv.tiers import Tier
 
         given = options.given(name)
@@ -172,10 +176,20 @@ class _Space:
         )
         distributions = {c: own.get(c, "empirical") for c in numeric}
         copula = fit_copula(name, self, self.values, distributions, seed, 1)  # type: ignore[arg-type]
-        for feature, marginal in zip(self.features, copula.marginals, strict=True):
-            self.scores[feature.name] = self._scored(feature, marginal)
-        correlation = copula.correlation if self.above is None else self._within()
-        return Tier(self.codec, self.features, copula.marginals, correlation, self.links)
+        for i, (feature, marginal) in enumerate(zip(self.features, copula.marginals, strict=True)):
+            self.scores[:, i] = self._scored(feature, marginal)
+        variances = [
+            components(self.scores[at >= 0], at[at >= 0], int(at.max(initial=-1)) + 1)
+            for at in self.above
+        ]
+        return Tier(
+            self.codec,
+            self.features,
+            copula.marginals,
+            self._within(copula.marginals) if self.above else copula.correlation,
+            self.links,
+            np.array(variances).reshape(-1, 2, len(self.features)),
+        )
 
     def _scored(self, feature: Feature, marginal: Any) -> np.ndarray:
         import numpy as np
@@ -193,41 +207,53 @@ class _Space:
         scores[there] = Quantiles.scores(values[there])
         return scores
 
-    def _within(self) -> np.ndarray:
-        """The correlation of scores around their parent's mean, of all parents together."""
+    def _within(self, marginals: Sequence[Marginal]) -> np.ndarray:
+        """The correlation of the normals around their parent's mean, of all parents together."""
         import numpy as np
 
-        size = len(self.features)
+        from safegen.backends.sdv.dependence import (
+            TERMS,
+            correlation,
+            hermite,
+            latent,
+            nearest_correlation,
+        )
+        from safegen.backends.sdv.marginals import Levels, Quantiles
+        from safegen.backends.sdv.nested import centred
+
+        size, at = len(self.features), self.above[0]
         if not size:
             return np.zeros((0, 0))
-        assert self.above is not None
-        parents = int(self.above.max(initial=-1)) + 1
-        left = np.stack([self.scores[f.name] for f in self.features])
-        counts = np.maximum(np.bincount(self.above, minlength=parents), 1)
-        for row in left:
-            row -= (np.bincount(self.above, row, parents) / counts)[self.above]
-        covariance = left @ left.T / left.shape[1]
-        spread = np.sqrt(np.diag(covariance))
-        spread[spread < 1e-9] = np.inf  # does not vary within parents
-        correlation: np.ndarray = covariance / np.outer(spread, spread)
-        np.fill_diagonal(correlation, 1.0)
-        return correlation
+        left = centred(self.scores, at, int(at.max(initial=-1)) + 1)
+        coefficients = np.eye(1, TERMS).repeat(size, axis=0)
+        for i, marginal in enumerate(marginals):
+            if isinstance(marginal, Levels) or (
+                isinstance(marginal, Quantiles) and not marginal.parametric
+            ):
+                coefficients[i] = hermite(marginal.cuts, marginal.means)
+        found = latent(correlation(list(left.T)), coefficients, np.ones((size, size)))
+        return nearest_correlation(found, np.zeros((size, size), dtype=bool))
 
     def about(self, link: Link, parents: int, at: np.ndarray) -> dict[str, np.ndarray]:
         """What a reference adds to its parent: the children's number, means and spreads."""
         import numpy as np
 
+        from safegen.backends.sdv.nested import components, deviations_of_means, spreads, sums
+
         held = at >= 0
-        counts = np.bincount(at[held], minlength=parents)
-        found = {link.name("rows"): counts.astype(np.float64)}
-        some = np.maximum(counts, 1)
-        for feature in self.features:
-            scores = self.scores[feature.name][held]
-            mean = np.bincount(at[held], scores, parents) / some
-            square = np.bincount(at[held], (scores - mean[at[held]]) ** 2, parents) / some
-            found[link.name("mean", feature.name)] = mean
-            found[link.name("spread", feature.name)] = np.sqrt(square)
-        return found
+        at, scores = at[held], self.scores[held]
+        counts = np.bincount(at, minlength=parents)
+        some = np.maximum(counts, 1)[:, None]
+        deviations = deviations_of_means(components(scores, at, parents), counts)
+        about = {
+            "mean": sums(scores, at, parents) / some / deviations,
+            "spread": spreads(scores, at, parents),
+        }
+        return {link.name("rows"): counts.astype(np.float64)} | {
+            link.name(what, feature.name): values[:, i]
+            for what, values in about.items()
+            for i, feature in enumerate(self.features)
+        }
 
 
 def _space(
@@ -256,7 +282,8 @@ def _space(
     )
     values = dict(codec.encode(table, seed=seed))
     features = list(codec.features)
-    links, first = [], None
+    links: list[Link] = []
+    above: list[np.ndarray] = []
     counted: dict[str, str] = {}
     for reference in _ranked(references(schemas), name, tables):
         at = _rows_above(reference, tables)
@@ -266,15 +293,14 @@ def _space(
             state = state_name(reference.column)
             values[state] = null.astype(np.int32)
             features.append(Feature(state, "categorical", 2, state))
-        if first is None:  # a row without this parent is put to another at random, and stays null
+        if not above:  # a row without this parent is put to another at random, and stays null
             rng = np.random.default_rng(stream(seed, 3))
             rows = tables[reference.parent].num_rows
-            first = np.where(null, rng.integers(0, rows, len(at)), at)
+            at = np.where(null, rng.integers(0, rows, len(at)), at)
+        above.append(at)
     for space in below.values():
-        for number, link in enumerate(space.links):
+        for link, at in zip(space.links, space.above, strict=True):
             if link.reference.parent == name:
-                assert space.above is not None
-                at = space.above if number == 0 else _rows_above(link.reference, tables)
                 values |= space.about(link, table.num_rows, at)
                 more = added(link, space.features)
                 features += more
@@ -285,7 +311,8 @@ def _space(
             f"add (at most {MOST_FEATURES:,}): leave out columns of the tables below it, or fit "
             "fewer levels of tables at once"
         )
-    return _Space(codec, tuple(features), values, tuple(links), first, counted, {})
+    scores = np.zeros((table.num_rows, len(features)))
+    return _Space(codec, tuple(features), values, tuple(links), tuple(above), counted, scores)
 
 
 def _ranked(

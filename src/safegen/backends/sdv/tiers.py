@@ -53,6 +53,7 @@ class Tier:
     marginals: tuple[Marginal, ...]
     correlation: np.ndarray
     links: tuple[Link, ...]  # the first says where the rows come from; the others are matched
+    variances: np.ndarray  # (links, 2, features): of scores between parents and within them
     knots: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # per feature: scores, probabilities
 
     @cached_property
