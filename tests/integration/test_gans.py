@@ -275,6 +275,60 @@ class TestFitting:
         with pytest.raises(BackendError, match="weights are not finite after the last step"):
             fit("ctgan.tvae", people)
 
+    @pytest.mark.parametrize("steps", [50, 2_000])
+    def test_the_average_is_of_late_weights_however_long_the_training(self, steps: int) -> None:
+        """Of weights that grow by the step, 17.97/18.97 of the last, as the power law has it."""
+        import torch
+
+        from safegen.backends.ctgan.training import Average
+
+        network = torch.nn.BatchNorm1d(1)
+        average = Average(network)
+        for step in range(1, steps):
+            network.weight.data.fill_(step)
+            network(torch.zeros(2, 1))
+        network.weight.data.fill_(steps)
+        found = average.weights()
+        assert float(found["weight"]) == pytest.approx(0.947 * steps, rel=0.012)
+        assert int(found["num_batches_tracked"]) == steps - 1
+        assert float(network.weight.detach()) == steps  # goes on as if nothing were taken
+
+    @pytest.mark.parametrize("name", GANS)
+    def test_the_generator_is_the_average_and_not_the_last_step(
+        self, people: pa.Table, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from safegen.backends.ctgan import training
+
+        averaged: Any = fit(name, people, epochs=4)
+        monkeypatch.setattr(training, "EXPONENT", 1e9)  # the last weights only
+        last: Any = fit(name, people, epochs=4)
+        weights = [m.network.weights["seq.0.fc.weight"] for m in (averaged, last)]
+        assert 0 < float((weights[0] - weights[1]).abs().max()) < 0.1
+        assert averaged.curves == last.curves  # training itself is the library's, step by step
+
+    @pytest.mark.parametrize("name", list(TINY))
+    def test_gans_see_one_number_where_a_row_has_none(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nine in ten are 0 here, and which are is another feature. Where a distribution or a
+        decoder is fitted to the numbers, they stay as the codec drew them."""
+        from safegen.backends.ctgan import fitting
+
+        seen: list[Any] = []
+        lesson = fitting._lesson
+        monkeypatch.setattr(fitting, "_lesson", lambda *a: seen.append(a[1]) or lesson(*a))
+        gains = np.where(np.arange(300) % 10, 0.0, np.arange(300) + 0.5)
+        fit(name, pa.table({"gain": gains, "g": ["u", "v"] * 150}))
+        (features,) = seen
+        numbers = features["gain"]
+        known = numbers[::10]
+        assert known.tolist() == gains[::10].tolist()
+        others = set(numbers[gains == 0])
+        if name in ("ctgan", "sdv.ctgan"):
+            assert others == {np.median(known)}
+        else:
+            assert len(others) > 10
+
     @pytest.mark.parametrize("name", ["ctgan", "sdv.tvae"])
     def test_ctrl_c_passes_out_and_leaves_nothing(
         self,

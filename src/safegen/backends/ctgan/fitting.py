@@ -83,7 +83,7 @@ def fit_network(
     if not codec.features:
         return NeuralModel(backend.name, title, codec, None, (), {})
     _check_size(backend.name, codec, table.num_rows, options)
-    features = codec.encode(table, seed=seed)
+    features = dict(codec.encode(table, seed=seed))
     with (
         progress(f"training {backend.name}", options.epochs, "epochs") as advance,
         undisturbed(),
@@ -91,6 +91,8 @@ def fit_network(
         failing("training", backend.name),
     ):
         np.random.seed(stream(seed).generate_state(4))
+        if backend.quiet:
+            _quieten(codec, features)
         lesson, scales = _lesson(codec, features, advance, options, device.type == "cuda", seed)
         taught = backend._teach(lesson, options)
         parts: list[Part] = []
@@ -104,6 +106,15 @@ def fit_network(
         network = taught.model.network
         sound(network.weights, lesson.watch.advice)
         return NeuralModel(backend.name, title, codec, network, tuple(parts), curves)
+
+
+def _quieten(codec: Codec, features: dict[str, np.ndarray]) -> None:
+    """The median of each number wherever a row has none of its own."""
+    for feature in codec.features:
+        if feature.kind == "numeric":
+            numbers, there = features[feature.name], codec.is_continuous(feature.column, features)
+            if there.any():
+                features[feature.name] = np.where(there, numbers, np.median(numbers[there]))
 
 
 def _lesson(

@@ -1,8 +1,8 @@
 """The library's own training, watched: an epoch's losses as soon as they are there.
 
 The library calls nobody back, but it assigns: the losses to an attribute after every epoch, the
-transformer to another before it is fitted. So two properties are all that has to be put in, in
-subclasses, and no module of the library is changed.
+transformer to another before it is fitted, the generator to a third before it is trained. So
+properties are all that has to be put in, in subclasses, and no module of the library is changed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,45 @@ from safegen.backends.networks import finite
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-__all__ = ["WatchedCTGAN", "WatchedTVAE", "Watch"]
+__all__ = ["Average", "WatchedCTGAN", "WatchedTVAE", "Watch"]
+
+EXPONENT = 16.97
+"""Of the average's power law: its spread is a twentieth of the training so far."""
+
+
+class Average:
+    """A network's weights averaged over the training, the late ones most.
+
+    A GAN's two networks chase each other in circles, and the middle of the circle is better than
+    any point on it (Yazıcı and others 2019, "The Unusual Effectiveness of Averaging in GAN
+    Training"). The average follows a power law of time, so it fits 10 epochs as well as 1,000
+    (Karras and others 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models",
+    section 3.1: w = 1 − (1 − 1/t)^(γ+1)).
+    """
+
+    def __init__(self, network: torch.nn.Module):
+        self.network, self.times = network, 0
+        self.tensors = {n: t.detach().clone() for n, t in network.state_dict().items()}
+        network.register_forward_pre_hook(self._update)  # called by every step, before it
+
+    def _update(self, *_: Any) -> None:
+        import torch
+
+        self.times += 1
+        weight = 1 - (1 - 1 / self.times) ** (EXPONENT + 1)
+        with torch.no_grad():
+            for name, now in self.network.state_dict().items():
+                if now.is_floating_point():
+                    self.tensors[name].lerp_(now, weight)
+                else:  # BatchNorm counts its batches
+                    self.tensors[name].copy_(now)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The average, the weights after the last step included, on the CPU."""
+        self._update()
+        return {name: tensor.cpu() for name, tensor in self.tensors.items()}
 
 
 class Watch:
@@ -29,10 +66,17 @@ class Watch:
     def __init__(self, advance: Callable[[int], None], seed: int, advice: str):
         self.advance, self.seed, self.advice = advance, seed, advice
         self.curves: dict[str, list[float]] = {}
+        self.average: Average
 
     def transformer(self, given: object) -> SideBySide | None:
         """A transformer that fits its columns side by side, for the library's own."""
         return None if given is None else SideBySide(self.seed)
+
+    def generator(self, network: torch.nn.Module | None) -> torch.nn.Module | None:
+        """A generator, averaged from now on."""
+        if network is not None:
+            self.average = Average(network)
+        return network
 
     def epoch(self, frame: pd.DataFrame | None) -> pd.DataFrame | None:
         """Take the last epoch's losses. Raises: BackendError when one is NaN or infinite."""
@@ -63,10 +107,11 @@ def _assigned(told: str) -> property:
 
 
 class WatchedCTGAN(ctgan.CTGAN):  # type: ignore[misc]
-    """`ctgan.CTGAN`, watched."""
+    """`ctgan.CTGAN`, watched, its generator averaged."""
 
     loss_values = _assigned("epoch")
     _transformer = _assigned("transformer")
+    _generator = _assigned("generator")
 
     def __init__(self, watch: Watch, **options: Any):
         self.watch = watch
@@ -86,9 +131,10 @@ class WatchedCTGAN(ctgan.CTGAN):  # type: ignore[misc]
 
     @property
     def network(self) -> Network:
-        """The trained generator."""
+        """The trained generator, averaged."""
         layers = tuple(self._generator_dim)
-        return Network("generator", self._embedding_dim, layers, _weights(self._generator))
+        weights = self.watch.average.weights()
+        return Network("generator", self._embedding_dim, layers, weights)
 
 
 class WatchedTVAE(ctgan.TVAE):  # type: ignore[misc]
@@ -111,8 +157,5 @@ class WatchedTVAE(ctgan.TVAE):  # type: ignore[misc]
     def network(self) -> Network:
         """The trained decoder."""
         layers = tuple(self.decompress_dims)
-        return Network("decoder", self.embedding_dim, layers, _weights(self.decoder))
-
-
-def _weights(module: Any) -> dict[str, Any]:
-    return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+        weights = {n: t.detach().cpu() for n, t in self.decoder.state_dict().items()}
+        return Network("decoder", self.embedding_dim, layers, weights)
