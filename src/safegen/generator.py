@@ -26,7 +26,6 @@ from safegen.contracts import (
     BackendOptions,
     Model,
     Scalar,
-    adds_images,
     curves_of,
     doubts_of,
     identity_of,
@@ -38,14 +37,10 @@ from safegen.drafting import draft
 from safegen.engines.local import sample_blocks
 from safegen.errors import (
     LedgerError,
-    SourceError,
     TargetError,
     UsageError,
-    VerificationError,
 )
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.evidence import as_of_now, resolve
-from safegen.lineage.facts import SourceFacts
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -53,15 +48,7 @@ from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.policy import Policy
-from safegen.preparation import (
-    Prepared,
-    differences,
-    illustrated,
-    in_memory,
-    pooled,
-    prepare,
-    without_public,
-)
+from safegen.preparation import Prepared, prepare
 from safegen.progress import progress
 from safegen.release import (
     IfExists,
@@ -72,16 +59,14 @@ from safegen.release import (
     scratch_folder,
     staging,
 )
-from safegen.requests import Request, checked_count, checked_seed
+from safegen.requests import Request, checked_count, checked_seed, image_form
+from safegen.restoring import restored
 from safegen.statements import register
-from safegen.tables.image_folders import FILE_NAME
 from safegen.tables.schema import TableSchema
-from safegen.tables.sources import MAX_FILES, TABLE, SourceLike, read_source
+from safegen.tables.sources import SourceLike
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from safegen.tables.constraints import Constraint
 
 __all__ = ["Generator"]
@@ -94,8 +79,6 @@ _KINDS = {
     "role the rows are taken one by one",
     "images": "a column holds images; diffusion.image takes them",
 }
-
-_UNKNOWN = "the ledger does not know this model: nobody knows what it was trained on"
 
 
 class Generator:
@@ -427,46 +410,8 @@ class Generator:
             ledger=ledger,
             key=key,
         )
-        known = (
-            gen._books.ledger is not None
-            and gen._books.ledger.knows_model(saved.digest) is not None
-        )
-        if gen._backend.pickles and not known:
-            raise VerificationError(
-                [
-                    f"{folder}: reading a model of {gen.backend_name} runs code or opens other "
-                    "files, and the ledger does not know its digest; load it where it was saved"
-                ]
-            )
-        facts = [SourceFacts.from_json(f) for f in document["facts"]]
-        facts = [as_of_now(f, list(document["schemas"]), gen._books.ledger) for f in facts]
-        if not known:  # last, or a digest that a stranger's model names would be proof of its own
-            why = "the ledger does not know this model, so what it says of its sources is unproven"
-            facts = [f.untrusted(why) for f in facts]
-        doubts = doubts_of(gen._backend)
-        doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
-        doubts = tuple(dict.fromkeys(doubts))
-        gen._decision = gates.admit(gen.policy, facts, gen._books, doubts)
-        gen._decision.enforce()
-        # A stranger's document is not to be followed to any place: then only the caller names one.
-        places = document["places"] if known and source is None else source
-        real = _find_real(facts, places, named=source is not None)
-        if real is not None and adds_images(gen._backend):
-            real = illustrated(real)
-        schemas = _schemas(folder, document["schemas"])
-        if not known:
-            schemas = {n: without_public(s) for n, s in schemas.items()}
-        if real is not None and (wrong := differences(schemas, real, judged=not known)):
-            raise VerificationError([f"{folder}: {problem}" for problem in wrong])
-        prepared = Prepared(
-            tuple(facts),
-            gen._decision,
-            schemas,
-            real,
-            int(document["seed"]),
-            doubts,
-            tuple(document["places"]) if known else (),
-        )
+        prepared = restored(saved, source, gen.policy, gen._books, gen._backend)
+        gen._decision = prepared.decision
         gen._take(saved.load(gen._backend), prepared)
         return gen
 
@@ -520,7 +465,7 @@ class Generator:
         images: ImageForm = "parquet",
     ) -> Request:
         prepared = self._ready()
-        form = self._image_form(images, rows)
+        form = image_form(images, rows, prepared.schemas)
         if conditions and not self._backend.conditions and prepared.kind not in ("table", "images"):
             raise UsageError(f"{self.backend_name} cannot take conditions")
         made_by = {
@@ -532,29 +477,6 @@ class Generator:
             **form,
         }
         return Request.of(prepared, rows, seed, conditions or {}, made_by)
-
-    def _image_form(self, images: ImageForm, rows: int) -> dict[str, str]:
-        """What a request says of the form of its images: nothing where it is the usual one."""
-        if images == "parquet":
-            return {}
-        if images != "png":
-            raise UsageError(f"images= is parquet or png, not {images!r}")
-        schemas = self._ready().schemas
-        kinds = [c.kind for s in schemas.values() for c in s.columns]
-        if list(schemas) != [TABLE] or kinds.count("image") != 1:
-            raise UsageError(
-                "images=png is for one table, without a name of its own, with one column of images"
-            )
-        if FILE_NAME in schemas[TABLE].names:
-            raise UsageError(
-                f"images=png writes a column {FILE_NAME!r} of its own: rename yours, or say "
-                "images=parquet"
-            )
-        if checked_count(rows, "rows") >= MAX_FILES:  # the table of the rest is a file too
-            raise UsageError(
-                f"images=png writes fewer than {MAX_FILES:,} images: say images=parquet"
-            )
-        return {"images": images}
 
     def check_request(
         self,
@@ -634,37 +556,6 @@ def _options(backend: Backend, given: Mapping[str, Any]) -> BackendOptions:
         )
         known = ", ".join(backend.Options.model_fields)
         raise UsageError(f"{backend.name}: {problems}. Its options: {known or 'none'}") from None
-
-
-def _schemas(folder: str | os.PathLike[str], document: Any) -> dict[str, TableSchema]:
-    try:
-        return {n: TableSchema.model_validate(s) for n, s in dict(document).items()}
-    except (ValidationError, TypeError, ValueError):  # their text quotes the input
-        problem = f"{folder}: its schemas are not as this version writes them"
-        raise VerificationError([problem]) from None
-
-
-def _find_real(
-    facts: Sequence[SourceFacts], source: SourceLike, *, named: bool
-) -> Mapping[str, pa.Table] | None:
-    """The real rows, found by digest; None when they are not where the model remembers them.
-
-    Raises: SourceError when the caller `named` a source, and it is not them.
-    """
-    found = []
-    for place in source if isinstance(source, list | tuple) else [source]:
-        try:
-            opened = in_memory(read_source(place))
-        except SourceError:
-            if named:
-                raise
-            return None
-        found.append((opened, resolve(opened, None).logical_digest))
-    if sorted(d for _, d in found) != sorted(f.logical_digest for f in facts):
-        if named:
-            raise SourceError("the source given is not what the model was fitted on (digest)")
-        return None
-    return pooled([opened for opened, _ in found])
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

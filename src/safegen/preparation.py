@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from safegen import gates
 from safegen.contracts import Backend, Kind, adds_images, doubts_of
 from safegen.decision import Decision
-from safegen.errors import SourceError, UsageError
+from safegen.errors import SourceError
 from safegen.gates import Books
 from safegen.lineage.depth import child_depth
 from safegen.lineage.facts import SourceFacts
@@ -34,16 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Prepared",
-    "differences",
     "illustrated",
     "in_memory",
     "pooled",
     "prepare",
-    "without_public",
 ]
-
-UNJUDGED = ("id", "personal", "image")
-"""Kinds whose values are surrogates or invented, or have no distribution to compare."""
 
 
 @dataclass(frozen=True)
@@ -160,51 +154,6 @@ def illustrated(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     if "image" in table.schema.names:
         raise SourceError("column 'image' holds no images, and images are to be put there: rename")
     return {name: table.append_column("image", pa.nulls(table.num_rows, IMAGE))}
-
-
-def differences(
-    schemas: Mapping[str, TableSchema], real: Mapping[str, pa.Table], *, judged: bool
-) -> list[str]:
-    """What is wrong with a model's schemas, held against the real rows: tables and columns.
-
-    `judged`: nobody vouches for the schemas. Then types must be the same too, and no column may be
-    left out of the gates' comparisons (kinds id, personal, image) that inference would judge.
-    """
-    if set(schemas) != set(real):
-        return ["its tables are not those of the real rows"]
-    problems = []
-    for name, table in real.items():
-        types = {c.name: c.type for c in schemas[name].columns}
-        found = {f.name: str(f.type) for f in table.schema}
-        if sorted(schemas[name].names) != sorted(table.column_names):
-            problems.append(f"table {name!r}: its columns are not those of the real rows")
-        elif judged and types != found:
-            other = [n for n in found if types[n] != found[n]]
-            problems.append(f"table {name!r}: other types than the real rows' ({', '.join(other)})")
-    if problems or not judged:
-        return problems
-    inferred = {n: infer_schema(t) for n, t in real.items()}
-    # What is declared wrongly in no schema cannot be mended by one: such tables stay unrelated.
-    with suppress(SourceError, UsageError):
-        inferred = related(real, inferred, {})
-    for name, schema in inferred.items():
-        kinds = schemas[name].kinds
-        hidden = [
-            c.name for c in schema.columns if c.kind not in UNJUDGED and kinds[c.name] in UNJUDGED
-        ]
-        if hidden:
-            problems.append(
-                f"table {name!r}: the ledger does not know the model, which says that columns are "
-                f"not to be judged ({', '.join(hidden)}): load it with the ledger where it was "
-                "fitted"
-            )
-    return problems
-
-
-def without_public(schema: TableSchema) -> TableSchema:
-    """The schema without leave to show any column's levels."""
-    columns = tuple(c.model_copy(update={"public": False}) for c in schema.columns)
-    return schema.model_copy(update={"columns": columns})
 
 
 def in_memory(source: Source) -> Source:

@@ -10,11 +10,14 @@ from safegen.errors import UsageError
 from safegen.manifest import digest_of
 from safegen.measure.profile import TableProfile, profiles
 from safegen.preparation import Prepared
+from safegen.tables.image_folders import FILE_NAME
+from safegen.tables.schema import TableSchema
+from safegen.tables.sources import MAX_FILES, TABLE
 
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
-__all__ = ["Request", "checked_count", "checked_seed"]
+__all__ = ["Request", "checked_count", "checked_seed", "image_form"]
 
 MAX_ROWS = 10**12
 
@@ -76,6 +79,30 @@ class Request:
                     "make up such rows, and nothing could be compared with them"
                 )
         return found
+
+
+def image_form(images: Any, rows: Any, schemas: Mapping[str, TableSchema]) -> dict[str, str]:
+    """What a request says of the form of its images: nothing where it is the usual one.
+
+    Raises: UsageError for another form, and for `png` where no folder of images can be made.
+    """
+    if images == "parquet":
+        return {}
+    if images != "png":
+        raise UsageError(f"images= is parquet or png, not {images!r}")
+    kinds = [kind for schema in schemas.values() for kind in schema.kinds.values()]
+    if list(schemas) != [TABLE] or kinds.count("image") != 1:
+        raise UsageError(
+            "images=png is for one table, without a name of its own, with one column of images"
+        )
+    if FILE_NAME in schemas[TABLE].names:
+        raise UsageError(
+            f"images=png writes a column {FILE_NAME!r} of its own: rename yours, or say "
+            "images=parquet"
+        )
+    if checked_count(rows, "rows") >= MAX_FILES:  # the table of the rest is a file too
+        raise UsageError(f"images=png writes fewer than {MAX_FILES:,} images: say images=parquet")
+    return {"images": images}
 
 
 def checked_count(value: Any, name: str) -> int:

@@ -1,0 +1,160 @@
+"""A saved model, prepared again: what of its word counts, and where its real rows are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from safegen import gates
+from safegen.contracts import Backend, adds_images, doubts_of
+from safegen.errors import SourceError, UsageError, VerificationError
+from safegen.gates import Books
+from safegen.lineage.evidence import as_of_now, resolve
+from safegen.lineage.facts import SourceFacts
+from safegen.models import ModelFolder
+from safegen.policy import Policy
+from safegen.preparation import Prepared, illustrated, in_memory, pooled
+from safegen.tables.relations import related
+from safegen.tables.schema import TableSchema, infer_schema
+from safegen.tables.sources import SourceLike, read_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["restored"]
+
+UNJUDGED = ("id", "personal", "image")
+"""Kinds whose values are surrogates or invented, or have no distribution to compare."""
+
+_UNKNOWN = "the ledger does not know this model: nobody knows what it was trained on"
+
+
+def restored(
+    saved: ModelFolder, source: SourceLike, policy: Policy, books: Books, backend: Backend
+) -> Prepared:
+    """What `prepare` gave when the model was fitted, admitted anew.
+
+    Only of a model that the ledger knows is anything believed: its facts, doubts, leave to show
+    levels, and places. `source` names another place of the real rows.
+
+    Raises: VerificationError, AdmissionRefused, SourceError, as `Generator.load`.
+    """
+    document = saved.document
+    ledger = books.ledger
+    known = ledger is not None and ledger.knows_model(saved.digest) is not None
+    if backend.pickles and not known:
+        raise VerificationError(
+            [
+                f"{saved.folder}: reading a model of {backend.name} runs code or opens other "
+                "files, and the ledger does not know its digest; load it where it was saved"
+            ]
+        )
+    facts = [SourceFacts.from_json(f) for f in document["facts"]]
+    facts = [as_of_now(f, list(document["schemas"]), ledger) for f in facts]
+    if not known:  # last, or a digest that a stranger's model names would be proof of its own
+        why = "the ledger does not know this model, so what it says of its sources is unproven"
+        facts = [f.untrusted(why) for f in facts]
+    doubts = doubts_of(backend)
+    doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
+    doubts = tuple(dict.fromkeys(doubts))
+    decision = gates.admit(policy, facts, books, doubts)
+    decision.enforce()
+    # A stranger's document is not to be followed to any place: then only the caller names one.
+    places = document["places"] if known and source is None else source
+    real = _real_rows(facts, places, named=source is not None)
+    if real is not None and adds_images(backend):
+        real = illustrated(real)
+    schemas = _schemas(saved.folder, document["schemas"])
+    if not known:
+        schemas = {n: _without_public(s) for n, s in schemas.items()}
+    if real is not None and (wrong := _differences(schemas, real, judged=not known)):
+        raise VerificationError([f"{saved.folder}: {problem}" for problem in wrong])
+    return Prepared(
+        tuple(facts),
+        decision,
+        schemas,
+        real,
+        int(document["seed"]),
+        doubts,
+        tuple(document["places"]) if known else (),
+    )
+
+
+def _schemas(folder: Path, document: Any) -> dict[str, TableSchema]:
+    try:
+        return {n: TableSchema.model_validate(s) for n, s in dict(document).items()}
+    except (ValidationError, TypeError, ValueError):  # their text quotes the input
+        problem = f"{folder}: its schemas are not as this version writes them"
+        raise VerificationError([problem]) from None
+
+
+def _real_rows(
+    facts: Sequence[SourceFacts], source: SourceLike, *, named: bool
+) -> Mapping[str, pa.Table] | None:
+    """The real rows, found by digest; None when they are not where the model remembers them.
+
+    Raises: SourceError when the caller `named` a source, and it is not them.
+    """
+    found = []
+    for place in source if isinstance(source, list | tuple) else [source]:
+        try:
+            opened = in_memory(read_source(place))
+        except SourceError:
+            if named:
+                raise
+            return None
+        found.append((opened, resolve(opened, None).logical_digest))
+    if sorted(d for _, d in found) != sorted(f.logical_digest for f in facts):
+        if named:
+            raise SourceError("the source given is not what the model was fitted on (digest)")
+        return None
+    return pooled([opened for opened, _ in found])
+
+
+def _differences(
+    schemas: Mapping[str, TableSchema], real: Mapping[str, pa.Table], *, judged: bool
+) -> list[str]:
+    """What is wrong with a model's schemas, held against the real rows: tables and columns.
+
+    `judged`: nobody vouches for the schemas. Then types must be the same too, and no column may be
+    left out of the gates' comparisons (kinds id, personal, image) that inference would judge.
+    """
+    if set(schemas) != set(real):
+        return ["its tables are not those of the real rows"]
+    problems = []
+    for name, table in real.items():
+        types = {c.name: c.type for c in schemas[name].columns}
+        found = {f.name: str(f.type) for f in table.schema}
+        if sorted(schemas[name].names) != sorted(table.column_names):
+            problems.append(f"table {name!r}: its columns are not those of the real rows")
+        elif judged and types != found:
+            other = [n for n in found if types[n] != found[n]]
+            problems.append(f"table {name!r}: other types than the real rows' ({', '.join(other)})")
+    if problems or not judged:
+        return problems
+    inferred = {n: infer_schema(t) for n, t in real.items()}
+    # What is declared wrongly in no schema cannot be mended by one: such tables stay unrelated.
+    with suppress(SourceError, UsageError):
+        inferred = related(real, inferred, {})
+    for name, schema in inferred.items():
+        kinds = schemas[name].kinds
+        hidden = [
+            c.name for c in schema.columns if c.kind not in UNJUDGED and kinds[c.name] in UNJUDGED
+        ]
+        if hidden:
+            problems.append(
+                f"table {name!r}: the ledger does not know the model, which says that columns are "
+                f"not to be judged ({', '.join(hidden)}): load it with the ledger where it was "
+                "fitted"
+            )
+    return problems
+
+
+def _without_public(schema: TableSchema) -> TableSchema:
+    """The schema without leave to show any column's levels."""
+    columns = tuple(c.model_copy(update={"public": False}) for c in schema.columns)
+    return schema.model_copy(update={"columns": columns})
