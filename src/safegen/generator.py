@@ -431,17 +431,20 @@ class Generator:
         return self._ready().schemas
 
     def offered(self) -> list[Constraint]:
-        """Constraints that every row of the source obeys, to be given as the option `constraints`.
+        """Constraints that every row of one table obeys, to be given as the option `constraints`.
 
-        Empty where some are given, and where the backend takes none.
+        Empty where some are given, where the backend takes none, and for related tables and
+        sequences.
         """
         from safegen.tables.offered import offered
 
         prepared = self._ready()
         if prepared.real is None or getattr(self.options, "constraints", None) != []:
             return []
-        named = prepared.real if len(prepared.real) == 1 else {}
-        return [c for n, table in named.items() for c in offered(table, prepared.schemas[n])]
+        if prepared.kind != "table":
+            return []
+        ((name, table),) = prepared.real.items()
+        return offered(table, prepared.schemas[name])
 
     @property
     def decision(self) -> Decision | None:

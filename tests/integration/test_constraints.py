@@ -692,6 +692,12 @@ TINY = {
 }
 
 
+HELD = [
+    {"type": "FixedCombinations", "column_names": ["town", "land"]},
+    {"type": "Inequality", "low_column_name": "start", "high_column_name": "end"},
+]
+
+
 @pytest.fixture(scope="module")
 def ordered() -> pa.Table:
     rng = np.random.default_rng(5)
@@ -710,10 +716,6 @@ def ordered() -> pa.Table:
 @pytest.fixture(scope="module", params=sorted(TINY))
 def constrained(request: pytest.FixtureRequest, ordered: pa.Table) -> tuple[Any, Any, Any]:
     """A backend, and its models with and without constraints."""
-    specs = [
-        {"type": "FixedCombinations", "column_names": ["town", "land"]},
-        {"type": "Inequality", "low_column_name": "start", "high_column_name": "end"},
-    ]
     backend = safegen.plugins.load(safegen.plugins.BACKENDS, request.param)()
     models = [
         backend.fit(
@@ -722,7 +724,7 @@ def constrained(request: pytest.FixtureRequest, ordered: pa.Table) -> tuple[Any,
             backend.Options.model_validate({**TINY[request.param], "constraints": held}),
             seed=7,
         )
-        for held in (specs, [])
+        for held in (HELD, [])
     ]
     return backend, *models
 
@@ -753,3 +755,74 @@ class TestOtherBackends:
             [(column, value)] = wanted.items()
             assert found.column(column).to_pylist() == [value] * 60
             assert self.broken(ordered, found) == (0, 0)
+
+
+class TestRelatedTables:
+    @staticmethod
+    def made(ordered: pa.Table, constraints: Any) -> pa.Table:
+        from safegen.tables.relations import related
+
+        owners = np.random.default_rng(2).integers(0, 150, ordered.num_rows)
+        tables = {
+            "owner": pa.table({"owner_id": np.arange(150), "age": np.arange(150) % 60}),
+            "stay": ordered.append_column("owner_id", pa.array(owners)),
+        }
+        schemas = related(tables, {n: infer_schema(t) for n, t in tables.items()}, {})
+        hma = safegen.plugins.load(safegen.plugins.BACKENDS, "sdv.hma")()
+        options = hma.Options.model_validate({"constraints": constraints})
+        model = hma.fit(tables, schemas, options, seed=7)
+        found: pa.Table = model.sample(400, seed=1, block=0)["stay"]
+        return found
+
+    def test_they_hold_in_the_table_that_they_name_and_do_not_without(
+        self, ordered: pa.Table
+    ) -> None:
+        broken = TestOtherBackends.broken
+        held = self.made(ordered, [{**c, "table_name": "stay"} for c in HELD])
+        assert held.num_rows > 500
+        assert broken(ordered, held) == (0, 0)
+        assert min(broken(ordered, self.made(ordered, []))) > 0
+
+    def test_one_that_names_no_table_or_a_key_is_an_error(self, ordered: pa.Table) -> None:
+        with pytest.raises(UsageError, match="needs a table_name"):
+            self.made(ordered, HELD)
+        keyed = {"type": "FixedCombinations", "column_names": ["owner_id", "land"]}
+        with pytest.raises(UsageError, match="owner_id"):
+            self.made(ordered, [{**keyed, "table_name": "stay"}])
+
+
+class TestSequences:
+    """`town` and `land` are constant within sequences, `start` and `end` change."""
+
+    @staticmethod
+    def table(ordered: pa.Table) -> pa.Table:
+        first = pa.array(np.repeat(np.arange(100), 4))
+        still = ordered.slice(0, 100).select(["town", "land"]).take(first)
+        moving = ordered.select(["start", "end"])
+        table = pa.table([*still.columns, *moving.columns], names=["town", "land", "start", "end"])
+        table = table.append_column("day", pa.array(["mon", "tue"] * 200))
+        return table.append_column("user", first).append_column("n", pa.array(range(400)))
+
+    def made(self, ordered: pa.Table, constraints: Any, **more: Any) -> pa.Table:
+        par = safegen.plugins.load(safegen.plugins.BACKENDS, "sdv.par")()
+        options = par.Options.model_validate({"epochs": 1, "constraints": constraints, **more})
+        roles = {"user": {"role": "sequence_key"}, "n": {"role": "sequence_index"}}
+        table = self.table(ordered)
+        model = par.fit({"t": table}, {"t": infer_schema(table, roles)}, options, seed=7)
+        found: pa.Table = model.sample(150, seed=1, block=0)["t"]
+        return found
+
+    def test_they_hold_on_either_part_and_do_not_without(self, ordered: pa.Table) -> None:
+        real, broken = self.table(ordered), TestOtherBackends.broken
+        assert broken(real, self.made(ordered, HELD)) == (0, 0)
+        assert min(broken(real, self.made(ordered, []))) > 0
+
+    def test_one_across_both_parts_is_refused_with_the_way_out(self, ordered: pa.Table) -> None:
+        mixed = {"type": "FixedCombinations", "column_names": ["town", "day"]}
+        with pytest.raises(UsageError, match="town is constant within each sequence and day"):
+            self.made(ordered, [mixed])
+        # The way that the message names: town is then said at every step.
+        self.made(ordered, [mixed], context_columns=["land"])
+        for name in ("user", "n"):
+            with pytest.raises(UsageError, match=f"'{name}' is the sequence"):
+                self.made(ordered, [{**mixed, "column_names": ["town", name]}])

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from safegen.tables.codec import Codec
     from safegen.tables.schema import TableSchema
 
-__all__ = ["SingleTableOptions", "TableOptions"]
+__all__ = ["TableOptions"]
 
 
 class TableOptions(BackendOptions):
-    """How values come back, by SDV's names."""
+    """How values come back, and what holds in every row, by SDV's names."""
 
     enforce_min_max_values: bool = Field(
         True, description="Numbers and dates stay within the source's minimum and maximum."
@@ -30,6 +30,11 @@ class TableOptions(BackendOptions):
     )
     locales: list[str] = Field(
         ["en_US"], description="Faker's locales, for columns declared personal.", min_length=1
+    )
+    constraints: ConstraintList = Field(
+        [],
+        description="SDV's constraints, which hold in every row: FixedCombinations, Inequality, "
+        "Range, FixedIncrements, OneHotEncoding.",
     )
 
     def codec(
@@ -59,13 +64,3 @@ class TableOptions(BackendOptions):
             locales=self.locales,
             constraints=constraints,
         )
-
-
-class SingleTableOptions(TableOptions):
-    """Those of a backend whose tables stand alone: what holds in a row can be told to it."""
-
-    constraints: ConstraintList = Field(
-        [],
-        description="SDV's constraints, which hold in every row: FixedCombinations, Inequality, "
-        "Range, FixedIncrements, OneHotEncoding.",
-    )

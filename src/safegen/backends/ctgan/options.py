@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from safegen.backends.networks import Device
-from safegen.backends.options import SingleTableOptions
+from safegen.backends.options import TableOptions
 
 __all__ = ["GANOptions", "NetworkOptions", "VAEOptions"]
 
@@ -20,7 +20,7 @@ _Width = Annotated[int, Field(ge=1, le=16_384)]
 _Widths = Annotated[tuple[_Width, ...], Field(strict=False, min_length=1, max_length=16)]
 
 
-class NetworkOptions(SingleTableOptions):
+class NetworkOptions(TableOptions):
     """What both networks share, and what safegen does around them."""
 
     embedding_dim: int = Field(
@@ -34,7 +34,7 @@ class NetworkOptions(SingleTableOptions):
         description="Where to train; auto: a GPU when there is one. Rows are made on the CPU.",
     )
 
-    OURS: ClassVar[frozenset[str]] = frozenset({*SingleTableOptions.model_fields, "device"})
+    OURS: ClassVar[frozenset[str]] = frozenset({*TableOptions.model_fields, "device"})
     """The options that the library's class does not get."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from safegen.backends.networks import Device
-from safegen.backends.options import SingleTableOptions
+from safegen.backends.options import TableOptions
 from safegen.contracts import BackendOptions, Kind
 from safegen.errors import SourceError, UsageError
 from safegen.tables.constraints import by_table
@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Options(SingleTableOptions):
+class Options(TableOptions):
     """How a network is trained, and how diffusers' sampler draws from it.
 
     `preset` gives the defaults of steps, width, layers and sampling_steps; each can be set alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.backends.sdv.sequences import Parts
+    from safegen.tables.constraints import Constraint
     from safegen.tables.schema import TableSchema
 
 __all__ = ["FEWEST", "Cut"]
@@ -133,6 +134,35 @@ class Cut:
         context_schema = TableSchema(columns=tuple(_featured(c, plain_roles) for c in columns))
         steps_schema = TableSchema(columns=tuple(_featured(c, plain_roles) for c in step_columns))
         return cls(parts, context, context_schema, steps, steps_schema, lengths)
+
+    def apart(self, constraints: Sequence[Constraint]) -> tuple[list[Constraint], list[Constraint]]:
+        """The constraints on what is said once of a sequence, and those on its steps.
+
+        Raises: UsageError for one on both, or on the key or the index.
+        """
+        from safegen.tables.constraints import on
+
+        once: list[Constraint] = []
+        steps: list[Constraint] = []
+        for constraint in constraints:
+            names = constraint.columns
+            for what, name in (("key", self.parts.key), ("index", self.parts.index)):
+                if name in names:
+                    raise UsageError(
+                        f"constraint {on(constraint.type, names)}: {name!r} is the sequence "
+                        f"{what}, which is made anew; leave it out"
+                    )
+            still = [n for n in names if n in self.context.column_names]
+            if still and len(still) < len(names):
+                moving = [n for n in names if n not in still]
+                raise UsageError(
+                    f"constraint {on(constraint.type, names)}: {', '.join(still)} is constant "
+                    f"within each sequence and {', '.join(moving)} is not, and sdv.par draws the "
+                    "one before the other; say context_columns without it, or leave the "
+                    "constraint out"
+                )
+            (once if still else steps).append(constraint)
+        return once, steps
 
     def segments(self, size: int | None) -> np.ndarray:
         """Training pieces: (pieces, 3) of first row, number of rows, sequence."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from safegen.backends.options import SingleTableOptions
+from safegen.backends.options import TableOptions
 from safegen.backends.sdv.distributions import (
     Distribution,
     check_distributions,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GaussianCopula", "Options", "fit_copula"]
 
 
-class Options(SingleTableOptions):
+class Options(TableOptions):
     """SDV's options, by SDV's names, and one more distribution: `empirical`, the default.
 
     `empirical` is the empirical distribution: values of several rows keep their shares, values of

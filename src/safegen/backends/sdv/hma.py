@@ -269,6 +269,7 @@ def _space(
 
     from safegen.backends.sdv.tiers import Link, added, state_name
     from safegen.tables.codec import Feature
+    from safegen.tables.constraints import by_table
     from safegen.tables.relations import references
     from safegen.tables.streams import stream
 
@@ -279,6 +280,7 @@ def _space(
         seed=seed,
         smooth=frozenset(options.given(name)),
         masses=options.default_distribution != "empirical",
+        constraints=by_table(options.constraints, tables)[name],
     )
     values = dict(codec.encode(table, seed=seed))
     features = list(codec.features)

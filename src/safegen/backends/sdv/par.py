@@ -93,6 +93,7 @@ class PAR:
         from safegen.backends.sdv.marginals import Levels, Quantiles
         from safegen.backends.sdv.sequences import BLOCK_ROWS, Layout, SequenceModel, scored
         from safegen.backends.undisturbed import undisturbed
+        from safegen.tables.constraints import by_table
         from safegen.tables.schema import check_table
 
         if not isinstance(options, Options):
@@ -111,8 +112,11 @@ class PAR:
             options.context_columns,
             options.enforce_min_max_values,
         )
-        context_codec = options.codec(cut.context, cut.context_schema, seed=seed, masses=False)
-        codec = options.codec(cut.steps, cut.steps_schema, seed=seed)
+        once, at_steps = cut.apart(by_table(options.constraints, tables)[name])
+        context_codec = options.codec(
+            cut.context, cut.context_schema, seed=seed, masses=False, constraints=once
+        )
+        codec = options.codec(cut.steps, cut.steps_schema, seed=seed, constraints=at_steps)
         layout = Layout(codec.features)
         _check_size(layout)
         known = context_codec.encode(cut.context, seed=seed)
