@@ -438,6 +438,40 @@ def test_a_size_that_cannot_be_halved_is_refused_with_the_way_out() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"attention_levels": 3}, "attention_levels is at most 2 here"),
+        ({"attention_head_dim": 12}, "16 are no multiple of 12"),
+        ({"attention": False, "attention_levels": 1, "attention_head_dim": 12}, "16 are no"),
+    ],
+)
+def test_attention_that_does_not_fit_the_network_is_refused(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        fitted(table_of(digits(60)), channels=(8, 16), **given)
+
+
+def test_the_options_of_the_network_reach_it_and_come_back_with_it(tmp_path: Path) -> None:
+    more = {
+        "channels": (8, 16),
+        "attention_levels": 1,
+        "attention_head_dim": 4,
+        "activation": "gelu",
+        "time_scale_shift": True,
+    }
+    model = fitted(table_of(digits(60)), **more)
+    config = model.net.config
+    assert config.down_block_types == ("DownBlock2D", "AttnDownBlock2D")
+    assert config.up_block_types == ("AttnUpBlock2D", "UpBlock2D")
+    found = config.attention_head_dim, config.act_fn, config.resnet_time_scale_shift
+    assert found == (4, "gelu", "scale_shift")
+    model.save(tmp_path)
+    again = Image().load(tmp_path).sample(5, seed=1, block=0)
+    assert again == model.sample(5, seed=1, block=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
         ({"channels": [12]}, "multiples of 8"),
         ({"guidance": 2.0, "label_dropout": 0.0}, "guidance needs label_dropout"),
         ({"steps": 0}, "greater than or equal to 1"),

@@ -10,16 +10,17 @@ import socket
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from pydantic import ValidationError
 
 import safegen
 from safegen.backends.diffusion import pipeline_files
-from safegen.backends.diffusion.pipeline import Options, Pipeline
+from safegen.backends.diffusion.pipeline import Options, Pipeline, Scheduler
 from safegen.errors import (
     BackendError,
     MissingExtra,
@@ -469,6 +470,45 @@ def test_arguments_that_the_pipeline_does_not_take_are_refused(
         fitted(illustrated(), given(unconditional, prompt_column="prompt"))
     with pytest.raises(UsageError, match="say which prompt_column"):
         fitted(alone, given(by_text))
+
+
+@pytest.mark.parametrize("name", get_args(Scheduler))
+def test_every_scheduler_makes_images_of_its_own(by_text: Path, name: str) -> None:
+    options = given(by_text, prompt_column="prompt", steps=4)
+    models = [fitted(illustrated(), {**options, "scheduler": s}) for s in (name, None)]
+    made = [m.sample(3, seed=1, block=0)["table"].column("image") for m in models]
+    assert models[0].sample(3, seed=1, block=0)["table"].column("image") == made[0]
+    if name not in ("ddim", "euler"):  # the pipeline's own; and Euler's steps are DDIM's
+        assert made[0] != made[1]
+
+
+def test_a_scheduler_of_another_kind_is_refused_with_those_that_fit(by_text: Path) -> None:
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+    from safegen.backends.diffusion.pipeline_files import reschedule
+
+    with pytest.raises(UsageError, match=r"dpm\+\+ does not fit .*FlowMatch.*leave it out"):
+        reschedule(SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()), "dpm++")
+    pipe = SimpleNamespace(scheduler=DDIMScheduler(beta_end=0.03))
+    reschedule(pipe, "euler")
+    assert (type(pipe.scheduler).__name__, pipe.scheduler.config.beta_end) == (
+        "EulerDiscreteScheduler",
+        0.03,
+    )
+
+
+def test_what_a_call_is_told_reaches_the_pipeline(by_text: Path) -> None:
+    base = given(by_text, prompt_column="prompt", guidance_scale=7.0)
+
+    def images(**more: Any) -> Any:
+        model = fitted(illustrated(), {**base, **more})
+        return model.sample(3, seed=1, block=0)["table"].column("image")
+
+    plain = images()
+    for more in ({"eta": 1.0}, {"guidance_rescale": 0.9}):
+        assert images(**more) != plain, more
+    with pytest.raises(ValidationError, match="scheduler needs prompt_column"):
+        Options(folder=str(by_text), scheduler="ddim")
 
 
 def test_other_columns_and_unique_texts_are_refused_with_the_way_out(by_text: Path) -> None:

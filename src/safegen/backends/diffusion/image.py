@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -52,7 +52,23 @@ class Options(BackendOptions):
         "multiples of 8. Default: by the images' size.",
     )
     layers: int = Field(1, ge=1, le=4, description="Residual blocks at each resolution.")
-    attention: bool = Field(True, description="Self-attention at the lowest resolution.")
+    attention: bool = Field(True, description="Self-attention in the middle of the network.")
+    attention_levels: int = Field(
+        0,
+        ge=0,
+        le=6,
+        description="At how many resolutions, from the lowest up, the blocks attend too: for large "
+        "images.",
+    )
+    attention_head_dim: int = Field(
+        8, ge=1, le=1_024, description="Width of a head of attention; divides its channels."
+    )
+    activation: Literal["silu", "mish", "gelu", "relu"] = Field(
+        "silu", description="The network's activation function."
+    )
+    time_scale_shift: bool = Field(
+        False, description="Noise levels scale the features too, instead of only shifting them."
+    )
     steps: int = Field(1_500, ge=1, le=10_000_000, description="Training steps, at most.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per training step.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW's, decayed by a cosine.")
@@ -148,12 +164,17 @@ class Image:
         channels = options.channels or _usual(pixels.shape[1:3])
         picture = Picture(mode, pixels.shape[1], pixels.shape[2])
         picture.check(column, channels)
+        _check_attention(options, channels)
         layout, codes = ImageTable.of(name, table, column, label)
         classes = len(layout.shares)
         network = {
             "channels": list(channels),
             "layers": options.layers,
             "attention": options.attention,
+            "attention_levels": options.attention_levels,
+            "attention_head_dim": options.attention_head_dim,
+            "activation": options.activation,
+            "time_scale_shift": options.time_scale_shift,
             "dropout": options.dropout,
             "classes": classes if classes > 1 else 0,
         }
@@ -204,6 +225,21 @@ def _columns(table: pa.Table, schema: TableSchema) -> tuple[str, LevelsColumn | 
             "the column out"
         )
     return images[0], label
+
+
+def _check_attention(options: Options, channels: Sequence[int]) -> None:
+    """Raises: UsageError for levels that are not there, and heads that do not fill the channels."""
+    if options.attention_levels > len(channels):
+        raise UsageError(
+            f"attention_levels is at most {len(channels)} here, as many as there are channels"
+        )
+    levels = max(options.attention_levels, int(options.attention))
+    for width in channels[len(channels) - levels :]:
+        if width % options.attention_head_dim:
+            raise UsageError(
+                f"attention_head_dim must divide the channels that attend, and {width} are no "
+                f"multiple of {options.attention_head_dim}"
+            )
 
 
 def _usual(size: tuple[int, ...]) -> tuple[int, ...]:

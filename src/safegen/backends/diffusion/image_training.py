@@ -35,15 +35,20 @@ def built(network: Mapping[str, Any], channels: int, size: Sequence[int]) -> Any
 
     library: Any = diffusers  # most of it has no types
     widths = tuple(network["channels"])
+    attend = network["attention_levels"]
+    plain = len(widths) - attend
     return library.UNet2DModel(
         sample_size=tuple(size),
         in_channels=channels,
         out_channels=channels,
         block_out_channels=widths,
-        down_block_types=("DownBlock2D",) * len(widths),
-        up_block_types=("UpBlock2D",) * len(widths),
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",) * attend,
+        up_block_types=("AttnUpBlock2D",) * attend + ("UpBlock2D",) * plain,
         layers_per_block=network["layers"],
         add_attention=network["attention"],
+        attention_head_dim=network["attention_head_dim"],
+        act_fn=network["activation"],
+        resnet_time_scale_shift="scale_shift" if network["time_scale_shift"] else "default",
         norm_num_groups=8,
         dropout=network["dropout"],
         num_class_embeds=network["classes"] + 1 if network["classes"] else None,

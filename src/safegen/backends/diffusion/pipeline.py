@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from safegen.tables.columns import LevelsColumn
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Options", "Pipeline"]
+__all__ = ["Options", "Pipeline", "Scheduler"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "PIL")
+
+
+Scheduler = Literal["ddim", "ddpm", "dpm++", "euler", "euler_a", "heun", "pndm", "unipc"]
 
 
 class Options(BackendOptions):
@@ -41,6 +44,17 @@ class Options(BackendOptions):
     )
     guidance_scale: float | None = Field(
         None, ge=0, le=100, description="How closely prompts are followed. Default: the pipeline's."
+    )
+    guidance_rescale: float | None = Field(
+        None, ge=0, le=1, description="Against overexposure at a high guidance_scale."
+    )
+    scheduler: Scheduler | None = Field(
+        None,
+        description="diffusers' scheduler, with the settings of the pipeline's. Default: that one. "
+        "Unconditional pipelines are written for their own.",
+    )
+    eta: float | None = Field(
+        None, ge=0, le=1, description="Noise of the ddim scheduler: 0 is none, 1 is ddpm's."
     )
     height: int | None = Field(None, ge=8, le=8_192, description="Pixels. Default: the pipeline's.")
     width: int | None = Field(None, ge=8, le=8_192, description="Pixels. Default: the pipeline's.")
@@ -71,8 +85,9 @@ class Options(BackendOptions):
     def _together(self) -> Self:
         if self.train_rank is not None and self.prompt_column is None:
             raise ValueError("train_rank needs prompt_column: adapters learn images with prompts")
-        if self.negative_prompt is not None and self.prompt_column is None:
-            raise ValueError("negative_prompt needs prompt_column")
+        for name in ("negative_prompt", "guidance_rescale", "scheduler"):
+            if getattr(self, name) is not None and self.prompt_column is None:
+                raise ValueError(f"{name} needs prompt_column")
         if self.dtype == "bfloat16" and self.prompt_column is None:
             raise ValueError(
                 "dtype bfloat16 needs prompt_column: unconditional pipelines make numpy arrays, "

@@ -14,7 +14,15 @@ from typing import Any
 from safegen.backends.undisturbed import failing
 from safegen.errors import UsageError
 
-__all__ = ["arguments", "digests_of", "folder_digest", "offline", "opened_pipeline"]
+__all__ = [
+    "SCHEDULERS",
+    "arguments",
+    "digests_of",
+    "folder_digest",
+    "offline",
+    "opened_pipeline",
+    "reschedule",
+]
 
 _INDEX = "model_index.json"
 _PLAIN = (".safetensors", ".json", ".txt", ".model", ".md", ".png", ".jpg")
@@ -156,6 +164,33 @@ def opened_pipeline(folder: Path, **more: Any) -> Any:
         )
         pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+def reschedule(pipe: Any, name: str) -> None:
+    """Give a pipeline another scheduler. Raises: UsageError when it does not fit the pipeline's."""
+    import diffusers
+
+    fitting = {kind.__name__ for kind in pipe.scheduler.compatibles}
+    if SCHEDULERS[name] not in fitting:
+        known = [n for n, kind in SCHEDULERS.items() if kind in fitting]
+        raise UsageError(
+            f"scheduler: {name} does not fit the pipeline's {type(pipe.scheduler).__name__} "
+            + (f"(these do: {', '.join(known)})" if known else "(none does): leave it out")
+        )
+    with failing("changing the scheduler", "diffusers"):
+        pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)
 
 
 def arguments(pipe: Any, wanted: dict[str, Any], prompted: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from safegen.backends.diffusion.pipeline_files import (
     digests_of,
     offline,
     opened_pipeline,
+    reschedule,
 )
 from safegen.backends.networks import (
     device_of,
@@ -58,7 +59,9 @@ class PipelineModel:
             {
                 "num_inference_steps": options.steps,
                 "guidance_scale": options.guidance_scale,
+                "guidance_rescale": options.guidance_rescale,
                 "negative_prompt": options.negative_prompt,
+                "eta": options.eta,
                 "height": options.height,
                 "width": options.width,
             },
@@ -83,6 +86,8 @@ class PipelineModel:
             pipe = opened_pipeline(
                 Path(options.folder), torch_dtype=getattr(torch, dtype), variant=options.variant
             )
+            if options.scheduler is not None:
+                reschedule(pipe, options.scheduler)
             model = cls(table, options, digests, pipe)
             pipe.to(model.device)
             if options.lora is not None:
