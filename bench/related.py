@@ -67,7 +67,8 @@ def raw(tables: dict[str, pa.Table], found: Sequence[Reference]) -> tuple[Frames
     synthesizer = HMASynthesizer(metadata, verbose=False)
     synthesizer.fit(frames)
     fitted = time.perf_counter()
-    made = synthesizer.sample()
+    main_table = found[0].parent
+    made = synthesizer.sample(len(frames[main_table]), main_table_name=main_table)
     return made, fitted - start, time.perf_counter() - fitted
 
 
