@@ -36,10 +36,6 @@ class NetworkBackend:
     name: ClassVar[str]
     conditions: ClassVar[bool]
     Options: ClassVar[type[BackendOptions]]
-    quiet: ClassVar[bool] = False
-    """Whether rows that have no number of their own (missing, or on a point mass, which another
-    feature says) are all shown the median, instead of numbers drawn for them. To a GAN such draws
-    are noise; a distribution or a decoder that is fitted to all rows needs them."""
 
     def fit(
         self,

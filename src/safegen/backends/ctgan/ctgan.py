@@ -20,7 +20,6 @@ class CTGAN(NetworkBackend):
     name: ClassVar[str] = "ctgan"
     conditions: ClassVar[bool] = True
     Options: ClassVar[type[BackendOptions]] = GANOptions
-    quiet: ClassVar[bool] = True
 
     def _teach(self, lesson: Lesson, options: Any) -> Taught:
         from safegen.backends.ctgan.fitting import Taught

@@ -83,7 +83,7 @@ def fit_network(
     if not codec.features:
         return NeuralModel(backend.name, title, codec, None, (), {})
     _check_size(backend.name, codec, table.num_rows, options)
-    features = dict(codec.encode(table, seed=seed))
+    features = codec.encode(table, seed=seed)
     with (
         progress(f"training {backend.name}", options.epochs, "epochs") as advance,
         undisturbed(),
@@ -91,8 +91,6 @@ def fit_network(
         failing("training", backend.name),
     ):
         np.random.seed(stream(seed).generate_state(4))
-        if backend.quiet:
-            _quieten(codec, features)
         lesson, scales = _lesson(codec, features, advance, options, device.type == "cuda", seed)
         taught = backend._teach(lesson, options)
         parts: list[Part] = []
@@ -106,15 +104,6 @@ def fit_network(
         network = taught.model.network
         sound(network.weights, lesson.watch.advice)
         return NeuralModel(backend.name, title, codec, network, tuple(parts), curves)
-
-
-def _quieten(codec: Codec, features: dict[str, np.ndarray]) -> None:
-    """The median of each number wherever a row has none of its own."""
-    for feature in codec.features:
-        if feature.kind == "numeric":
-            numbers, there = features[feature.name], codec.is_continuous(feature.column, features)
-            if there.any():
-                features[feature.name] = np.where(there, numbers, np.median(numbers[there]))
 
 
 def _lesson(
@@ -137,17 +126,19 @@ def _lesson(
     scales: dict[str, tuple[float, float]] = {}
     columns: dict[str, np.ndarray] = {}
     owners: dict[str, str] = {}
+    gaps: dict[str, np.ndarray] = {}
     for i, feature in enumerate(codec.features):
         name, values = f"c{i}", features[feature.name]
         if feature.kind == "numeric":
             scales[name] = center, scale = float(values.mean()), float(values.std()) or 1.0
             values = (values - center) / scale
             owners[name] = feature.column
+            gaps[name] = ~codec.is_continuous(feature.column, features)
         columns[name] = values
     advice = "make loss_factor smaller, or batch_size larger"
     if isinstance(options, GANOptions):
         advice = "make generator_lr and discriminator_lr ten times smaller, or batch_size larger"
-    return Lesson(pd.DataFrame(columns), owners, Watch(advance, seed, advice), gpu), scales
+    return Lesson(pd.DataFrame(columns), owners, Watch(advance, seed, advice, gaps), gpu), scales
 
 
 def _check_size(backend: str, codec: Codec, rows: int, options: Any) -> None:

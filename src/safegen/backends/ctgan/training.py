@@ -8,10 +8,11 @@ properties are all that has to be put in, in subclasses, and no module of the li
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ctgan
+import numpy as np
 
 from safegen.backends.ctgan.model import Network
 from safegen.backends.ctgan.modes import Columns, SideBySide
@@ -61,12 +62,33 @@ class Average:
 
 
 class Watch:
-    """What is seen of a training: one number per epoch and loss; and the seed of its data."""
+    """What is seen of a training: one number per epoch and loss. And what is known of its data:
+    the seed, and by column which rows have no number of their own (`gaps`)."""
 
-    def __init__(self, advance: Callable[[int], None], seed: int, advice: str):
-        self.advance, self.seed, self.advice = advance, seed, advice
+    def __init__(
+        self,
+        advance: Callable[[int], None],
+        seed: int,
+        advice: str,
+        gaps: Mapping[str, np.ndarray],
+    ):
+        self.advance, self.seed, self.advice, self.gaps = advance, seed, advice, gaps
         self.curves: dict[str, list[float]] = {}
         self.average: Average
+
+    def quiet(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame, with the median of each number where a row has none of its own.
+
+        Such rows (missing, or on a point mass; another feature says which) hold numbers that the
+        codec drew for whoever fits a distribution to the whole column. A discriminator would have
+        to see through them as noise.
+        """
+        frame = frame.copy()
+        for name, gap in self.gaps.items():
+            if gap.any() and not gap.all():
+                numbers = frame[name].to_numpy()
+                frame[name] = np.where(gap, np.median(numbers[~gap]), numbers)
+        return frame
 
     def transformer(self, given: object) -> SideBySide | None:
         """A transformer that fits its columns side by side, for the library's own."""
@@ -116,6 +138,10 @@ class WatchedCTGAN(ctgan.CTGAN):  # type: ignore[misc]
     def __init__(self, watch: Watch, **options: Any):
         self.watch = watch
         super().__init__(**options)
+
+    def fit(self, train_data: pd.DataFrame, discrete_columns: Any = ()) -> None:
+        """Train, as the library does, without the noise of numbers that rows do not have."""
+        super().fit(self.watch.quiet(train_data), discrete_columns)
 
     def _gumbel_softmax(self, *args: Any, **options: Any) -> Any:
         try:

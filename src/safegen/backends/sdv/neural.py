@@ -49,7 +49,6 @@ class CTGAN(_Synthesizer):
     name: ClassVar[str] = "sdv.ctgan"
     conditions: ClassVar[bool] = True
     Options: ClassVar[type[BackendOptions]] = GANOptions
-    quiet: ClassVar[bool] = True
 
     def _teach(self, lesson: Lesson, options: Any) -> Taught:
         from safegen.backends.sdv.watched import CTGAN, taught
