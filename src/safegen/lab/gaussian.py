@@ -187,14 +187,15 @@ def run(
     rows: real rows n, each of its own. depth: fits in a chain. Raises: UsageError, TargetError.
     """
     chosen = _chosen(arms)
-    for name, numbers, least in (
-        ("rows", rows, 20),
-        ("depth", [depth], 1),
-        ("chains", [chains], 100),
-        ("seed", [seed], 0),
-    ):
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in numbers):
-            raise UsageError(f"{name}: whole numbers from {least} up")
+    given: list[tuple[str, Sequence[Any], int, int]] = [
+        ("rows", rows, 20, 100_000),
+        ("depth", [depth], 1, 1_000),
+        ("chains", [chains], 100, 1_000_000),
+        ("seed", [seed], 0, 2**63 - 1),
+    ]
+    for name, numbers, least, most in given:
+        if any(type(n) is not int or not least <= n <= most for n in numbers):
+            raise UsageError(f"{name}: whole numbers from {least} to {most}")
     if bad := [n for n in rows if n % 10]:
         raise UsageError(f"rows: multiples of 10, of which a tenth can be new; not {bad[0]}")
     settings = {
@@ -221,7 +222,7 @@ def _chosen(arms: Sequence[str] | None) -> list[Arm]:
     from safegen.tables.schema import nearest
 
     known = {arm.name: arm for arm in ARMS}
-    for name in () if arms is None else arms:
+    for name in arms if arms is not None else ():
         if name not in known:
             raise UsageError(f"arms: no arm {name!r}{nearest(name, list(known))}")
     return [arm for arm in ARMS if arms is None or arm.name in arms]
