@@ -14,7 +14,8 @@ import pytest
 from safegen import lab
 from safegen.cli import main
 from safegen.errors import TargetError, UsageError
-from safegen.lab import gaussian
+from safegen.lab import arms, gaussian, theory
+from safegen.lab.arms import chosen
 from safegen.lab.plot import Chart, Line
 
 QUICK: dict[str, Any] = {"rows": [50], "depth": 4, "chains": 200}
@@ -33,9 +34,9 @@ def test_a_wrong_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The unbiased variance loses nothing, and ours is not that one."""
     from dataclasses import replace
 
-    (arm,) = (a for a in gaussian.ARMS if a.name == "replace")
-    wrong = replace(arm, expected=lambda n, steps: gaussian.theory.real_only(n, steps))
-    monkeypatch.setattr(gaussian, "ARMS", (wrong,))
+    (arm,) = chosen(["replace"])
+    wrong = replace(arm, expected=theory.real_only)
+    monkeypatch.setattr(arms, "ARMS", (wrong,))
     result = lab.run("gaussian", tmp_path / "run", rows=[50], chains=2_000)
     assert not result.held
     assert "not held" in result.page.read_text()
@@ -83,7 +84,7 @@ def test_settings_that_cannot_be_meant(tmp_path: Path, bad: Any, message: str) -
 
 
 def test_fewer_chains_are_a_prefix_of_more() -> None:
-    arm = gaussian.ARMS[1]
+    (arm,) = chosen(["replace"])
     few, many = (gaussian.simulate(arm, 50, 3, chains, seed=1) for chains in (60, 150))
     assert np.array_equal(few[0], many[0][:60])
     other = gaussian.simulate(arm, 50, 3, 60, seed=2)

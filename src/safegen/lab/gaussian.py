@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from safegen.errors import UsageError
-from safegen.lab import theory
+from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page
 from safegen.lab.plot import Chart, Line
-from safegen.lab.store import Check, Result, Run
-from safegen.lab.theory import Moments
+from safegen.lab.seen import Seen
+from safegen.lab.settings import whole
+from safegen.lab.store import Result, Run
 from safegen.progress import progress
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ARMS", "Arm", "run", "simulate"]
-
-LARGEST = 4.0
-"""Of |z| over all steps: some 800 correlated comparisons pass it by chance in one run of twenty."""
+__all__ = ["run", "simulate"]
 
 CELLS = 1 << 21
 """Numbers that a group of chains holds at once; a group's draws do not depend on other groups."""
 
 Rows = np.ndarray
 Fits = Iterator[tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to choose what the next fit sees. `expected` of (n, steps): None where nobody has a
-    closed form."""
-
-    name: str
-    says: str
-    depth: Callable[[int], float]  # effective depth of what fit t puts out
-    loop: Callable[[int, int, int, np.random.Generator], Fits]  # chains, n, steps
-    expected: Callable[[int, int], list[Moments]] | None
 
 
 def _fit(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -113,49 +98,17 @@ def _fresh(share: float) -> Callable[[int, int, int, np.random.Generator], Fits]
     return loop
 
 
-def _harmonic(t: int) -> float:
-    return sum(1 / i for i in range(1, t + 1))
-
-
-def _kept(weight: float) -> Callable[[int], float]:
-    """Effective depth where this share of the training rows is real: 1 + (1 − w) d, from 1 on."""
-    return lambda t: (1 - (1 - weight) ** t) / weight
-
-
-ARMS: tuple[Arm, ...] = (
-    Arm("real-only", "n real rows each time", lambda t: 1.0, _real_only, theory.real_only),
-    Arm("replace", "n rows of the last fit", float, _replace, theory.replace),
-    Arm("accumulate", "all rows so far", _harmonic, _accumulate, theory.accumulate),
-    Arm("accumulate-subsample", "n of all rows so far", _harmonic, _subsample, None),
-    Arm(
-        "keep-all",
-        "all n real rows and n of the last fit's",
-        _kept(1 / 2),
-        _anchored(1.0),
-        lambda n, steps: theory.anchored(n, 1.0, steps),
-    ),
-    Arm(
-        "keep-all-9",
-        "all n real rows and 9 n of the last fit's",
-        _kept(1 / 10),
-        _anchored(9.0),
-        lambda n, steps: theory.anchored(n, 9.0, steps),
-    ),
-    Arm(
-        "fresh-10",
-        "a tenth new real rows, the rest of the last fit",
-        _kept(1 / 10),
-        _fresh(0.1),
-        lambda n, steps: theory.fresh(n, 0.1, steps),
-    ),
-    Arm(
-        "fresh-50",
-        "half new real rows, half of the last fit",
-        _kept(1 / 2),
-        _fresh(0.5),
-        lambda n, steps: theory.fresh(n, 0.5, steps),
-    ),
-)
+LOOPS: Mapping[str, Callable[[int, int, int, np.random.Generator], Fits]] = {
+    "real-only": _real_only,
+    "replace": _replace,
+    "accumulate": _accumulate,
+    "accumulate-subsample": _subsample,
+    "keep-all": _anchored(1.0),
+    "keep-all-9": _anchored(9.0),
+    "fresh-10": _fresh(0.1),
+    "fresh-50": _fresh(0.5),
+}
+"""By arm; of chains, n, steps and a generator."""
 
 
 def simulate(arm: Arm, n: int, steps: int, chains: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,11 +116,11 @@ def simulate(arm: Arm, n: int, steps: int, chains: int, seed: int) -> tuple[np.n
 
     Chains are drawn in groups that fit into memory; fewer chains are a prefix of more.
     """
-    group = max(1, CELLS // (n * (steps if arm.loop is _subsample else 10)))
+    group = max(1, CELLS // (n * (steps if arm.name == "accumulate-subsample" else 10)))
     found = []
     for first in range(0, chains, group):
         rng = np.random.default_rng(stream(seed, *arm.name.encode(), n, first))
-        fits = list(arm.loop(group, n, steps, rng))
+        fits = list(LOOPS[arm.name](group, n, steps, rng))
         found.append(np.stack(fits, axis=0))  # (steps, 2, group)
     together = np.concatenate(found, axis=2)[:, :, :chains]
     return together[:, 0].T, together[:, 1].T
@@ -186,16 +139,9 @@ def run(
 
     rows: real rows n, each of its own. depth: fits in a chain. Raises: UsageError, TargetError.
     """
-    chosen = _chosen(arms)
-    given: list[tuple[str, Sequence[Any], int, int]] = [
-        ("rows", rows, 20, 100_000),
-        ("depth", [depth], 1, 1_000),
-        ("chains", [chains], 100, 1_000_000),
-        ("seed", [seed], 0, 2**63 - 1),
-    ]
-    for name, numbers, least, most in given:
-        if any(type(n) is not int or not least <= n <= most for n in numbers):
-            raise UsageError(f"{name}: whole numbers from {least} to {most}")
+    played = chosen(arms)
+    whole(rows=(rows, 20, 100_000), depth=(depth, 1, 1_000), chains=(chains, 100, 1_000_000))
+    whole(seed=(seed, 0, 2**63 - 1))
     if bad := [n for n in rows if n % 10]:
         raise UsageError(f"rows: multiples of 10, of which a tenth can be new; not {bad[0]}")
     settings = {
@@ -203,29 +149,19 @@ def run(
         "rows": list(rows),
         "depth": depth,
         "chains": chains,
-        "arms": [arm.name for arm in chosen],
+        "arms": [arm.name for arm in played],
         "seed": seed,
     }
     under_way = Run(Path(out), settings)
-    with progress("simulating", len(chosen) * len(rows), "arms") as advance:
-        for arm in chosen:
+    with progress("simulating", len(played) * len(rows), "arms") as advance:
+        for arm in played:
             for n in rows:
                 piece = f"{arm.name}-{n}"
                 if not under_way.done(piece):
                     fits = simulate(arm, n, depth, chains, seed)
                     under_way.keep(piece, _records(arm, n, *fits))
                 advance(1)
-    return _finished(under_way, chosen, rows, depth)
-
-
-def _chosen(arms: Sequence[str] | None) -> list[Arm]:
-    from safegen.tables.schema import nearest
-
-    known = {arm.name: arm for arm in ARMS}
-    for name in arms if arms is not None else ():
-        if name not in known:
-            raise UsageError(f"arms: no arm {name!r}{nearest(name, list(known))}")
-    return [arm for arm in ARMS if arms is None or arm.name in arms]
+    return _finished(under_way, played, rows, depth)
 
 
 def _records(arm: Arm, n: int, means: np.ndarray, variances: np.ndarray) -> pa.Table:
@@ -248,27 +184,6 @@ def _records(arm: Arm, n: int, means: np.ndarray, variances: np.ndarray) -> pa.T
     )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Per step: the average of a quantity over chains, its standard error, what theory says."""
-
-    value: np.ndarray
-    error: np.ndarray
-    expected: np.ndarray | None
-
-    @classmethod
-    def of(cls, numbers: np.ndarray, expected: Sequence[float] | None) -> _Seen:
-        error = numbers.std(axis=0, ddof=1) / np.sqrt(len(numbers))
-        wanted = None if expected is None else np.array(expected)
-        return cls(numbers.mean(axis=0), error, wanted)
-
-    @property
-    def z(self) -> float:
-        """The largest distance from theory, in standard errors."""
-        assert self.expected is not None
-        return float(np.abs((self.value - self.expected) / self.error).max())
-
-
 def _finished(run: Run, arms: Sequence[Arm], rows: Sequence[int], depth: int) -> Result:
     import pyarrow.compute as pc
 
@@ -285,22 +200,19 @@ def _finished(run: Run, arms: Sequence[Arm], rows: Sequence[int], depth: int) ->
             found = {key: mine[key].to_numpy().reshape(-1, depth) for key in ("variance", "mean")}
             expected = None if arm.expected is None else arm.expected(n, depth)
             seen = {
-                "variance": _Seen.of(
+                "variance": Seen.of(
                     found["variance"], None if expected is None else [m.variance for m in expected]
                 ),
                 # Reality's mean is 0, so the square is what it varies by.
-                "of the mean": _Seen.of(
+                "of the mean": Seen.of(
                     found["mean"] ** 2, None if expected is None else [m.of_mean for m in expected]
                 ),
             }
             for key, quantity in seen.items():
-                lines[key].append(_line(arm, quantity, depth, style))
+                lines[key].append(quantity.line(f"{arm.name}: {arm.says}", style))
                 if quantity.expected is not None:
-                    z = quantity.z
                     name = {"variance": "E s²", "of the mean": "Var µ"}[key]
-                    checks.append(
-                        Check(f"{arm.name}, n = {n}: {name}", z, f"|z| < {LARGEST:g}", z < LARGEST)
-                    )
+                    checks.append(quantity.check(f"{arm.name}, n = {n}: {name}"))
         charts = [
             Chart(
                 {"variance": "E s²: 1 in reality", "of the mean": "Var µ: 0 in reality"}[key],
@@ -317,17 +229,3 @@ def _finished(run: Run, arms: Sequence[Arm], rows: Sequence[int], depth: int) ->
     )
     document = page("Collapse laboratory: gaussian", text, run.settings, checks, sections)
     return run.finish(checks, document)
-
-
-def _line(arm: Arm, seen: _Seen, depth: int, style: int) -> Line:
-    half = 1.96 * seen.error
-    theory_line: Any = () if seen.expected is None else seen.expected.tolist()
-    return Line(
-        f"{arm.name}: {arm.says}",
-        list(range(1, depth + 1)),
-        seen.value.tolist(),
-        (seen.value - half).tolist(),
-        (seen.value + half).tolist(),
-        theory_line,
-        style,
-    )
