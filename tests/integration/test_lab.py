@@ -30,6 +30,17 @@ def test_loops_of_a_gaussian_agree_with_their_closed_forms(tmp_path: Path) -> No
     assert 0 < replace.seen < 4
 
 
+def test_rare_modes_die_out_of_a_mixture_as_theory_has_it(tmp_path: Path) -> None:
+    result = lab.run("mixture", tmp_path / "run")
+    assert result.held, [c for c in result.checks if not c.held]
+    records = pq.read_table(result.path / "records/replace-2000.parquet").to_pandas()
+    last = records[records["fit"] == 10]
+    assert 0.5 < (last["rarest"] > 0).mean() < 0.65  # five rows of 2,000: lost in two of five loops
+    kept = pq.read_table(result.path / "records/keep-all-2000.parquet").to_pandas()
+    first = kept[kept["fit"] == 1].set_index("chain")["rarest"] > 0
+    assert (first == (kept[kept["fit"] == 20].set_index("chain")["rarest"] > 0)).all()
+
+
 def test_a_wrong_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The unbiased variance loses nothing, and ours is not that one."""
     from dataclasses import replace
@@ -85,10 +96,10 @@ def test_settings_that_cannot_be_meant(tmp_path: Path, bad: Any, message: str) -
 
 def test_fewer_chains_are_a_prefix_of_more() -> None:
     (arm,) = chosen(["replace"])
-    few, many = (gaussian.simulate(arm, 50, 3, chains, seed=1) for chains in (60, 150))
-    assert np.array_equal(few[0], many[0][:60])
-    other = gaussian.simulate(arm, 50, 3, 60, seed=2)
-    assert not np.array_equal(few[0], other[0])
+    few, many = (gaussian.simulate(arm, 50, 3, chains, seed=1)["mean"] for chains in (60, 150))
+    assert np.array_equal(few, many[:60])
+    other = gaussian.simulate(arm, 50, 3, 60, seed=2)["mean"]
+    assert not np.array_equal(few, other)
 
 
 def test_effective_depth_is_in_the_records(tmp_path: Path) -> None:

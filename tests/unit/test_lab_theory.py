@@ -56,3 +56,13 @@ def test_fresh_rows_settle_where_nothing_moves_any_more(n: int, share: float) ->
 
 def test_a_kernel_loop_grows_so_variance_alone_tells_no_collapse() -> None:
     assert theory.kernel(0.5, 4) == [1.25, 1.5, 1.75, 2.0]
+
+
+def test_survival_of_few_copies_is_a_branching_process() -> None:
+    f = [0.0]
+    for _ in range(10):
+        f.append(math.exp(f[-1] - 1))
+    for k in (1, 5, 20):
+        exact = theory.survival(2_000, 0.0, 11, copies=k)
+        assert exact == pytest.approx([1 - x**k for x in f], abs=0.004)
+    assert theory.survival(500, 0.01, 1)[0] == pytest.approx(1 - 0.99**500)

@@ -16,6 +16,7 @@ __all__ = ["EXPERIMENTS", "run"]
 
 EXPERIMENTS: Mapping[str, str] = {
     "gaussian": "loops of a Gaussian generator against their closed forms",
+    "mixture": "which rare modes of a mixture die out, against theory",
 }
 """The experiments, by name; each is a module of this package with `run`."""
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safegen.errors import UsageError
-from safegen.lab.arms import Arm, chosen
+from safegen.lab.arms import Arm
+from safegen.lab.loops import Loops
 from safegen.lab.page import page
 from safegen.lab.plot import Chart, Line
 from safegen.lab.seen import Seen
-from safegen.lab.settings import whole
-from safegen.lab.store import Result, Run
-from safegen.progress import progress
+from safegen.lab.store import Result
 from safegen.tables.streams import stream
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["run", "simulate"]
+__all__ = ["LOOPS", "run", "simulate"]
 
 CELLS = 1 << 21
 """Numbers that a group of chains holds at once; a group's draws do not depend on other groups."""
@@ -111,8 +104,8 @@ LOOPS: Mapping[str, Callable[[int, int, int, np.random.Generator], Fits]] = {
 """By arm; of chains, n, steps and a generator."""
 
 
-def simulate(arm: Arm, n: int, steps: int, chains: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the variance of every fit, (chains, steps) each.
+def simulate(arm: Arm, n: int, steps: int, chains: int, seed: int) -> dict[str, np.ndarray]:
+    """The `mean` and the `variance` of every fit, (chains, steps) each.
 
     Chains are drawn in groups that fit into memory; fewer chains are a prefix of more.
     """
@@ -123,7 +116,10 @@ def simulate(arm: Arm, n: int, steps: int, chains: int, seed: int) -> tuple[np.n
         fits = list(LOOPS[arm.name](group, n, steps, rng))
         found.append(np.stack(fits, axis=0))  # (steps, 2, group)
     together = np.concatenate(found, axis=2)[:, :, :chains]
-    return together[:, 0].T, together[:, 1].T
+    return {"mean": together[:, 0].T, "variance": together[:, 1].T}
+
+
+NAMES = {"E s²": "E s²: 1 in reality", "Var µ": "Var µ: 0 in reality"}
 
 
 def run(
@@ -139,93 +135,38 @@ def run(
 
     rows: real rows n, each of its own. depth: fits in a chain. Raises: UsageError, TargetError.
     """
-    played = chosen(arms)
-    whole(rows=(rows, 20, 100_000), depth=(depth, 1, 1_000), chains=(chains, 100, 1_000_000))
-    whole(seed=(seed, 0, 2**63 - 1))
-    if bad := [n for n in rows if n % 10]:
-        raise UsageError(f"rows: multiples of 10, of which a tenth can be new; not {bad[0]}")
-    settings = {
-        "experiment": "gaussian",
-        "rows": list(rows),
-        "depth": depth,
-        "chains": chains,
-        "arms": [arm.name for arm in played],
-        "seed": seed,
-    }
-    under_way = Run(Path(out), settings)
-    with progress("simulating", len(played) * len(rows), "arms") as advance:
-        for arm in played:
-            for n in rows:
-                piece = f"{arm.name}-{n}"
-                if not under_way.done(piece):
-                    fits = simulate(arm, n, depth, chains, seed)
-                    under_way.keep(piece, _records(arm, n, *fits))
-                advance(1)
-    return _finished(under_way, played, rows, depth)
-
-
-def _records(arm: Arm, n: int, means: np.ndarray, variances: np.ndarray) -> pa.Table:
-    """A row per chain and fit."""
-    import pyarrow as pa
-
-    chains, steps = means.shape
-    fits = np.tile(np.arange(1, steps + 1, dtype=np.int32), chains)
-    depths = np.array([arm.depth(t) for t in range(1, steps + 1)])
-    return pa.table(
-        {
-            "arm": pa.array([arm.name] * len(fits)).dictionary_encode(),
-            "n": np.full(len(fits), n, np.int32),
-            "chain": np.repeat(np.arange(chains, dtype=np.int32), steps),
-            "fit": fits,
-            "effective_depth": np.tile(depths, chains),
-            "mean": means.ravel(),
-            "variance": variances.ravel(),
-        }
-    )
-
-
-def _finished(run: Run, arms: Sequence[Arm], rows: Sequence[int], depth: int) -> Result:
-    import pyarrow.compute as pc
-
-    records = run.records()
+    loops = Loops.played("gaussian", simulate, out, rows, depth, chains, arms, seed)
     checks, sections = [], []
     for n in rows:
-        lines: dict[str, list[Line]] = {"variance": [], "of the mean": []}
-        for style, arm in enumerate(arms):
-            mine = records.filter(
-                pc.and_(
-                    pc.equal(records["arm"].cast("string"), arm.name), pc.equal(records["n"], n)
-                )
-            )
-            found = {key: mine[key].to_numpy().reshape(-1, depth) for key in ("variance", "mean")}
-            expected = None if arm.expected is None else arm.expected(n, depth)
-            seen = {
-                "variance": Seen.of(
-                    found["variance"], None if expected is None else [m.variance for m in expected]
-                ),
-                # Reality's mean is 0, so the square is what it varies by.
-                "of the mean": Seen.of(
-                    found["mean"] ** 2, None if expected is None else [m.of_mean for m in expected]
-                ),
-            }
-            for key, quantity in seen.items():
-                lines[key].append(quantity.line(f"{arm.name}: {arm.says}", style))
+        lines: dict[str, list[Line]] = {name: [] for name in NAMES}
+        for style, (arm, found) in enumerate(loops.found(n)):
+            for name, quantity in _seen(arm, n, found).items():
+                lines[name].append(quantity.line(f"{arm.name}: {arm.says}", style))
                 if quantity.expected is not None:
-                    name = {"variance": "E s²", "of the mean": "Var µ"}[key]
                     checks.append(quantity.check(f"{arm.name}, n = {n}: {name}"))
         charts = [
             Chart(
-                {"variance": "E s²: 1 in reality", "of the mean": "Var µ: 0 in reality"}[key],
-                "fits",
-                f"{key} over {depth} fits, one curve per arm, n = {n}",
-                curves,
+                NAMES[name], "fits", f"{name} over {depth} fits, one curve per arm, n = {n}", some
             )
-            for key, curves in lines.items()
+            for name, some in lines.items()
         ]
-        sections.append((f"n = {n}", lines["variance"], charts))
+        sections.append((f"n = {n}", lines["E s²"], charts))
     text = (
         "Loops of a Gaussian generator: each fit is the mean and the variance of what it is shown. "
         "Curves are averages over chains with their 95 % intervals; dotted is the closed form."
     )
-    document = page("Collapse laboratory: gaussian", text, run.settings, checks, sections)
-    return run.finish(checks, document)
+    settings = loops.run.settings
+    document = page("Collapse laboratory: gaussian", text, settings, checks, sections)
+    return loops.run.finish(checks, document)
+
+
+def _seen(arm: Arm, n: int, found: Mapping[str, np.ndarray]) -> dict[str, Seen]:
+    steps = found["mean"].shape[1]
+    moments = None if arm.expected is None else arm.expected(n, steps)
+    variance = None if moments is None else [m.variance for m in moments]
+    of_mean = None if moments is None else [m.of_mean for m in moments]
+    # Reality's mean is 0, so the square is what it varies by.
+    return {
+        "E s²": Seen.of(found["variance"], variance),
+        "Var µ": Seen.of(found["mean"] ** 2, of_mean),
+    }

@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
-__all__ = ["Moments", "accumulate", "anchored", "fresh", "kernel", "real_only", "replace", "spread"]
+__all__ = [
+    "Moments",
+    "accumulate",
+    "anchored",
+    "fresh",
+    "kernel",
+    "real_only",
+    "replace",
+    "spread",
+    "survival",
+]
 
 
 @dataclass(frozen=True)
@@ -96,3 +106,24 @@ def kernel(width: float, steps: int) -> list[float]:
     """E x² of a row after t rounds of resampling with a Gaussian kernel: 1 + t h². It grows, so
     variance alone does not tell a collapse."""
     return [1 + t * width**2 for t in range(1, steps + 1)]
+
+
+def survival(n: int, share: float, steps: int, copies: int | None = None) -> list[float]:
+    """How likely a level of that true share is among the n training rows of each fit of a replace
+    loop; with `copies`, of a level that so many of the first n rows have.
+
+    Exact, by the binomial chain of its count (Wright and Fisher). For large n it is near
+    1 − f_tᵏ with f₁ = 0 and f_{t+1} = exp(f_t − 1), the branching process of k copies.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    counts = np.arange(n + 1)
+    # Row i: the counts that i of n rows become. A level that has gone stays away.
+    moves = binom.pmf(counts[None, :], n, counts[:, None] / n)
+    now = binom.pmf(counts, n, share) if copies is None else (counts == copies).astype(float)
+    found = []
+    for _ in range(steps):
+        found.append(float(1 - now[0]))
+        now = now @ moves
+    return found
