@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, ledger, policy
+from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -47,6 +47,7 @@ for module in (generate, data, keys, backends, demo):
     module.add_to(app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(lab.app, name="lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,146 @@
+"""The laboratory: agrees with theory, notices what does not, goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from safegen import lab
+from safegen.cli import main
+from safegen.errors import TargetError, UsageError
+from safegen.lab import arms, gaussian, theory
+from safegen.lab.arms import chosen
+from safegen.lab.plot import Chart, Line
+
+QUICK: dict[str, Any] = {"rows": [50], "depth": 4, "chains": 200}
+
+
+def test_loops_of_a_gaussian_agree_with_their_closed_forms(tmp_path: Path) -> None:
+    """At n = 50, 100 and 500, 2,000 chains, 20 fits: every quantity at every step."""
+    result = lab.run("gaussian", tmp_path / "run")
+    assert len(result.checks) == 7 * 3 * 2
+    assert result.held, [c for c in result.checks if not c.held]
+    replace = next(c for c in result.checks if c.name.startswith("replace, n = 50: E"))
+    assert 0 < replace.seen < 4
+
+
+def test_rare_modes_die_out_of_a_mixture_as_theory_has_it(tmp_path: Path) -> None:
+    result = lab.run("mixture", tmp_path / "run")
+    assert result.held, [c for c in result.checks if not c.held]
+    records = pq.read_table(result.path / "records/replace-2000.parquet").to_pandas()
+    last = records[records["fit"] == 10]
+    assert 0.5 < (last["rarest"] > 0).mean() < 0.65  # five rows of 2,000: lost in two of five loops
+    kept = pq.read_table(result.path / "records/keep-all-2000.parquet").to_pandas()
+    first = kept[kept["fit"] == 1].set_index("chain")["rarest"] > 0
+    assert (first == (kept[kept["fit"] == 20].set_index("chain")["rarest"] > 0)).all()
+
+
+def test_a_wrong_form_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unbiased variance loses nothing, and ours is not that one."""
+    from dataclasses import replace
+
+    (arm,) = chosen(["replace"])
+    wrong = replace(arm, expected=theory.real_only)
+    monkeypatch.setattr(arms, "ARMS", (wrong,))
+    result = lab.run("gaussian", tmp_path / "run", rows=[50], chains=2_000)
+    assert not result.held
+    assert "not held" in result.page.read_text()
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole = lab.run("gaussian", tmp_path / "whole", **QUICK)
+    lab.run("gaussian", tmp_path / "part", **QUICK)
+    records = tmp_path / "part/records"
+    (records / "replace-50.parquet").unlink()
+    kept = (records / "accumulate-50.parquet").stat().st_mtime_ns
+    for name in ("result.json", "index.html"):
+        (tmp_path / "part" / name).unlink()
+    again = lab.run("gaussian", tmp_path / "part", **QUICK)
+    assert again.checks == whole.checks
+    assert (records / "accumulate-50.parquet").stat().st_mtime_ns == kept
+    for file in sorted((tmp_path / "whole/records").iterdir()):
+        assert pq.read_table(file).equals(pq.read_table(records / file.name))
+
+
+def test_another_run_or_other_files_in_the_folder_are_refused(tmp_path: Path) -> None:
+    lab.run("gaussian", tmp_path / "run", **QUICK)
+    with pytest.raises(TargetError, match=r"other settings \(depth\)"):
+        lab.run("gaussian", tmp_path / "run", **QUICK | {"depth": 5})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    with pytest.raises(TargetError, match="is not empty"):
+        lab.run("gaussian", tmp_path / "mine", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"rows": [55]}, "multiples of 10"),
+        ({"rows": [10]}, "rows: whole numbers from 20"),
+        ({"chains": 2.5}, "chains: whole numbers"),
+        ({"depth": 0}, "depth: whole numbers"),
+        ({"arms": ["replaced"]}, "did you mean 'replace'"),
+    ],
+)
+def test_settings_that_cannot_be_meant(tmp_path: Path, bad: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        lab.run("gaussian", tmp_path / "run", **QUICK | bad)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_chains_are_a_prefix_of_more() -> None:
+    (arm,) = chosen(["replace"])
+    few, many = (gaussian.simulate(arm, 50, 3, chains, seed=1)["mean"] for chains in (60, 150))
+    assert np.array_equal(few, many[:60])
+    other = gaussian.simulate(arm, 50, 3, 60, seed=2)["mean"]
+    assert not np.array_equal(few, other)
+
+
+def test_effective_depth_is_in_the_records(tmp_path: Path) -> None:
+    result = lab.run("gaussian", tmp_path / "run", **QUICK)
+    found = {}
+    for file in (result.path / "records").iterdir():
+        table = pq.read_table(file)
+        last = table.filter(np.asarray(table["fit"]) == 4)
+        found[table["arm"][0].as_py()] = last["effective_depth"][0].as_py()
+    assert found["replace"] == 4
+    assert found["accumulate"] == pytest.approx(1 + 1 / 2 + 1 / 3 + 1 / 4)
+    assert found["keep-all"] == pytest.approx(1.875)
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    text = lab.run("gaussian", tmp_path / "run", **QUICK).page.read_text()
+    assert "<script" not in text
+    assert not re.search(r"(?:src|href)=|url\(|https?://", text)
+    assert text.count('<svg viewBox="0 0 460 300"') == 2
+
+
+def test_a_chart_leaves_out_what_it_cannot_draw_and_escapes_what_it_can() -> None:
+    line = Line("a<b", [1, 2, 3], [1.0, float("nan"), 3.0])
+    drawn = Chart("x & y", "t", "says", [line]).svg()
+    assert "x &amp; y" in drawn
+    assert "nan" not in drawn
+    assert Chart("x", "t", "s", [Line("a", [], [])]).svg() == ""
+    flat = Chart("x", "t", "s", [Line("a", [1, 2], [5.0, 5.0])]).svg()
+    assert "nan" not in flat
+    assert "inf" not in flat
+
+
+def test_the_command_line_runs_and_says_what_held(tmp_path: Path, capsys: Any) -> None:
+    words = ["lab", "run", "gaussian", "-o", str(tmp_path / "run"), "--rows", "50", "--depth", "2"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--chains", "300", "--arms", "replace,keep-all", "--json"])
+    assert end.value.code == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["held"] is True
+    assert len(document["checks"]) == 4
+    with pytest.raises(SystemExit) as end:
+        main(["lab", "run", "gausian", "-o", str(tmp_path / "other")])
+    assert end.value.code == 2
+    assert "did you mean 'gaussian'" in capsys.readouterr().err
