@@ -11,10 +11,9 @@ No shipped rule shapes (7) or splits (4) in this version; the splitter is `table
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -419,7 +418,7 @@ class Generator:
 
     @cached_property
     def _versions(self) -> dict[str, str]:
-        return _versions(("safegen", *self._backend.packages))
+        return plugins.versions(("safegen", *self._backend.packages))
 
     @cached_property
     def _identity(self) -> dict[str, str]:
@@ -559,13 +558,3 @@ def _options(backend: Backend, given: Mapping[str, Any]) -> BackendOptions:
         )
         known = ", ".join(backend.Options.model_fields)
         raise UsageError(f"{backend.name}: {problems}. Its options: {known or 'none'}") from None
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -7,12 +7,13 @@ pick: a stray package must not be able to stand in for the `lineage` rule.
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 from safegen.errors import MissingExtra, PluginError, UnknownBackend, hidden, upstream
 
-__all__ = ["BACKENDS", "SAFEGUARDS", "load", "names"]
+__all__ = ["BACKENDS", "SAFEGUARDS", "load", "names", "versions"]
 
 BACKENDS = "safegen.backends"
 SAFEGUARDS = "safegen.safeguards"
@@ -21,6 +22,17 @@ SAFEGUARDS = "safegen.safeguards"
 def names(group: str) -> list[str]:
     """The names that installed packages offer. Loads none of them."""
     return sorted({e.name for e in entry_points(group=group)})
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each package, or `not installed`."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def load(group: str, name: str) -> Any:

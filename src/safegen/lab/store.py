@@ -12,12 +12,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import TargetError
 from safegen.manifest.model import write_whole
+from safegen.plugins import versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +119,7 @@ class Run:
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "python": platform.python_version(),
-            "versions": _versions(),
+            "versions": versions(PACKAGES),
             "checks": [asdict(check) for check in checks],
             **(more or {}),
         }
@@ -130,13 +130,3 @@ class Run:
 
     def _place(self, piece: str) -> Path:
         return self.path / "records" / f"{piece}.parquet"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
