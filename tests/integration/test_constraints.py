@@ -826,3 +826,6 @@ class TestSequences:
         for name in ("user", "n"):
             with pytest.raises(UsageError, match=f"'{name}' is the sequence"):
                 self.made(ordered, [{**mixed, "column_names": ["town", name]}])
+        for name in ("#length", "#step", "nowhere"):
+            with pytest.raises(UsageError, match=f"no column '{name}'"):
+                self.made(ordered, [{**mixed, "column_names": ["day", name]}])

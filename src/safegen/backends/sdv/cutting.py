@@ -144,8 +144,11 @@ class Cut:
 
         once: list[Constraint] = []
         steps: list[Constraint] = []
+        ours = (self.parts.length, self.parts.start, self.parts.step)
         for constraint in constraints:
             names = constraint.columns
+            for name in set(names).intersection(ours):
+                raise UsageError(f"constraint {on(constraint.type, names)}: no column {name!r}")
             for what, name in (("key", self.parts.key), ("index", self.parts.index)):
                 if name in names:
                     raise UsageError(
