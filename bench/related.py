@@ -6,7 +6,8 @@
 Printed of real and made tables: rows per parent; for every column of a table with a parent, how
 much rows of one parent go together (the rank correlation of all pairs of them; of columns of levels
 the share of pairs that are equal); and the mean over all pairs of numeric columns of the distance
-of their rank correlation from the real one, within a table and between a row and its parent's.
+of their rank correlation from the real one: within a table, between a row and its parent's, and
+between the means of two tables' rows of one parent.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fidelity import machine, versions
 
+from safegen.engines.blocks import block_plan
 from safegen.tables.relations import Reference, references, related
 from safegen.tables.schema import infer_schema
 
@@ -39,8 +41,8 @@ def ours(tables: dict[str, pa.Table], schemas: Any, seed: int) -> tuple[Frames, 
     roots = sum(
         t.num_rows for n, t in tables.items() if all(r.table != n for r in references(schemas))
     )
-    blocks = range(-(-roots // HMA.block_rows))
-    drawn = [model.sample(HMA.block_rows, seed=seed, block=b) for b in blocks]
+    plan = block_plan(roots, HMA.block_rows)
+    drawn = [model.sample(rows, seed=seed, block=b) for b, rows in plan]
     made = {n: pa.concat_tables([d[n] for d in drawn]).to_pandas() for n in tables}
     return made, fitted - start, time.perf_counter() - fitted
 

@@ -92,7 +92,8 @@ class Staging:
                 first = self.table_rows.get(name, 0)
                 tagged = written_as_files(tagged, self.folder / "data", first)
             part = self._part(name, tagged.schema)
-            part.writer.write_table(tagged, row_group_size=max(tagged.num_rows, 1))
+            if tagged.num_rows:  # a table of several may have none in this block
+                part.writer.write_table(tagged, row_group_size=tagged.num_rows)
             # Counted on what was written, not on what was meant to be.
             if all(n in tagged.schema.names for n in PROVENANCE_COLUMNS) and not any(
                 tagged.column(n).null_count for n in PROVENANCE_COLUMNS

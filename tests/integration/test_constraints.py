@@ -826,6 +826,8 @@ class TestSequences:
         for name in ("user", "n"):
             with pytest.raises(UsageError, match=f"'{name}' is the sequence"):
                 self.made(ordered, [{**mixed, "column_names": ["town", name]}])
+        with pytest.raises(UsageError, match="no column 'dya'; did you mean 'day'"):
+            self.made(ordered, [{**mixed, "column_names": ["town", "dya"]}])
         for name in ("#length", "#step", "nowhere"):
             with pytest.raises(UsageError, match=f"no column '{name}'"):
                 self.made(ordered, [{**mixed, "column_names": ["day", name]}])

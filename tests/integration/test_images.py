@@ -409,6 +409,30 @@ def test_a_damaged_model_is_refused(tmp_path: Path, change: str) -> None:
         Image().load(tmp_path)
 
 
+@pytest.mark.parametrize("forged", ["no image", "a small label", "shares in words", "shares"])
+def test_a_table_that_no_such_model_makes_is_refused(tmp_path: Path, forged: str) -> None:
+    """Not when the first image is drawn: when the model is read."""
+    import base64
+    import json
+
+    fitted(words(24)).save(tmp_path)
+    document = json.loads((tmp_path / "model.json").read_text())
+    table = document["table"]
+    Image().load(tmp_path)
+    fields = {"image": pa.int64(), "label": pa.int8()}
+    name = {"no image": "image", "a small label": "label"}.get(forged)
+    if name is not None:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(table["arrow_schema"])))
+        at = schema.get_field_index(name)
+        changed = schema.set(at, pa.field(name, fields[name]))
+        table["arrow_schema"] = base64.b64encode(changed.serialize()).decode()
+    else:
+        table["shares"] = "1" if forged == "shares in words" else [0.5, 0.5]
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    with pytest.raises(BackendError, match="cannot be read"):
+        Image().load(tmp_path)
+
+
 def test_a_model_folder_holds_no_image(tmp_path: Path) -> None:
     fitted(words(24)).save(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"model.json", "weights.safetensors"}
@@ -479,6 +503,7 @@ def test_the_options_of_the_network_reach_it_and_come_back_with_it(tmp_path: Pat
         ({"sampler_steps": 1}, "greater than or equal to 2"),
         ({"learning_rate": 2.0}, "less than or equal to 1"),
         ({"patience": 3, "held_out": 0.0}, "patience does nothing without held_out"),
+        ({"attention": False, "attention_head_dim": 4}, "attention_head_dim does nothing"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(given: dict[str, Any], message: str) -> None:

@@ -507,6 +507,12 @@ def test_what_a_call_is_told_reaches_the_pipeline(by_text: Path) -> None:
     plain = images()
     for more in ({"eta": 1.0}, {"guidance_rescale": 0.9}):
         assert images(**more) != plain, more
+    for told, way in (
+        ({"eta": 1.0, "scheduler": "euler"}, "eta does nothing with .*Euler.*scheduler=ddim"),
+        ({"guidance_rescale": 0.5, "guidance_scale": 1.0}, "guidance_rescale does nothing"),
+    ):
+        with pytest.raises((UsageError, ValidationError), match=way):
+            images(**told)
     with pytest.raises(ValidationError, match="scheduler needs prompt_column"):
         Options(folder=str(by_text), scheduler="ddim")
 

@@ -215,6 +215,88 @@ def test_tables_of_keys_alone_and_one_child_each(tables: Any) -> None:
     assert pc.count_distinct(made["card"].column("client_id")).as_py() == 100
 
 
+def test_tables_that_are_nothing_but_keys() -> None:
+    """A join table has no feature of its own, nor has a table of one id."""
+    keys = {
+        "student": pa.table({"student_id": np.arange(60), "year": np.arange(60) % 4}),
+        "course": pa.table({"course_id": np.arange(30), "hours": np.arange(30) % 5}),
+        "enrolment": pa.table(
+            {"student_id": np.arange(240) % 60, "course_id": np.arange(240) * 7 % 30}
+        ),
+    }
+    made = HMA().fit(keys, roles(keys), Options(), seed=1).sample(90, seed=1, block=0)
+    for name in ("student", "course"):
+        held = made["enrolment"].column(f"{name}_id")
+        assert pc.all(pc.is_in(held, value_set=made[name].column(f"{name}_id"))).as_py()
+    assert 200 < made["enrolment"].num_rows < 280
+
+
+def test_rows_whose_first_key_is_null_are_as_many_as_they_were() -> None:
+    """They hang on a parent drawn at random, who then has more than any had rows with a key."""
+    rng = np.random.default_rng(4)
+    held = pa.array([*range(200), *[None] * 1_800])
+    real = {
+        "parent": pa.table({"parent_id": np.arange(200), "z": rng.normal(size=200)}),
+        "child": pa.table({"parent_id": held, "x": rng.normal(size=2_000)}),
+    }
+    made = HMA().fit(real, roles(real), Options(), seed=1).sample(200, seed=1, block=0)
+    rows, lost = made["child"].num_rows, made["child"].column("parent_id").null_count
+    assert rows == pytest.approx(2_000, rel=0.1)
+    assert lost / rows == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_block_without_rows_of_a_table_is_released(tmp_path: Path) -> None:
+    """Three of 3,000 parents have all the children: most blocks have none."""
+    rng = np.random.default_rng(5)
+    real = {
+        "parent": pd.DataFrame({"parent_id": np.arange(3_000), "z": rng.normal(size=3_000)}),
+        "child": pd.DataFrame({"parent_id": np.repeat([5, 6, 7], 40), "x": rng.normal(size=120)}),
+    }
+    gen = safegen.Generator("sdv.hma", policy="lab").fit(real)
+    dataset = gen.generate(5_000, tmp_path / "out", workers=1)
+    (entry,) = (f for f in dataset.manifest.files if f.table == "child")
+    assert len(entry.row_groups) < 5
+    safegen.verify(dataset.path, deep=True)
+
+
+def test_what_never_varies_within_parents_has_no_correlation_there() -> None:
+    """Means in floating point leave residuals of 1e-16, and these correlate with anything."""
+    rng = np.random.default_rng(6)
+    kind = rng.integers(0, 3, 400)
+    owner = np.repeat(np.arange(400), 3)
+    levels = {n: pa.array(np.array(list("uvw"))[(kind + i) % 3][owner]) for i, n in enumerate("ab")}
+    real = {
+        "parent": pa.table({"parent_id": np.arange(400), "z": rng.normal(size=400)}),
+        "child": pa.table({"parent_id": owner, **levels, "x": rng.normal(size=1_200)}),
+    }
+    within = HMA().fit(real, roles(real), Options(), seed=1).tiers["child"].correlation
+    assert np.abs(within - np.eye(3)).max() < 0.1
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 1e300, float("nan")])
+def test_variances_that_none_can_be_are_refused(
+    model: HierarchyModel, tmp_path: Path, wrong: float
+) -> None:
+    model.save(tmp_path)
+    HierarchyModel.load(tmp_path)
+    arrays = dict(np.load(tmp_path / "arrays.npz"))
+    name = next(n for n in arrays if n.endswith("_variances") and arrays[n].size)
+    arrays[name][0, 1, 0] = wrong
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    with pytest.raises(BackendError, match="fit it again"):
+        HierarchyModel.load(tmp_path)
+
+
+def test_a_distribution_for_a_table_with_a_dot_in_its_name() -> None:
+    tables = {
+        "a.b": pa.table({"b_id": np.arange(300), "z": np.random.default_rng(0).gamma(2, 1, 300)})
+    }
+    options = Options(numerical_distributions={"a.b.z": "uniform"})
+    model = HMA().fit(tables, roles(tables), options, seed=1)
+    (marginal,) = model.tiers["a.b"].marginals
+    assert marginal.parametric  # type: ignore[attr-defined]
+
+
 def alike(table: pa.Table, key: str, column: str) -> float:
     """How much two rows of one parent go together: the rank correlation of all such pairs."""
     frame = table.to_pandas()

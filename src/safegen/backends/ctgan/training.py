@@ -41,7 +41,8 @@ class Average:
     def __init__(self, network: torch.nn.Module):
         self.network, self.times = network, 0
         self.tensors = {n: t.detach().clone() for n, t in network.state_dict().items()}
-        network.register_forward_pre_hook(self._update)  # called by every step, before it
+        # Called by every step, before it.
+        self._hook: Any = network.register_forward_pre_hook(self._update)
 
     def _update(self, *_: Any) -> None:
         import torch
@@ -56,8 +57,11 @@ class Average:
                     self.tensors[name].copy_(now)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The average, the weights after the last step included, on the CPU."""
-        self._update()
+        """The average, the weights after the last step included, on the CPU. Ends the watching."""
+        if self._hook is not None:
+            self._update()
+            self._hook.remove()
+            self._hook = None
         return {name: tensor.cpu() for name, tensor in self.tensors.items()}
 
 

@@ -110,6 +110,9 @@ class Options(BackendOptions):
         if self.guidance > 1 and not self.label_dropout:
             raise ValueError("guidance needs label_dropout above 0, such as 0.1")
         # Not "in model_fields_set": options are written whole, and read back.
+        usual = type(self).model_fields["attention_head_dim"].default
+        if self.attention_head_dim != usual and not (self.attention or self.attention_levels):
+            raise ValueError("attention_head_dim does nothing without attention: leave it out")
         if not self.held_out and self.patience != type(self).model_fields["patience"].default:
             raise ValueError("patience does nothing without held_out, such as 0.05: leave it out")
         return self

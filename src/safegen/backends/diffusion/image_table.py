@@ -15,7 +15,7 @@ from safegen.backends.arrays import check_block
 from safegen.backends.diffusion.image import BLOCK
 from safegen.errors import UsageError
 from safegen.tables.columns import LevelsColumn, Place
-from safegen.tables.images import encoded_images, image_column
+from safegen.tables.images import encoded_images, image_column, is_image
 from safegen.tables.numbers import single
 from safegen.tables.schema import nearest
 from safegen.tables.streams import stream
@@ -111,7 +111,9 @@ class ImageTable:
         if found is not None:
             levels = LevelsColumn.from_json(found, arrow_schema.field(found["name"]).type)
         names = [image] if levels is None else [image, levels.name]
-        shares = tuple(float(share) for share in given["shares"])
+        shares = tuple(given["shares"])
+        if not all(isinstance(share, float | int) for share in shares):
+            raise ValueError
         features = () if levels is None else levels.features
         if sorted(arrow_schema.names) != sorted(names):
             raise ValueError
@@ -119,4 +121,9 @@ class ImageTable:
             raise ValueError
         if min(shares) < 0 or not math.isclose(sum(shares), 1):
             raise ValueError
+        if not is_image(arrow_schema.field(image).type):
+            raise ValueError
+        if levels is not None:  # every level must come back in the column's type
+            codes = {f.name: np.arange(f.levels) for f in features}
+            levels.decode(codes, Place(0, len(shares), 0, 0))
         return cls(str(given["name"]), arrow_schema, image, levels, shares)

@@ -17,6 +17,7 @@ from safegen.errors import UsageError
 __all__ = [
     "SCHEDULERS",
     "arguments",
+    "check_noise",
     "digests_of",
     "folder_digest",
     "offline",
@@ -182,7 +183,8 @@ def reschedule(pipe: Any, name: str) -> None:
     """Give a pipeline another scheduler. Raises: UsageError when it does not fit the pipeline's."""
     import diffusers
 
-    fitting = {kind.__name__ for kind in pipe.scheduler.compatibles}
+    with failing("asking which schedulers fit", "diffusers"):
+        fitting = {kind.__name__ for kind in pipe.scheduler.compatibles}
     if SCHEDULERS[name] not in fitting:
         known = [n for n, kind in SCHEDULERS.items() if kind in fitting]
         raise UsageError(
@@ -191,6 +193,15 @@ def reschedule(pipe: Any, name: str) -> None:
         )
     with failing("changing the scheduler", "diffusers"):
         pipe.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)
+
+
+def check_noise(pipe: Any) -> None:
+    """Raises: UsageError when the pipeline's scheduler takes no `eta`: it would do nothing."""
+    if "eta" not in inspect.signature(pipe.scheduler.step).parameters:
+        raise UsageError(
+            f"eta does nothing with the pipeline's {type(pipe.scheduler).__name__}: say "
+            "scheduler=ddim, or leave it out"
+        )
 
 
 def arguments(pipe: Any, wanted: dict[str, Any], prompted: bool) -> dict[str, Any]:

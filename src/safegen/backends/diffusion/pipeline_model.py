@@ -15,6 +15,7 @@ from safegen.backends.diffusion.image_table import ImageTable
 from safegen.backends.diffusion.pipeline import Options
 from safegen.backends.diffusion.pipeline_files import (
     arguments,
+    check_noise,
     digests_of,
     offline,
     opened_pipeline,
@@ -88,6 +89,8 @@ class PipelineModel:
             )
             if options.scheduler is not None:
                 reschedule(pipe, options.scheduler)
+            if options.eta is not None:
+                check_noise(pipe)
             model = cls(table, options, digests, pipe)
             pipe.to(model.device)
             if options.lora is not None:

@@ -141,18 +141,25 @@ class Cut:
         Raises: UsageError for one on both, or on the key or the index.
         """
         from safegen.tables.constraints import on
+        from safegen.tables.schema import nearest
 
         once: list[Constraint] = []
         steps: list[Constraint] = []
         ours = (self.parts.length, self.parts.start, self.parts.step)
+        parts = (*self.context.column_names, *self.steps.column_names, self.parts.index)
+        known = [name for name in parts if name is not None and name not in ours]
         for constraint in constraints:
             names = constraint.columns
-            for name in set(names).intersection(ours):
-                raise UsageError(f"constraint {on(constraint.type, names)}: no column {name!r}")
-            for what, name in (("key", self.parts.key), ("index", self.parts.index)):
-                if name in names:
+            for name in names:
+                if name not in known:
                     raise UsageError(
-                        f"constraint {on(constraint.type, names)}: {name!r} is the sequence "
+                        f"constraint {on(constraint.type, names)}: no column {name!r}"
+                        f"{nearest(name, known)}"
+                    )
+            for what, own in (("key", self.parts.key), ("index", self.parts.index)):
+                if own in names:
+                    raise UsageError(
+                        f"constraint {on(constraint.type, names)}: {own!r} is the sequence "
                         f"{what}, which is made anew; leave it out"
                     )
             still = [n for n in names if n in self.context.column_names]

@@ -267,7 +267,9 @@ def _read_tiers(document: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, Ti
         if correlation.shape != (size, size) or not np.isfinite(correlation).all():
             raise ValueError
         variances = own["variances"].astype(np.float64)
-        if variances.shape != (len(links[name]), 2, size) or not np.isfinite(variances).all():
+        if variances.shape != (len(links[name]), 2, size) or not (np.abs(variances) < 1e6).all():
+            raise ValueError
+        if (variances[:, 1] < 0).any():
             raise ValueError
         knots = []
         for i in range(size if links[name] else 0):

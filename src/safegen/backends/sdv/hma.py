@@ -41,10 +41,10 @@ class Options(TableOptions):
         "empirical", description="The distribution of every other numeric or date column."
     )
 
-    def given(self, table: str) -> dict[str, str]:
-        """The distributions given for a table's columns, by column."""
-        named = [(name.partition("."), d) for name, d in self.numerical_distributions.items()]
-        return {column: d for (owner, _, column), d in named if owner == table}
+    def given(self, table: str, schema: TableSchema) -> dict[str, str]:
+        """The distributions given for a table's columns, by column; names may hold dots."""
+        named = {f"{table}.{column}": column for column in schema.names}
+        return {named[n]: d for n, d in self.numerical_distributions.items() if n in named}
 
 
 class HMA:
@@ -169,7 +169,7 @@ class _Space:
         from safegen.backends.sdv.nested import components
         from safegen.backends.sdv.tiers import Tier
 
-        given = options.given(name)
+        given = options.given(name, self.codec.schema)
         numeric = [f.column for f in self.features if f.kind == "numeric"]
         own = distributions_of(
             [c for c in numeric if c in self._own], given, options.default_distribution
@@ -188,7 +188,7 @@ class _Space:
             copula.marginals,
             self._within(copula.marginals) if self.above else copula.correlation,
             self.links,
-            np.array(variances).reshape(-1, 2, len(self.features)),
+            np.array(variances).reshape(len(self.above), 2, len(self.features)),
         )
 
     def _scored(self, feature: Feature, marginal: Any) -> np.ndarray:
@@ -225,6 +225,7 @@ class _Space:
         if not size:
             return np.zeros((0, 0))
         left = centred(self.scores, at, int(at.max(initial=-1)) + 1)
+        left[:, left.std(axis=0) < 1e-9] = 0.0  # does not vary within parents: rounding only
         coefficients = np.eye(1, TERMS).repeat(size, axis=0)
         for i, marginal in enumerate(marginals):
             if isinstance(marginal, Levels) or (
@@ -278,7 +279,7 @@ def _space(
         table,
         schemas[name],
         seed=seed,
-        smooth=frozenset(options.given(name)),
+        smooth=frozenset(options.given(name, schemas[name])),
         masses=options.default_distribution != "empirical",
         constraints=by_table(options.constraints, tables)[name],
     )
@@ -290,7 +291,6 @@ def _space(
     for reference in _ranked(references(schemas), name, tables):
         at = _rows_above(reference, tables)
         null = at < 0
-        links.append(Link(reference, int(np.bincount(at[~null]).max(initial=0)), bool(null.any())))
         if null.any():
             state = state_name(reference.column)
             values[state] = null.astype(np.int32)
@@ -299,6 +299,8 @@ def _space(
             rng = np.random.default_rng(stream(seed, 3))
             rows = tables[reference.parent].num_rows
             at = np.where(null, rng.integers(0, rows, len(at)), at)
+        most = int(np.bincount(at[at >= 0]).max(initial=0))
+        links.append(Link(reference, most, bool(null.any())))
         above.append(at)
     for space in below.values():
         for link, at in zip(space.links, space.above, strict=True):
