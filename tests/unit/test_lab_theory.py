@@ -54,10 +54,6 @@ def test_fresh_rows_settle_where_nothing_moves_any_more(n: int, share: float) ->
     assert found.of_mean == pytest.approx(1 / d, rel=1e-3)
 
 
-def test_a_kernel_loop_grows_so_variance_alone_tells_no_collapse() -> None:
-    assert theory.kernel(0.5, 4) == [1.25, 1.5, 1.75, 2.0]
-
-
 def test_survival_of_few_copies_is_a_branching_process() -> None:
     f = [0.0]
     for _ in range(10):

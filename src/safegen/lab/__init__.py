@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -37,4 +38,8 @@ def run(experiment: str, out: str | os.PathLike[str], **settings: Any) -> Result
         hint = nearest(experiment, known) or f": there are {', '.join(known)}"
         raise UsageError(f"no experiment {experiment!r}{hint}")
     play: Callable[..., Result] = import_module(f"safegen.lab.{experiment}").run
+    for name in settings:
+        known = list(inspect.signature(play).parameters)[1:]
+        if name not in known:
+            raise UsageError(f"{experiment} has no setting {name!r}{nearest(name, known)}")
     return play(out, **settings)

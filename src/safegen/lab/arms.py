@@ -69,6 +69,8 @@ def chosen(names: Sequence[str] | None) -> list[Arm]:
     from safegen.tables.schema import nearest
 
     known = [arm.name for arm in ARMS]
+    if names is not None and not names:
+        raise UsageError(f"arms: none; there are {', '.join(known)}")
     for name in known if names is None else names:
         if name not in known:
             raise UsageError(f"arms: no arm {name!r}{nearest(name, known)}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from safegen.errors import UsageError
 from safegen.lab.arms import Arm, chosen
@@ -18,6 +17,10 @@ from safegen.lab.store import Run
 from safegen.progress import progress
 
 __all__ = ["Loops", "Simulate"]
+
+MOST_ROWS = 3_000  # the binomial chain of a mode is a matrix of so many squared
+MOST_FITS = 5_000_000
+FEWEST_CHAINS = 1_000  # of fewer, averages of squares are too skewed to be held against theory
 
 Simulate = Callable[[Arm, int, int, int, int], Mapping[str, np.ndarray]]
 """Of an arm, n, steps, chains and a seed: quantities by name, (chains, steps) each."""
@@ -38,7 +41,7 @@ class Loops:
         experiment: str,
         simulate: Simulate,
         out: str | os.PathLike[str],
-        rows: Sequence[int],
+        rows: Sequence[int] | int,
         depth: int,
         chains: int,
         arms: Sequence[str] | None,
@@ -49,13 +52,16 @@ class Loops:
         Raises: UsageError for settings that cannot be meant, TargetError.
         """
         some = chosen(arms)
-        whole(rows=(rows, 20, 10_000), depth=(depth, 1, 1_000), chains=(chains, 100, 100_000))
-        whole(seed=(seed, 0, 2**63 - 1))
+        whole(rows=(rows, 20, MOST_ROWS), depth=(depth, 1, 1_000), seed=(seed, 0, 2**63 - 1))
+        whole(chains=(chains, FEWEST_CHAINS, 100_000))
+        rows = [rows] if isinstance(rows, int) else list(rows)
+        if chains * depth > MOST_FITS:
+            raise UsageError(f"chains times depth: {MOST_FITS:,} at most")
         if bad := [n for n in rows if n % 10]:
             raise UsageError(f"rows: multiples of 10, of which a tenth can be new; not {bad[0]}")
         settings = {
             "experiment": experiment,
-            "rows": list(rows),
+            "rows": rows,
             "depth": depth,
             "chains": chains,
             "arms": [arm.name for arm in some],
@@ -72,10 +78,8 @@ class Loops:
 
     def found(self, n: int) -> Iterator[tuple[Arm, dict[str, np.ndarray]]]:
         """Each arm's quantities at n real rows, (chains, steps) each."""
-        records = self.run.records()
-        of_n = records.filter(pc.equal(records["n"], n))
         for arm in self.arms:
-            mine = of_n.filter(pc.equal(of_n["arm"].cast(pa.string()), arm.name))
+            mine = self.run.records(f"{arm.name}-{n}")
             names = mine.column_names[len(_WHICH) :]
             yield arm, {name: mine[name].to_numpy().reshape(-1, self.depth) for name in names}
 

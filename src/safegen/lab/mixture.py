@@ -18,7 +18,7 @@ from safegen.lab.arms import Arm
 from safegen.lab.loops import Loops
 from safegen.lab.page import page
 from safegen.lab.plot import Chart, Line
-from safegen.lab.seen import Seen
+from safegen.lab.seen import Seen, checked
 from safegen.lab.store import Result
 from safegen.tables.streams import stream
 
@@ -112,6 +112,8 @@ LOOPS: Mapping[str, Callable[[int, int, int, np.random.Generator], Counts]] = {
 }
 """By arm; of chains, n, steps and a generator."""
 
+FEWEST = 300  # chains that must have a mode for its variance to be held against theory
+
 QUANTITIES = {
     "kept": "share of chains that have it: 1 in reality",
     "share": "average share",
@@ -141,16 +143,16 @@ def run(
     rows: real rows n, each of its own. depth: fits in a chain. Raises: UsageError, TargetError.
     """
     loops = Loops.played("mixture", simulate, out, rows, depth, chains, arms, seed)
-    checks, sections = [], []
-    for n in rows:
+    seen: dict[str, Seen] = {}
+    sections = []
+    for n in loops.rows:
         lines: dict[tuple[str, str], list[Line]] = {(m, k): [] for m in MODES for k in QUANTITIES}
         for style, (arm, found) in enumerate(loops.found(n)):
             total = np.sum(list(found.values()), axis=0)
             for mode, counts in found.items():
                 for key, quantity in _seen(arm, n, mode, counts, total).items():
                     lines[mode, key].append(quantity.line(f"{arm.name}: {arm.says}", style))
-                    if quantity.expected is not None:
-                        checks.append(quantity.check(f"{arm.name}, n = {n}, {mode}: {key}"))
+                    seen[f"{arm.name}, n = {n}, {mode}: {key}"] = quantity
         charts = [
             Chart(
                 f"{mode}, {MODES[mode]:.2%} in reality: {QUANTITIES[key].partition(':')[0]}",
@@ -167,7 +169,7 @@ def run(
         "with their 95 % intervals; dotted is theory: of the shares' walk as of a Gaussian's mean, "
         "of a mode's survival in a replace loop the binomial chain."
     )
-    settings = loops.run.settings
+    settings, checks = loops.run.settings, checked(seen)
     document = page("Collapse laboratory: mixture", text, settings, checks, sections)
     return loops.run.finish(checks, document)
 
@@ -183,12 +185,20 @@ def _seen(arm: Arm, n: int, mode: str, counts: np.ndarray, total: np.ndarray) ->
     elif arm.name in ("real-only", "accumulate", "keep-all", "keep-all-9"):
         kept = [1 - (1 - p) ** n] * steps  # real rows stay, so what one of them has stays
     walk = None if moments is None else [m.of_mean * p * (1 - p) for m in moments]
+    chains = len(counts)
     there = Seen.of((counts > 0).astype(float), kept)
     if there.expected is not None:  # of few events theory knows the error, and one more is no fault
-        q, chains = there.expected, len(counts)
+        q = there.expected
         there = replace(there, error=np.sqrt(q * (1 - q) / chains + 1 / chains**2))
-    return {
-        "kept": there,
-        "share": Seen.of(shares, [p] * steps),
-        "variance": Seen.of((shares - p) ** 2, walk),
-    }
+    share = Seen.of(shares, [p] * steps)
+    # The square of a share that few chains have is too skewed for an error of its own.
+    seldom = (counts > 0).sum(axis=0).min() < FEWEST
+    variance = Seen.of((shares - p) ** 2, None if seldom else walk, squares=True)
+    if walk is None:
+        share = replace(share, expected=None)
+    else:
+        share = replace(share, error=np.sqrt(np.array(walk) / chains))
+        # Where it comes out low its own error does too: at least a binomial's, by its kurtosis.
+        least = np.array(walk) * np.sqrt((2 + 1 / (n * p)) / chains)
+        variance = replace(variance, error=np.maximum(variance.error, least))
+    return {"kept": there, "share": share, "variance": variance}

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-import numpy as np
-
 __all__ = ["Chart", "Line"]
 
 WIDTH, HEIGHT = 460, 300
@@ -39,7 +37,6 @@ class Chart:
     across: str
     says: str
     lines: Sequence[Line] = field(default_factory=tuple)
-    logarithmic: bool = False
 
     def svg(self) -> str:
         """The chart as one SVG element."""
@@ -48,12 +45,12 @@ class Chart:
             y
             for line in self.lines
             for y in (*line.y, *line.low, *line.high, *line.theory)
-            if math.isfinite(y) and (y > 0 or not self.logarithmic)
+            if math.isfinite(y)
         ]
         if not xs or not ys:
             return ""
         across = _Axis.of(xs, LEFT, WIDTH - RIGHT)
-        up = _Axis.of(ys, HEIGHT - BOTTOM, TOP, self.logarithmic)
+        up = _Axis.of(ys, HEIGHT - BOTTOM, TOP)
         parts = [
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self.says)}">',
             f'<text x="{LEFT}" y="18" class="title">{escape(self.title)}</text>',
@@ -90,27 +87,18 @@ class _Axis:
     high: float
     start: float
     end: float
-    logarithmic: bool
 
     @classmethod
-    def of(
-        cls, values: Sequence[float], start: float, end: float, logarithmic: bool = False
-    ) -> _Axis:
-        found = np.log10(values) if logarithmic else np.asarray(values, dtype=float)
-        low, high = float(found.min()), float(found.max())
+    def of(cls, values: Sequence[float], start: float, end: float) -> _Axis:
+        low, high = min(values), max(values)
         margin = (high - low) * 0.04 or abs(high) * 0.05 or 0.5
-        return cls(low - margin, high + margin, start, end, logarithmic)
+        return cls(low - margin, high + margin, start, end)
 
     def at(self, value: float) -> float:
-        seen = math.log10(value) if self.logarithmic else value
-        share = (seen - self.low) / (self.high - self.low)
+        share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, float]]:
-        if self.logarithmic:
-            powers = range(math.ceil(self.low), math.floor(self.high) + 1)
-            values = [10.0**p for p in powers] or [10**self.low, 10**self.high]
-            return [(v, self.at(v)) for v in values]
         rough = (self.high - self.low) / TICKS
         size = 10 ** math.floor(math.log10(rough))
         step = min((s * size for s in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
@@ -121,14 +109,15 @@ class _Axis:
 def _stroke(line: Line) -> str:
     colour = COLOURS[line.style % len(COLOURS)]
     dash = DASHES[line.style // len(COLOURS) % len(DASHES)]
-    return f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
+    width = 'stroke-width="2" stroke-linecap="round"'
+    return f'fill="none" stroke="{colour}" {width} stroke-dasharray="{dash}"'
 
 
 def _drawn(line: Line, across: _Axis, up: _Axis) -> list[str]:
     def path(values: Sequence[float]) -> str:
         pairs = zip(line.x, values, strict=True)
-        kept = [(x, y) for x, y in pairs if math.isfinite(y) and (y > 0 or not up.logarithmic)]
-        return "M" + "L".join(f"{across.at(x):.1f} {up.at(y):.1f}" for x, y in kept)
+        kept = [f"{across.at(x):.1f} {up.at(y):.1f}" for x, y in pairs if math.isfinite(y)]
+        return "M" + "L".join(kept) + ("h.1" if len(kept) == 1 else "")
 
     parts = []
     if len(line.low):

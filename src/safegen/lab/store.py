@@ -10,12 +10,15 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import TargetError
+from safegen.manifest import digest_of
+from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import write_whole
 from safegen.plugins import versions
 
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Result", "Run"]
 
-SETTINGS, RESULT, PAGE = "settings.json", "result.json", "index.html"
+SETTINGS, RESULT, PAGE, RECORDS = "settings.json", "result.json", "index.html", "records"
+_SETTINGS_KEY = b"settings"
+DRAFT = ".safegen-"  # how files begin that are not yet written whole, here and in `write_whole`
 PACKAGES = ("safegen", "numpy", "scikit-learn", "pyarrow", "sdv", "ctgan", "diffusers", "torch")
 
 
@@ -56,63 +61,84 @@ class Result:
 
 
 class Run:
-    """A run under way, in a folder of its own."""
+    """A run under way, in a folder of its own.
+
+    Two processes may work on one run at once: a piece is the same whoever writes it.
+    """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         """Begin the run, or go on with it. Raises: TargetError when the folder holds something
-        else: another run's settings, or no run at all."""
+        else: another run's settings, or no run at all. It is then left as it is."""
         self.path = Path(os.path.abspath(path))
-        self.settings = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._digest = digest_of(self.settings)
         place = self.path / SETTINGS
         try:
-            (self.path / "records").mkdir(parents=True, exist_ok=True)
-            others = [p.name for p in self.path.iterdir() if p.name != "records"]
-            if place.exists():
-                found = json.loads(place.read_text(encoding="utf-8"))
-                if found != self.settings:
-                    changed = sorted(
-                        k for k in {*found, *self.settings} if found.get(k) != self.settings.get(k)
-                    )
-                    raise TargetError(
-                        f"{self.path} holds a run with other settings ({', '.join(changed)}): "
-                        "choose another place"
-                    )
-            elif others:
-                raise TargetError(f"{self.path} is not empty, and no run of the laboratory")
-            else:
-                write_whole(place, json.dumps(self.settings, indent=1).encode())
-        except (OSError, ValueError, AttributeError) as error:
+            if not place.exists():
+                self._begin(place)
+            found = json.loads(place.read_text(encoding="utf-8"))
+            (self.path / RECORDS).mkdir(exist_ok=True)
+        except (OSError, ValueError) as error:
             raise TargetError(f"{self.path}: cannot be used ({type(error).__name__})") from None
+        if found != self.settings:
+            known = found if isinstance(found, dict) else {}
+            changed = [k for k in self.settings if known.get(k) != self.settings[k]]
+            raise TargetError(
+                f"{self.path} holds a run with other settings ({', '.join(changed)}): choose "
+                "another place"
+            )
+
+    def _begin(self, place: Path) -> None:
+        """Write the settings, unless another process does at this moment."""
+        there = [p.name for p in self.path.iterdir()] if self.path.exists() else []
+        if place.exists():
+            return
+        if not all(name.startswith(DRAFT) for name in there):
+            raise TargetError(f"{self.path} is not empty, and no run of the laboratory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft = self.path / f"{DRAFT}{new_ulid()}"
+        try:
+            write_whole(draft, json.dumps(self.settings, indent=1).encode())
+            with suppress(FileExistsError):
+                os.link(draft, place)  # never over another's
+        finally:
+            draft.unlink(missing_ok=True)
 
     def done(self, piece: str) -> bool:
-        """Whether that piece's records are there."""
-        return self._place(piece).exists()
+        """Whether that piece's records are there, readable, and of these settings."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            metadata = pq.read_schema(self._place(piece)).metadata or {}
+        except (OSError, pa.ArrowException):
+            return False
+        return bool(metadata.get(_SETTINGS_KEY) == self._digest.encode())
 
     def keep(self, piece: str, records: pa.Table) -> None:
-        """Write a piece's records, whole or not at all."""
+        """Write a piece's records, whole or not at all, with the settings' digest and versions."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        made_by = {_SETTINGS_KEY: self._digest, b"versions": json.dumps(versions(PACKAGES))}
         sink = pa.BufferOutputStream()
-        pq.write_table(records, sink)
+        pq.write_table(records.replace_schema_metadata(made_by), sink)
         write_whole(self._place(piece), sink.getvalue().to_pybytes())
 
-    def records(self) -> pa.Table:
-        """All records so far, one table. Raises: TargetError for a damaged file."""
+    def records(self, piece: str) -> pa.Table:
+        """A piece's records. Raises: TargetError for a file that is not what `keep` wrote."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        files = sorted((self.path / "records").glob("*.parquet"))
+        place = self._place(piece)
         try:
-            return pa.concat_tables([pq.read_table(f) for f in files], promote_options="default")
-        except (OSError, pa.ArrowException) as error:
-            raise TargetError(
-                f"{self.path}: its records cannot be read ({type(error).__name__}): remove them"
-            ) from None
+            if self.done(piece):
+                return pq.read_table(place).replace_schema_metadata(None)
+        except (OSError, pa.ArrowException):
+            pass
+        raise TargetError(f"{place}: damaged, or changed meanwhile: run again")
 
-    def finish(
-        self, checks: Sequence[Check], page: str, more: Mapping[str, Any] | None = None
-    ) -> Result:
+    def finish(self, checks: Sequence[Check], page: str) -> Result:
         """Write the result and the page."""
         document = {
             "settings": self.settings,
@@ -121,7 +147,6 @@ class Run:
             "python": platform.python_version(),
             "versions": versions(PACKAGES),
             "checks": [asdict(check) for check in checks],
-            **(more or {}),
         }
         text = json.dumps(document, indent=1, allow_nan=False)
         write_whole(self.path / RESULT, text.encode())
@@ -129,4 +154,4 @@ class Run:
         return Result(self.path, tuple(checks))
 
     def _place(self, piece: str) -> Path:
-        return self.path / "records" / f"{piece}.parquet"
+        return self.path / RECORDS / f"{piece}.parquet"

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, islice
+from typing import Any
 
 __all__ = [
     "Moments",
     "accumulate",
     "anchored",
     "fresh",
-    "kernel",
     "real_only",
     "replace",
     "spread",
@@ -102,12 +103,6 @@ def fresh(n: int, share: float, steps: int) -> list[Moments]:
     return list(islice(walk(), steps))
 
 
-def kernel(width: float, steps: int) -> list[float]:
-    """E x² of a row after t rounds of resampling with a Gaussian kernel: 1 + t h². It grows, so
-    variance alone does not tell a collapse."""
-    return [1 + t * width**2 for t in range(1, steps + 1)]
-
-
 def survival(n: int, share: float, steps: int, copies: int | None = None) -> list[float]:
     """How likely a level of that true share is among the n training rows of each fit of a replace
     loop; with `copies`, of a level that so many of the first n rows have.
@@ -118,12 +113,20 @@ def survival(n: int, share: float, steps: int, copies: int | None = None) -> lis
     import numpy as np
     from scipy.stats import binom
 
-    counts = np.arange(n + 1)
-    # Row i: the counts that i of n rows become. A level that has gone stays away.
-    moves = binom.pmf(counts[None, :], n, counts[:, None] / n)
+    counts, moves = np.arange(n + 1), _moves(n)
     now = binom.pmf(counts, n, share) if copies is None else (counts == copies).astype(float)
     found = []
     for _ in range(steps):
         found.append(float(1 - now[0]))
         now = now @ moves
     return found
+
+
+@lru_cache(maxsize=1)
+def _moves(n: int) -> Any:
+    """Row i: how likely i of n rows become 0, 1, …, n. A level that has gone stays away."""
+    import numpy as np
+    from scipy.stats import binom
+
+    counts = np.arange(n + 1)
+    return binom.pmf(counts[None, :], n, counts[:, None] / n)
