@@ -119,6 +119,26 @@ def test_records_of_other_settings_or_damaged_ones_are_made_anew(tmp_path: Path)
     assert lab.run("gaussian", tmp_path / "run", **QUICK).checks == right.checks
 
 
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safegen.lab import store
+
+    write, written = store.write_whole, []
+
+    def full(place: Path, data: bytes) -> None:
+        written.append(place)
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        write(place, data)
+
+    monkeypatch.setattr(store, "write_whole", full)
+    with pytest.raises(TargetError, match="No space left on device.*run again to go on"):
+        lab.run("gaussian", tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run/result.json").exists()
+    assert lab.run("gaussian", tmp_path / "run", **QUICK).held
+
+
 def test_two_runs_begun_at_once_in_one_folder_do_not_mix(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -77,7 +77,6 @@ class Run:
             if not place.exists():
                 self._begin(place)
             found = json.loads(place.read_text(encoding="utf-8"))
-            (self.path / RECORDS).mkdir(exist_ok=True)
         except (OSError, ValueError) as error:
             raise TargetError(f"{self.path}: cannot be used ({type(error).__name__})") from None
         if found != self.settings:
@@ -87,6 +86,17 @@ class Run:
                 f"{self.path} holds a run with other settings ({', '.join(changed)}): choose "
                 "another place"
             )
+
+    def _write(self, place: Path, data: bytes) -> None:
+        """Write a file whole. Raises: TargetError."""
+        try:
+            place.parent.mkdir(exist_ok=True)
+            write_whole(place, data)
+        except OSError as error:
+            raise TargetError(
+                f"{place}: cannot be written ({error.strerror or type(error).__name__}); run again "
+                "to go on"
+            ) from None
 
     def _begin(self, place: Path) -> None:
         """Write the settings, unless another process does at this moment."""
@@ -116,14 +126,17 @@ class Run:
         return bool(metadata.get(_SETTINGS_KEY) == self._digest.encode())
 
     def keep(self, piece: str, records: pa.Table) -> None:
-        """Write a piece's records, whole or not at all, with the settings' digest and versions."""
+        """Write a piece's records, whole or not at all, with the settings' digest and versions.
+
+        Raises: TargetError.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         made_by = {_SETTINGS_KEY: self._digest, b"versions": json.dumps(versions(PACKAGES))}
         sink = pa.BufferOutputStream()
         pq.write_table(records.replace_schema_metadata(made_by), sink)
-        write_whole(self._place(piece), sink.getvalue().to_pybytes())
+        self._write(self._place(piece), sink.getvalue().to_pybytes())
 
     def records(self, piece: str) -> pa.Table:
         """A piece's records. Raises: TargetError for a file that is not what `keep` wrote."""
@@ -139,7 +152,7 @@ class Run:
         raise TargetError(f"{place}: damaged, or changed meanwhile: run again")
 
     def finish(self, checks: Sequence[Check], page: str) -> Result:
-        """Write the result and the page."""
+        """Write the result and the page. Raises: TargetError."""
         document = {
             "settings": self.settings,
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -149,8 +162,8 @@ class Run:
             "checks": [asdict(check) for check in checks],
         }
         text = json.dumps(document, indent=1, allow_nan=False)
-        write_whole(self.path / RESULT, text.encode())
-        write_whole(self.path / PAGE, page.encode())
+        self._write(self.path / RESULT, text.encode())
+        self._write(self.path / PAGE, page.encode())
         return Result(self.path, tuple(checks))
 
     def _place(self, piece: str) -> Path:
