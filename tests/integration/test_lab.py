@@ -218,6 +218,68 @@ def test_a_chart_leaves_out_what_it_cannot_draw_and_escapes_what_it_can() -> Non
     assert "inf" not in flat
 
 
+def people(place: Path, rows: int = 1_500) -> Path:
+    """A table in which `pays` follows from the others, with a rare job."""
+    import pyarrow as pa
+
+    rng = np.random.default_rng(0)
+    age, wealth = rng.normal(size=rows), rng.normal(size=rows)
+    job = rng.choice(["clerk", "cook", "pilot"], rows, p=[0.6, 0.395, 0.005])
+    pays = age + wealth + rng.normal(size=rows) > 0
+    table = pa.table({"age": age, "wealth": wealth, "job": job, "pays": np.where(pays, "y", "n")})
+    pq.write_table(table, place / "people.parquet")
+    return place / "people.parquet"
+
+
+def test_loops_of_a_backend_go_through_the_front_door(tmp_path: Path) -> None:
+    told = {"data": people(tmp_path), "target": "pays", "rows": 400, "depth": 3, "chains": 2}
+    result = lab.run("table", tmp_path / "run", **told)
+    pieces = {p.stem: pq.read_table(p).to_pydict() for p in (result.path / "records").iterdir()}
+    assert len(pieces) == 8
+    depths = {name: piece["effective_depth"] for name, piece in pieces.items()}
+    assert depths["real-only-0"] == [1, 1, 1]
+    assert depths["replace-1"] == [1, 2, 3]
+    assert depths["keep-all-0"] == pytest.approx([1, 1.5, 1.75])
+    # The mean of 0, 1 and 1.5, and the model itself.
+    assert depths["accumulate-0"] == pytest.approx([1, 1.5, 1 + 2.5 / 3])
+    assert all(0.4 < x < 1 for x in pieces["real-only-0"]["tstr"])
+    # The same first fit in every arm, and other rows in another chain.
+    assert len({pieces[f"{arm}-0"]["tstr"][0] for arm in ("replace", "accumulate")}) == 1
+    assert pieces["replace-0"]["tstr"] != pieces["replace-1"]["tstr"]
+    assert "difference to real-only" in result.page.read_text()
+    before = {p: p.stat().st_mtime_ns for p in (result.path / "records").iterdir()}
+    (result.path / "records/replace-1.parquet").unlink()
+    lab.run("table", tmp_path / "run", **told)
+    after = {p: p.stat().st_mtime_ns for p in (result.path / "records").iterdir()}
+    assert [p.stem for p in after if after[p] != before[p]] == ["replace-1"]
+    assert (
+        pq.read_table(tmp_path / "run/records/replace-1.parquet").to_pydict() == pieces["replace-1"]
+    )
+
+
+def test_a_replace_loop_is_told_from_the_control(tmp_path: Path) -> None:
+    told = {"data": people(tmp_path), "target": "pays", "rows": 100, "depth": 8, "chains": 4}
+    result = lab.run("table", tmp_path / "run", **told, arms=["real-only", "replace"])
+    (check,) = result.checks  # no level of this table is rare enough for the other
+    assert check.name == "replace: pair error, % against real-only"
+    assert check.held, check
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"target": "wealth"}, "no column of levels 'wealth'"),
+        ({"rows": 1_400}, "at most 1,000, so that 500"),
+        ({"rows": [200, 300]}, "one number here"),
+        ({"arms": ["fresh-10"]}, "no arm 'fresh-10'"),
+    ],
+)
+def test_settings_of_a_table_that_cannot_be_meant(tmp_path: Path, bad: Any, message: str) -> None:
+    told = {"data": people(tmp_path), "target": "pays", "rows": 400, "depth": 1, "chains": 1}
+    with pytest.raises(UsageError, match=message):
+        lab.run("table", tmp_path / "run", **told | bad)
+
+
 def test_the_command_line_runs_and_says_what_held(tmp_path: Path, capsys: Any) -> None:
     words = ["lab", "run", "gaussian", "-o", str(tmp_path / "run"), "--rows", "50", "--depth", "2"]
     with pytest.raises(SystemExit) as end:
@@ -226,6 +288,16 @@ def test_the_command_line_runs_and_says_what_held(tmp_path: Path, capsys: Any) -
     document = json.loads(capsys.readouterr().out)
     assert document["held"] is True
     assert len(document["checks"]) == 4
+    told = ["lab", "run", "table", "--data", str(people(tmp_path)), "--target", "pays"]
+    told += ["--chains", "1", "-n", "300", "--depth", "1"]
+    with pytest.raises(SystemExit) as end:
+        main([*told, "-o", str(tmp_path / "t"), "--set", "x=1"])
+    assert end.value.code == 2
+    assert "Its options:" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([*told, "-o", str(tmp_path / "u")])
+    assert end.value.code == 0
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(["lab", "run", "gausian", "-o", str(tmp_path / "other")])
     assert end.value.code == 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from safegen.cli.given import json_or_text, options, pairs
 from safegen.cli.output import (
     JsonOption,
     KeyOption,
@@ -47,30 +48,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(fit)
 
 
-def _pairs(given: list[str] | None, flag: str) -> dict[str, str]:
-    pairs = {}
-    for text in given or []:
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise UsageError(f"{flag} takes NAME=VALUE")
-        pairs[name] = value
-    return pairs
-
-
 def _seeded(fit_seed: int | None) -> dict[str, int]:
     """The library's own default where nothing was said."""
     return {} if fit_seed is None else {"seed": fit_seed}
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _options(given: list[str] | None) -> dict[str, Any]:
-    return {name: _json_or_text(value) for name, value in _pairs(given, "--set").items()}
 
 
 def _conditions(gen: Any, given: list[str] | None) -> dict[str, Any]:
@@ -79,11 +59,11 @@ def _conditions(gen: Any, given: list[str] | None) -> dict[str, Any]:
 
     kinds = {name: kind for s in gen.schemas.values() for name, kind in s.kinds.items()}
     conditions: dict[str, Any] = {}
-    for name, value in _pairs(given, "--condition").items():
+    for name, value in pairs(given, "--condition").items():
         if name not in kinds:
             raise UsageError(f"--condition: no column {name!r}{nearest(name, list(kinds))}")
         text = value.lower() if kinds[name] == "boolean" else value
-        conditions[name] = _json_or_text(text) if kinds[name] in ("numeric", "boolean") else value
+        conditions[name] = json_or_text(text) if kinds[name] in ("numeric", "boolean") else value
     return conditions
 
 
@@ -162,7 +142,7 @@ def generate(
         given = parse_sources(sources) if sources else None
         gen = Generator.load(model, policy=policy, source=given, ledger=ledger, key=key)
     else:
-        gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger, key=key)
+        gen = Generator(backend or _BACKEND, policy, options=options(set_), ledger=ledger, key=key)
         read = parse_sources(sources or [])
         decision = gen.prepare(*read, schema=schema, **_seeded(fit_seed))
         _say_warnings(decision)
@@ -216,7 +196,7 @@ def fit(
 
     if Path(save).exists():
         raise TargetError(f"{save} exists; a model is never overwritten")
-    gen = Generator(backend or _BACKEND, policy, options=_options(set_), ledger=ledger)
+    gen = Generator(backend or _BACKEND, policy, options=options(set_), ledger=ledger)
     decision = gen.prepare(*parse_sources(sources), schema=schema, **_seeded(fit_seed))
     _say_warnings(decision)
     _say_roles(gen)

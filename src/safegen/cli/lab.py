@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safegen.cli.given import options
 from safegen.cli.output import JsonOption, say, show, show_json, table
 
 app = typer.Typer(help="The collapse laboratory: loops of generators, watched.")
@@ -31,6 +32,18 @@ def run(
     depth: Annotated[int | None, typer.Option("--depth", help="Fits in a chain.")] = None,
     chains: Annotated[int | None, typer.Option("--chains", help="Loops of each arm.")] = None,
     arms: Annotated[str | None, typer.Option("--arms", help="Some arms only, A,B,….")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A table of real rows, for `table`.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Its column that TSTR predicts.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", "-b", help="Whose loops, for `table`.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the backend, name=value.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -42,6 +55,10 @@ def run(
         "depth": depth,
         "chains": chains,
         "arms": arms.split(",") if arms else None,
+        "data": data,
+        "target": target,
+        "backend": backend,
+        "options": options(settings) or None,
         "seed": seed,
     }
     result = lab.run(experiment, out, **{k: v for k, v in given.items() if v is not None})

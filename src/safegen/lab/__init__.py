@@ -18,6 +18,7 @@ __all__ = ["EXPERIMENTS", "run"]
 EXPERIMENTS: Mapping[str, str] = {
     "gaussian": "loops of a Gaussian generator against their closed forms",
     "mixture": "which rare modes of a mixture die out, against theory",
+    "table": "loops of a backend on a table of yours, through safegen's front door",
 }
 """The experiments, by name; each is a module of this package with `run`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from safegen.errors import UsageError
@@ -64,14 +64,17 @@ ARMS: tuple[Arm, ...] = (
 )
 
 
-def chosen(names: Sequence[str] | None) -> list[Arm]:
-    """The arms of these names, all for None. Raises: UsageError for one that is not there."""
+def chosen(names: Sequence[str] | None, among: Collection[str] | None = None) -> list[Arm]:
+    """The arms of these names, all for None, of those that an experiment has.
+
+    Raises: UsageError for one that is not there.
+    """
     from safegen.tables.schema import nearest
 
-    known = [arm.name for arm in ARMS]
+    known = [arm.name for arm in ARMS if among is None or arm.name in among]
     if names is not None and not names:
         raise UsageError(f"arms: none; there are {', '.join(known)}")
     for name in known if names is None else names:
         if name not in known:
             raise UsageError(f"arms: no arm {name!r}{nearest(name, known)}")
-    return [arm for arm in ARMS if names is None or arm.name in names]
+    return [arm for arm in ARMS if arm.name in (known if names is None else names)]

@@ -34,14 +34,19 @@ def page(
     settings: Mapping[str, Any],
     checks: Sequence[Check],
     sections: Sequence[tuple[str, Sequence[Line], Sequence[Chart]]],
+    more: str = "",
 ) -> str:
-    """The page. sections: a heading, the curves for its legend, and its charts."""
+    """The page. sections: a heading, the curves for its legend, and its charts. more: HTML of ours,
+    after the verdicts."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1><p>{escape(says)}</p>",
-        table("Verdicts", ("check", "seen", "expected", ""), [_line(c) for c in checks]),
+        table("Verdicts", ("check", "seen", "expected", ""), [_line(c) for c in checks])
+        if checks
+        else "",
+        more,
     ]
     for heading, lines, charts in sections:
         drawn = "".join(f"<figure>{chart.svg()}</figure>" for chart in charts)
