@@ -295,6 +295,10 @@ def test_the_command_line_runs_and_says_what_held(tmp_path: Path, capsys: Any) -
     assert end.value.code == 2
     assert "Its options:" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
+        main(["lab", "run", "table", "-o", str(tmp_path / "t")])
+    assert end.value.code == 2
+    assert "table needs data, target" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
         main([*told, "-o", str(tmp_path / "u")])
     assert end.value.code == 0
     capsys.readouterr()

@@ -39,8 +39,11 @@ def run(experiment: str, out: str | os.PathLike[str], **settings: Any) -> Result
         hint = nearest(experiment, known) or f": there are {', '.join(known)}"
         raise UsageError(f"no experiment {experiment!r}{hint}")
     play: Callable[..., Result] = import_module(f"safegen.lab.{experiment}").run
+    given = list(inspect.signature(play).parameters.values())[1:]  # without `out`
+    names = [p.name for p in given]
     for name in settings:
-        known = list(inspect.signature(play).parameters)[1:]
-        if name not in known:
-            raise UsageError(f"{experiment} has no setting {name!r}{nearest(name, known)}")
+        if name not in names:
+            raise UsageError(f"{experiment} has no setting {name!r}{nearest(name, names)}")
+    if missing := [p.name for p in given if p.default is p.empty and p.name not in settings]:
+        raise UsageError(f"{experiment} needs {', '.join(missing)}")
     return play(out, **settings)
