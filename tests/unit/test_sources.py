@@ -365,6 +365,6 @@ def test_a_csv_without_a_header_is_refused_because_names_go_into_manifests(tmp_p
     (tmp_path / "bare.csv").write_text("a,31\nb,52\n")
     with pytest.raises(SourceError, match="line of column names") as caught:
         read_source(tmp_path / "bare.csv")
-    assert "31" not in str(caught.value)
+    assert "31" not in str(caught.value).replace(str(tmp_path), "")  # pytest counts its folders
     (tmp_path / "named.csv").write_text("x,y1\na,31\nb,52\n")
     assert read_source(tmp_path / "named.csv").tables["table"].schema.names == ["x", "y1"]
