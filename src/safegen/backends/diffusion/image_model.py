@@ -14,9 +14,9 @@ from safegen.backends.arrays import read_curves, read_document
 from safegen.backends.diffusion.image import BLOCK, Options
 from safegen.backends.diffusion.image_table import ImageTable
 from safegen.backends.diffusion.image_training import built
-from safegen.backends.networks import device_of, load_tensors, save_tensors, torch_seed
+from safegen.backends.networks import device_of, load_tensors, rebuilt, save_tensors, torch_seed
 from safegen.backends.undisturbed import failing, undisturbed
-from safegen.errors import BackendError, SourceError
+from safegen.errors import BackendError, SourceError, reading
 from safegen.tables.images import MODES
 
 if TYPE_CHECKING:
@@ -223,8 +223,8 @@ class ImageModel:
         onto the GPU when there is one. Raises: BackendError."""
         import torch
 
-        weights = load_tensors(folder / "weights.safetensors")
-        try:
+        with reading():
+            weights = load_tensors(folder / "weights.safetensors")
             document = read_document(folder / "model.json", FORMAT)
             table = ImageTable.from_json(document["table"])
             device = device_of("cpu" if document["device"] == "cpu" else "auto")
@@ -234,15 +234,9 @@ class ImageModel:
                 raise ValueError
             if not 1 <= sampling.batch <= BLOCK:
                 raise ValueError
+            size = picture.height, picture.width
             with undisturbed():
-                net = built(network, picture.channels, (picture.height, picture.width))
-                net.load_state_dict(weights)
-            if not all(torch.isfinite(w).all() for w in weights.values()):
-                raise ValueError
-            net = net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+                net = rebuilt(lambda: built(network, picture.channels, size), weights)
+            net = net.to(device, memory_format=torch.channels_last).requires_grad_(False)
             curves = read_curves(document["curves"])
-        except Exception as error:  # which one, a forger chooses
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
         return cls(table, picture, network, sampling, net, curves, device)

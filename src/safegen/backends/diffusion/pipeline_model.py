@@ -30,7 +30,7 @@ from safegen.backends.networks import (
     torch_seed,
 )
 from safegen.backends.undisturbed import failing, undisturbed
-from safegen.errors import BackendError, UsageError
+from safegen.errors import BackendError, UsageError, reading
 from safegen.tables.images import decoded_images
 
 if TYPE_CHECKING:
@@ -214,17 +214,13 @@ class PipelineModel:
         """Read what `save` wrote. Raises: BackendError."""
         from safegen.backends.diffusion.lora import put_adapter
 
-        try:
+        with reading():
             document = read_document(folder / "model.json", FORMAT)
             table = ImageTable.from_json(document["table"])
             options = Options.model_validate(document["options"])
             digests, curves = dict(document["digests"]), read_curves(document["curves"])
             if digests.keys() - {"folder", "lora"}:
                 raise ValueError
-        except Exception as error:  # which one, a forger chooses
-            raise BackendError(
-                f"the model cannot be read ({type(error).__name__}): fit it again"
-            ) from None
         for package in options.packages:
             require(package, "diffusion")
         try:
