@@ -510,6 +510,7 @@ def test_what_a_call_is_told_reaches_the_pipeline(by_text: Path) -> None:
     for told, way in (
         ({"eta": 1.0, "scheduler": "euler"}, "eta does nothing with .*Euler.*scheduler=ddim"),
         ({"guidance_rescale": 0.5, "guidance_scale": 1.0}, "guidance_rescale does nothing"),
+        ({"guidance_rescale": 0.5, "guidance_scale": 0.0}, "guidance_rescale does nothing"),
     ):
         with pytest.raises((UsageError, ValidationError), match=way):
             images(**told)

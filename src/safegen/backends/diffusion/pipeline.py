@@ -88,7 +88,8 @@ class Options(BackendOptions):
         for name in ("negative_prompt", "guidance_rescale", "scheduler"):
             if getattr(self, name) is not None and self.prompt_column is None:
                 raise ValueError(f"{name} needs prompt_column")
-        if self.guidance_rescale is not None and (self.guidance_scale or 2) <= 1:
+        scale = self.guidance_scale
+        if self.guidance_rescale is not None and scale is not None and scale <= 1:
             raise ValueError("guidance_rescale does nothing without a guidance_scale above 1")
         if self.dtype == "bfloat16" and self.prompt_column is None:
             raise ValueError(
