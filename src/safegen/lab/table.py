@@ -7,7 +7,6 @@ refuse; the effective depth of each release is the one that its manifest states.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +74,7 @@ def run(
 
     Raises: UsageError, SourceError, TargetError; what fitting and generating raise.
     """
+    from safegen.lineage.evidence import resolve
     from safegen.tables.schema import infer_schema
     from safegen.tables.sources import read_source
 
@@ -101,7 +101,7 @@ def run(
     settings = {
         "experiment": "table",
         "data": Path(data).name,
-        "digest": _digest(real),
+        "digest": resolve(source, None).logical_digest,
         "target": target,
         "backend": backend,
         "options": dict(options or {}),
@@ -123,13 +123,6 @@ def run(
                 loop = _Loop(backend, options or {}, schema, target, held, depth, advance)
                 under_way.keep(piece, loop.records(arm, kept, chain, seed))
     return _finished(under_way, played)
-
-
-def _digest(real: pa.Table) -> str:
-    from safegen.lineage.evidence import resolve
-    from safegen.tables.sources import read_source
-
-    return str(resolve(read_source(real), None).logical_digest)
 
 
 def _parts(real: pa.Table, rows: int, seed: int, chain: int) -> tuple[pa.Table, pa.Table]:
@@ -161,8 +154,8 @@ class _Loop:
         from safegen.generator import Generator
 
         found: list[dict[str, Any]] = []
-        place = Path(tempfile.mkdtemp(prefix="safegen-lab-"))
-        try:
+        with tempfile.TemporaryDirectory(prefix="safegen-lab-") as name:
+            place = Path(name)
             pq.write_table(real, first := place / "real.parquet")
             made: list[Path] = []
             for t in range(1, self.depth + 1):
@@ -183,8 +176,6 @@ class _Loop:
                     }
                 )
                 self.advance(1)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
         return pa.Table.from_pylist(found)
 
     def _measured(self, made: pa.Table, seed: int) -> dict[str, float | None]:
