@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from safegen.decision import Finding
     from safegen.lineage.facts import SourceFacts
+    from safegen.measure.drawn import Drawn
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.policy import RuleParams
     from safegen.tables.schema import TableSchema
@@ -142,7 +143,11 @@ class ReleaseContext(Protocol):
     """What a safeguard may look at before publishing.
 
     `rows` are all staged rows, over all tables; `units` is what the request counted: rows of a
-    table, sequences, or rows of the tables that refer to no other.
+    table, sequences, or rows of the tables that refer to no other. `real` profiles the real rows
+    trained on, and `anchor` is those rows; `held` are real rows that no fit has seen, none where no
+    rule asks for them; all three within the conditions, and None when the rows are not at hand.
+    `made` is a part of the staged rows, drawn at random, with their weights. `depth` is the
+    release's.
     """
 
     rows: int
@@ -150,6 +155,10 @@ class ReleaseContext(Protocol):
     conditions: Mapping[str, Scalar]
     schemas: Mapping[str, TableSchema]
     real: Mapping[str, TableProfile] | None
+    anchor: Mapping[str, pa.Table] | None
+    held: Mapping[str, pa.Table] | None
+    made: Mapping[str, Drawn]
+    depth: int
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
     signed: bool

@@ -22,11 +22,14 @@ from safegen.policy import Policy
 from safegen.tables.sources import Source, read_source
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from safegen.contracts import Scalar
+    from safegen.measure.drawn import Drawn
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Admission", "Books", "LedgerLike", "Release", "admit", "release"]
+__all__ = ["Admission", "Books", "LedgerLike", "Release", "admit", "held_out", "release"]
 
 LedgerLike = Any
 """A ledger, its path or URL, or None for the default one."""
@@ -97,9 +100,18 @@ class Release:
     schemas: Mapping[str, TableSchema]
     real: Mapping[str, TableProfile] | None
     staged: Mapping[str, TableTally]
+    anchor: Mapping[str, pa.Table] | None = None
+    held: Mapping[str, pa.Table] | None = None
+    made: Mapping[str, Drawn] = field(default_factory=dict)
+    depth: int = 1
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     signed: bool = False
     real_values: bool = False  # whether the policy lets findings name real values
+
+
+def held_out(policy: Policy) -> float:
+    """The share of real rows that active rules want kept from training: the largest asked for."""
+    return max((float(getattr(p, "held_out", 0)) for p in policy.at("release").values()), default=0)
 
 
 def load_policy(policy: str | Path | Policy) -> Policy:

@@ -11,7 +11,7 @@ No shipped rule shapes (7) or splits (4) in this version; the splitter is `table
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ from safegen.gates import Books, LedgerLike, load_policy
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
+from safegen.measure.drawn import Reservoir
 from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
@@ -61,11 +62,14 @@ from safegen.release import (
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
 from safegen.statements import register
+from safegen.tables.matching import matching
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from safegen.tables.constraints import Constraint
 
 __all__ = ["Generator"]
@@ -78,6 +82,12 @@ _KINDS = {
     "role the rows are taken one by one",
     "images": "a column holds images; diffusion.image takes them",
 }
+
+
+_LOOKING = {"fidelity", "privacy"}
+_ROWS_SEEN = 50_000
+"""Rows of a release that these rules measure: enough for a share of 1 % to have an error of 4 %."""
+_IMAGES_SEEN = 2_000
 
 
 class Generator:
@@ -150,13 +160,24 @@ class Generator:
         """
         if schema is not None and metadata is not None:
             raise UsageError("give schema= or metadata=, not both")
-        prepared, self._books = prepare(
+        return self._prepare(
             (source, *more_sources),
+            schema if schema is not None else metadata,
+            checked_seed(seed),
+            gates.held_out(self.policy),
+        )
+
+    def _prepare(
+        self, sources: Sequence[SourceLike], schema: Any, seed: int, held_out: float
+    ) -> Decision:
+        prepared, self._books = prepare(
+            sources,
             self.policy,
             self._books,
-            schema=schema if schema is not None else metadata,
-            seed=checked_seed(seed),
+            schema=schema,
+            seed=seed,
             backend=self._backend,
+            held_out=held_out,
         )
         self._decision = prepared.decision
         if prepared.kind not in self._backend.kinds:
@@ -170,9 +191,11 @@ class Generator:
     def train(self) -> Generator:
         """Step 5: fit the backend on what `prepare` admitted."""
         prepared = self._ready()
-        if prepared.real is None:
+        if prepared.parts is None:
             raise UsageError("a loaded model is fitted already")
-        model = self._backend.fit(prepared.real, prepared.schemas, self.options, seed=prepared.seed)
+        model = self._backend.fit(
+            prepared.parts.training, prepared.schemas, self.options, seed=prepared.seed
+        )
         self._take(model, prepared)
         return self
 
@@ -213,10 +236,11 @@ class Generator:
 
         check_adoptable(synthesizer)
         gen = cls("sdv.adopted", policy, ledger=ledger, key=key)
-        gen.prepare(trained_on, schema=schema)
+        # It was fitted already, on all of these rows for all we know: none can be held out.
+        gen._prepare((trained_on,), schema, 7, held_out=0.0)
         prepared = gen._ready()
-        assert prepared.real is not None
-        [(name, table)] = prepared.real.items()
+        assert prepared.parts is not None
+        [(name, table)] = prepared.parts.training.items()
         model = AdoptedModel.adopt(
             synthesizer, name, table, prepared.schemas[name], seed=prepared.seed
         )
@@ -273,6 +297,7 @@ class Generator:
             target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
+            stage.reservoirs = self._reservoirs(request)
             self._stage(stage, request, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
@@ -317,6 +342,24 @@ class Generator:
                 stage.write(tables)
                 advance(units(tables, schemas))
 
+    def _reservoirs(self, request: Request) -> dict[str, Reservoir]:
+        """What the rules that look at single rows will see; nothing where none does."""
+        if not _LOOKING & self.policy.at("release").keys():
+            return {}
+        prepared = self._ready()
+        most = _IMAGES_SEEN if prepared.kind == "images" else _ROWS_SEEN
+        return {name: Reservoir(most, request.seed) for name in prepared.schemas}
+
+    def _meeting(self, request: Request, *, held: bool) -> dict[str, pa.Table] | None:
+        """The real rows that meet the conditions: those trained on, or those held out."""
+        parts = self._ready().parts
+        if parts is None:
+            return None
+        return {
+            name: matching(t, {k: v for k, v in request.conditions.items() if k in t.schema.names})
+            for name, t in (parts.held if held else parts.anchor).items()
+        }
+
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request
     ) -> Decision:
@@ -327,6 +370,10 @@ class Generator:
             conditions=request.conditions,
             schemas=prepared.schemas,
             real=profiles,
+            anchor=self._meeting(request, held=False),
+            held=self._meeting(request, held=True),
+            made={n: d for n, r in stage.reservoirs.items() if (d := r.value()) is not None},
+            depth=prepared.depth,
             staged=stage.tallies,
             in_band=stage.in_band,
             signed=self._key is not None,
@@ -373,6 +420,7 @@ class Generator:
             # Where the real rows are, however the working folder changes. Not in any manifest.
             "places": list(prepared.places),
             "doubts": list(prepared.doubts),
+            "held_out": prepared.held_out,
             "versions": self._versions,
         }
         path, digest = write_model(Path(folder), self._model, document)
@@ -438,11 +486,11 @@ class Generator:
         from safegen.tables.offered import offered
 
         prepared = self._ready()
-        if prepared.real is None or getattr(self.options, "constraints", None) != []:
+        if prepared.parts is None or getattr(self.options, "constraints", None) != []:
             return []
         if prepared.kind != "table":
             return []
-        ((name, table),) = prepared.real.items()
+        ((name, table),) = prepared.parts.training.items()
         return offered(table, prepared.schemas[name])
 
     @property

@@ -34,6 +34,7 @@ _FIELDS = (
     "places",
     "doubts",
     "versions",
+    "held_out",
     "files",
 )
 

@@ -31,11 +31,12 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     not a bound.
     """
     prepared = gen._ready()
-    assert prepared.real is not None
-    real = sum(t.num_rows for t in prepared.real.values())
+    assert prepared.parts is not None
+    training = prepared.parts.training
+    real = sum(t.num_rows for t in training.values())
 
     def fit(most: int) -> tuple[Model, int, float]:
-        few = pilot(prepared.real or {}, prepared.schemas, most)
+        few = pilot(training, prepared.schemas, most)
         start = time.perf_counter()
         model = gen._backend.fit(few, prepared.schemas, gen.options, seed=prepared.seed)
         return model, sum(t.num_rows for t in few.values()), time.perf_counter() - start
@@ -64,10 +65,11 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
 def _power(gen: Generator, rows: int, params: Any) -> str:
     """How many strata the support rule can judge at this number of rows."""
     prepared = gen._ready()
-    assert prepared.real is not None
+    assert prepared.parts is not None
+    anchor = prepared.parts.anchor
     counts: list[float] = []  # per stratum, units with it as a share of what is asked for
-    whole = units(prepared.real, prepared.schemas)
-    for profile in profiles(prepared.real, prepared.schemas, tail=params.tail).values():
+    whole = units(anchor, prepared.schemas)
+    for profile in profiles(anchor, prepared.schemas, tail=params.tail).values():
         for column in profile.columns.values():
             for stratum in (*(column.levels or {}), *column.tails):
                 held = min(s.held[stratum] for s in column.spreads)

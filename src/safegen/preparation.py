@@ -27,30 +27,52 @@ from safegen.tables.schema import (
     read_declared,
 )
 from safegen.tables.sources import TABLE, Source, SourceLike, read_source
+from safegen.tables.splits import split
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "Parts",
     "Prepared",
+    "aligned",
     "illustrated",
     "in_memory",
+    "parted",
     "pooled",
     "prepare",
 ]
 
 
+FEWEST = 20  # rows on either side of a split, below which nothing can be fitted or judged
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of all sources, by table: what is fitted on, and what releases are compared with.
+
+    training: real and synthetic rows, without those held out. anchor: the real ones among them; all
+    of `training` where no source is real, which only policies for laboratories admit. held: real
+    rows that no fit sees, for the rules that ask for them; without rows where none does.
+    """
+
+    training: Mapping[str, pa.Table]
+    anchor: Mapping[str, pa.Table]
+    held: Mapping[str, pa.Table]
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """Admitted sources, pooled into one table per name, with roles. `real` is None when a model
-    was loaded and its real rows are not where they were; `doubts` say why ancestry is unproven;
-    `places` where the sources are, as `read_source` takes them."""
+    """Admitted sources with roles. `parts` is None when a model was loaded and its rows are not
+    where they were; `held_out` is the share of real rows kept from training; `doubts` say why
+    ancestry is unproven; `places` where the sources are, as `read_source` takes them."""
 
     facts: tuple[SourceFacts, ...]
     decision: Decision
     schemas: Mapping[str, TableSchema]
-    real: Mapping[str, pa.Table] | None
+    parts: Parts | None
     seed: int
+    held_out: float = 0.0
     doubts: tuple[str, ...] = ()
     places: tuple[Any, ...] = ()
 
@@ -90,9 +112,12 @@ def prepare(
     schema: Any,
     seed: int,
     backend: Backend,
+    held_out: float,
 ) -> tuple[Prepared, Books]:
-    """Resolve, admit, pool and type the sources. The books come back as they turned out.
+    """Resolve, admit, pool, type and part the sources. The books come back as they turned out.
     `backend` says whether rows without images get them, and what nobody knows of its models.
+    `held_out` is the share of the real rows to keep from training; of related tables and of
+    sequences none are.
 
     Raises: AdmissionRefused, SourceError; UsageError for a schema that does not fit.
     """
@@ -102,13 +127,55 @@ def prepare(
     doubts = doubts_of(backend)
     decision = gates.admit(policy, facts, books, doubts)
     decision.enforce()
-    tables = illustrated(pooled(opened)) if adds_images(backend) else pooled(opened)
+    each = aligned(opened)
+    if adds_images(backend):
+        each = [illustrated(t) for t in each]
+    tables = pooled(each)
     _check_tables(tables)
     declared = placed(declared, tables, TABLE)
     schemas = {n: infer_schema(t, declared_for(declared, n)) for n, t in tables.items()}
     schemas = related(tables, schemas, declared)
     places = tuple(_place(s) for s in opened)
-    return Prepared(tuple(facts), decision, schemas, tables, seed, doubts, places), books
+    if not _may_part(schemas):
+        held_out = 0.0
+    parts = parted(each, facts, schemas, held_out)
+    return Prepared(tuple(facts), decision, schemas, parts, seed, held_out, doubts, places), books
+
+
+def _may_part(schemas: Mapping[str, TableSchema]) -> bool:
+    """Whether rows can be taken away one by one: not from sequences and related tables."""
+    return len(schemas) == 1 and all(s.sequence_key is None for s in schemas.values())
+
+
+def parted(
+    tables: Sequence[Mapping[str, pa.Table]],
+    facts: Sequence[SourceFacts],
+    schemas: Mapping[str, TableSchema],
+    held_out: float,
+) -> Parts:
+    """The rows of sources, with what is known of each, parted.
+
+    Raises: SourceError where holding rows out leaves too few.
+    """
+    real = [
+        t
+        for t, f in zip(tables, facts, strict=True)
+        if not f.synthetic_share and f.origin in ("real", "unknown")
+    ]
+    made = [t for t in tables if not any(t is r for r in real)]
+    anchor = pooled(real or tables)
+    held = {name: table.slice(0, 0) for name, table in anchor.items()}
+    if real and held_out:
+        ((name, table),) = anchor.items()
+        found = split(table, held_out, entity=schemas[name].entity)
+        if min(found.anchor.num_rows, found.held.num_rows) < FEWEST:
+            raise SourceError(
+                f"{table.num_rows:,} real rows are too few to hold {held_out:.0%} of them out of "
+                "training, as the policy asks (held_out): give more rows, or use another policy"
+            )
+        anchor, held = {name: found.anchor}, {name: found.held}
+    training = pooled([anchor, *made]) if real else anchor
+    return Parts(training, anchor, held)
 
 
 def _place(source: Source) -> str | dict[str, Any]:
@@ -162,21 +229,21 @@ def in_memory(source: Source) -> Source:
     return replace(source, tables=tables)
 
 
-def pooled(sources: Sequence[Source]) -> dict[str, pa.Table]:
-    """The rows of all sources, one table per name, without provenance columns."""
+def aligned(sources: Sequence[Source]) -> list[dict[str, pa.Table]]:
+    """Each source's rows, by table, in the first one's column order and types, without
+    provenance columns."""
     import pyarrow as pa
 
     names = set(sources[0].tables)
     if any(set(s.tables) != names for s in sources):
         raise SourceError("the sources hold tables of different names")
-    found = {}
+    found: list[dict[str, pa.Table]] = [{} for _ in sources]
     for name in sources[0].tables:
         parts = [s.tables[name].without_provenance().table() for s in sources]
         first = parts[0]
         if not first.schema.names:
             raise SourceError(f"table {name!r}: it has no columns besides the provenance columns")
-        aligned = [first.replace_schema_metadata(None)]
-        for source, part in zip(sources[1:], parts[1:], strict=True):
+        for source, part, kept in zip(sources, parts, found, strict=True):
             if set(part.schema.names) != set(first.schema.names):
                 raise SourceError(
                     f"{source.uri}: its columns differ from those of the first source"
@@ -187,6 +254,12 @@ def pooled(sources: Sequence[Source]) -> dict[str, pa.Table]:
                 raise SourceError(
                     f"{source.uri}: other column types than the first source"
                 ) from None
-            aligned.append(cast.replace_schema_metadata(None))
-        found[name] = pa.concat_tables(aligned)
+            kept[name] = cast.replace_schema_metadata(None)
     return found
+
+
+def pooled(tables: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
+    """The rows of all sources, one table per name."""
+    import pyarrow as pa
+
+    return {name: pa.concat_tables([t[name] for t in tables]) for name in tables[0]}

@@ -27,6 +27,7 @@ from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey
 from safegen.manifest.check import file_leaves
 from safegen.manifest.model import FileEntry, RowGroup
 from safegen.manifest.sign import envelope_for
+from safegen.measure.drawn import Reservoir
 from safegen.measure.profile import TableTally
 from safegen.pages import card, report
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_COLUMNS, WEIGHT_COLUMN
@@ -73,6 +74,7 @@ class Staging:
     depth: float
     images: ImageForm = "parquet"
     tallies: dict[str, TableTally] = field(default_factory=dict)
+    reservoirs: dict[str, Reservoir] = field(default_factory=dict)
     in_band: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
     table_rows: dict[str, int] = field(default_factory=dict)
@@ -81,13 +83,19 @@ class Staging:
     _parts: dict[str, _Part] = field(default_factory=dict)
     _closed: list[_Part] = field(default_factory=list)
 
-    def write(self, tables: Mapping[str, pa.Table]) -> None:
-        """Tag one block's rows, tally them, digest them, and append them as a row group."""
+    def write(self, tables: Mapping[str, pa.Table], weights: np.ndarray | None = None) -> None:
+        """Tag one block's rows, tally them, digest them, and append them as a row group.
+
+        weights: of the rows of the one table, float64; None: all are 1.
+        """
         for name, table in tables.items():
             table = self._stamped(name, table)
+            known = np.ones(table.num_rows) if weights is None else weights
             if name in self.tallies:
                 self.tallies[name].update(table)
-            tagged = self._tagged(name, table)
+            if name in self.reservoirs:
+                self.reservoirs[name].update(table, known)
+            tagged = self._tagged(table, known)
             if self.images == "png":
                 first = self.table_rows.get(name, 0)
                 tagged = written_as_files(tagged, self.folder / "data", first)
@@ -117,7 +125,7 @@ class Staging:
         except ValueError as error:
             raise BackendError(f"the model made something that is no image ({error})") from None
 
-    def _tagged(self, name: str, table: pa.Table) -> pa.Table:
+    def _tagged(self, table: pa.Table, weights: np.ndarray) -> pa.Table:
         n = table.num_rows
         codes = pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(n, dtype=np.int8)), pa.array(["synthetic"])
@@ -125,7 +133,7 @@ class Staging:
         for column, values in (
             (ORIGIN_COLUMN, codes),
             (DEPTH_COLUMN, pa.array(np.full(n, self.depth, dtype=np.float32))),
-            (WEIGHT_COLUMN, pa.array(np.ones(n, dtype=np.float32))),
+            (WEIGHT_COLUMN, pa.array(weights.astype(np.float32))),
         ):
             table = table.append_column(column, values)
         return table.replace_schema_metadata(stamped(table.schema, self.stamp).metadata)

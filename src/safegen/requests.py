@@ -68,10 +68,11 @@ class Request:
 
         Raises: UsageError when no real row meets the conditions.
         """
-        if prepared.real is None:
+        if prepared.parts is None:
             return None
-        found = profiles(prepared.real, prepared.schemas, self.conditions, tail)
-        for name, table in prepared.real.items():
+        anchor = prepared.parts.anchor
+        found = profiles(anchor, prepared.schemas, self.conditions, tail)
+        for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:
                 raise UsageError(

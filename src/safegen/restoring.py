@@ -17,7 +17,7 @@ from safegen.lineage.evidence import as_of_now, resolve
 from safegen.lineage.facts import SourceFacts
 from safegen.models import ModelFolder
 from safegen.policy import Policy
-from safegen.preparation import Prepared, illustrated, in_memory, pooled
+from safegen.preparation import Prepared, aligned, illustrated, in_memory, parted, pooled
 from safegen.tables.relations import related
 from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.sources import SourceLike, read_source
@@ -65,20 +65,25 @@ def restored(
     decision.enforce()
     # A stranger's document is not to be followed to any place: then only the caller names one.
     places = document["places"] if known and source is None else source
-    real = _real_rows(facts, places, named=source is not None)
-    if real is not None and adds_images(backend):
-        real = illustrated(real)
+    found = _rows(facts, places, named=source is not None)
+    if found is not None and adds_images(backend):
+        found = [illustrated(t) for t in found]
     schemas = _schemas(saved.folder, document["schemas"])
     if not known:
         schemas = {n: _without_public(s) for n, s in schemas.items()}
-    if real is not None and (wrong := _differences(schemas, real, judged=not known)):
-        raise VerificationError([f"{saved.folder}: {problem}" for problem in wrong])
+    held_out = _share(saved.folder, document["held_out"])
+    parts = None
+    if found is not None:
+        if wrong := _differences(schemas, pooled(found), judged=not known):
+            raise VerificationError([f"{saved.folder}: {problem}" for problem in wrong])
+        parts = parted(found, facts, schemas, held_out)
     return Prepared(
         tuple(facts),
         decision,
         schemas,
-        real,
+        parts,
         int(document["seed"]),
+        held_out,
         doubts,
         tuple(document["places"]) if known else (),
     )
@@ -92,10 +97,18 @@ def _schemas(folder: Path, document: Any) -> dict[str, TableSchema]:
         raise VerificationError([problem]) from None
 
 
-def _real_rows(
+def _share(folder: Path, value: Any) -> float:
+    """The share of real rows that the model was not shown."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise VerificationError([f"{folder}: its held_out is no share"])
+    return float(value)
+
+
+def _rows(
     facts: Sequence[SourceFacts], source: SourceLike, *, named: bool
-) -> Mapping[str, pa.Table] | None:
-    """The real rows, found by digest; None when they are not where the model remembers them.
+) -> list[dict[str, pa.Table]] | None:
+    """Each source's rows, in the order of `facts`, found by digest; None when they are not where
+    the model remembers them.
 
     Raises: SourceError when the caller `named` a source, and it is not them.
     """
@@ -107,12 +120,15 @@ def _real_rows(
             if named:
                 raise
             return None
-        found.append((opened, resolve(opened, None).logical_digest))
-    if sorted(d for _, d in found) != sorted(f.logical_digest for f in facts):
+        found.append((resolve(opened, None).logical_digest, opened))
+    wanted = [f.logical_digest for f in facts]
+    if sorted(d for d, _ in found) != sorted(wanted):
         if named:
             raise SourceError("the source given is not what the model was fitted on (digest)")
         return None
-    return pooled([opened for opened, _ in found])
+    # In the order of the fit, however they were named; equal digests are equal rows.
+    ordered = dict(found)
+    return aligned([ordered[digest] for digest in wanted])
 
 
 def _differences(

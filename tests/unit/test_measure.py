@@ -344,3 +344,24 @@ def test_the_bench_prints_what_is_measured_here(capsys: pytest.CaptureFixture[st
     shape, pair = (error(*both, schema).value for error in (shape_error, pair_error))
     printed = capsys.readouterr().out
     assert f"shape {shape:5.1f} %  pair {pair:5.1f} %" in printed
+
+
+def test_a_reservoir_keeps_every_row_as_likely_however_rows_are_cut() -> None:
+    from safegen.measure.drawn import Reservoir
+
+    counts = np.zeros(1_000)
+    for seed in range(300):
+        kept = Reservoir(100, seed)
+        for start in range(0, 1_000, 130):
+            part = pa.table({"x": np.arange(start, min(start + 130, 1_000))})
+            kept.update(part, np.arange(part.num_rows) + start + 1.0)
+        drawn = kept.value()
+        assert drawn is not None
+        x = drawn.table.column("x").to_numpy()
+        assert len(set(x)) == 100
+        assert np.array_equal(drawn.weights, x + 1.0)
+        counts[x] += 1
+    # 30 ± 5.2 times each: no trend from first to last, no row left out.
+    assert abs(np.corrcoef(np.arange(1_000), counts)[0, 1]) < 0.13
+    assert counts.min() > 5
+    assert Reservoir(100, 1).value() is None

@@ -1,4 +1,4 @@
-"""The A/V/E splitter: by content, whole entities on one side, nothing lost."""
+"""Held-out rows: by content, whole entities on one side, nothing lost."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,8 @@ def people(rows: int = 3000) -> pa.Table:
 
 
 def sides(table: pa.Table, **more: object) -> list[pa.Table]:
-    found = split(table, **more)  # type: ignore[arg-type]
-    return [found.anchor, found.verify, found.evaluate]
+    found = split(table, 0.2, **more)  # type: ignore[arg-type]
+    return [found.anchor, found.held]
 
 
 def test_every_row_is_on_one_side() -> None:
@@ -26,39 +26,49 @@ def test_every_row_is_on_one_side() -> None:
     assert joined.equals(table.sort_by("x"))
 
 
-def test_shares_hold_within_sampling_error() -> None:
-    for part, share in zip(sides(people(20_000)), (0.7, 0.1, 0.2), strict=True):
+def test_the_share_holds_within_sampling_error() -> None:
+    for part, share in zip(sides(people(20_000)), (0.8, 0.2), strict=True):
         assert abs(part.num_rows / 20_000 - share) < 4 * (share * (1 - share) / 20_000) ** 0.5
+
+
+def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
+    table = people()
+    found = split(table, 0)
+    assert found.anchor.equals(table)
+    assert found.held.num_rows == 0
 
 
 def test_duplicates_are_on_one_side() -> None:
     table = people()
     twice = pa.concat_tables([table, table])
-    values = [set(p.column("x").to_pylist()) for p in sides(twice)]
-    assert not values[0] & values[1]
-    assert not values[0] & values[2]
-    assert not values[1] & values[2]
+    kept, held = (set(p.column("x").to_pylist()) for p in sides(twice))
+    assert kept
+    assert held
+    assert not kept & held
 
 
 def test_an_entity_is_on_one_side() -> None:
-    owners = [set(p.column("who").to_pylist()) for p in sides(people(), entity="who")]
-    assert not owners[0] & owners[1]
-    assert not (owners[0] | owners[1]) & owners[2]
-    assert all(owners)
+    kept, held = (set(p.column("who").to_pylist()) for p in sides(people(), entity="who"))
+    assert kept
+    assert held
+    assert not kept & held
 
 
 def test_a_row_keeps_its_side_when_others_come_and_columns_move() -> None:
     table = people()
-    before = set(split(table).evaluate.column("x").to_pylist())
+    before = set(split(table, 0.2).held.column("x").to_pylist())
     shuffled = table.take(np.random.default_rng(1).permutation(table.num_rows)).select(["x", "who"])
     more = pa.concat_tables([shuffled, people(500).select(["x", "who"])])
-    after = set(split(more).evaluate.column("x").to_pylist())
+    after = set(split(more, 0.2).held.column("x").to_pylist())
     assert before <= after
 
 
-def test_wrong_shares_and_unknown_entities_are_refused() -> None:
-    with pytest.raises(UsageError, match="add up to 1"):
-        split(people(), shares=(0.5, 0.1, 0.1))
-    with pytest.raises(UsageError, match="entity"):
-        split(people(), entity="nobody")
-    assert split(people(0)).anchor.num_rows == 0
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_wrong_shares_are_refused(share: float) -> None:
+    with pytest.raises(UsageError, match="from 0 to below 1"):
+        split(people(10), share)
+
+
+def test_an_unknown_entity_is_refused() -> None:
+    with pytest.raises(UsageError, match="not in the table"):
+        split(people(10), 0.2, entity="nobody")

@@ -1,8 +1,8 @@
-"""The split into anchor, verify and evaluation rows (A/V/E), used only where a rule asks for it.
+"""Rows kept from training, to judge with: made only where a rule asks for them.
 
 A row's side is a pure function of its content: no seed, no order. So identical rows are on one
-side, a row keeps its side when others come or go, and a row of the evaluation side can be
-recognised wherever it turns up. With an entity column, all rows of an entity are on one side.
+side, a row keeps its side when others come or go, and a held-out row can be recognised wherever it
+turns up. With an entity column, all rows of an entity are on one side.
 """
 
 from __future__ import annotations
@@ -19,39 +19,30 @@ from safegen.tables.cells import exact_cells
 
 __all__ = ["Split", "split"]
 
-_SIDES = ("anchor", "verify", "evaluate")
-
 
 @dataclass(frozen=True)
 class Split:
-    """Three tables of one schema; together they hold every row once."""
+    """Two tables of one schema; together they hold every row once."""
 
     anchor: pa.Table
-    verify: pa.Table
-    evaluate: pa.Table
+    held: pa.Table
 
 
-def split(
-    table: pa.Table,
-    *,
-    entity: str | None = None,
-    shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
-) -> Split:
+def split(table: pa.Table, held_out: float, *, entity: str | None = None) -> Split:
     """Split a table by the hash of each row, or of its entity.
 
-    `shares` are those of anchor, verify and evaluation; they hold in expectation, over distinct
-    rows (or entities). Raises: UsageError for shares that do not add up to 1, or an unknown entity
-    column.
+    `held_out` is the held-out share; it holds in expectation, over distinct rows (or entities).
+    Raises: UsageError for a share outside [0, 1), or an unknown entity column.
     """
-    if any(s < 0 for s in shares) or abs(sum(shares) - 1) > 1e-9:
-        raise UsageError("the shares of a split are not negative and add up to 1")
+    if not 0 <= held_out < 1:
+        raise UsageError("the share of rows held out is from 0 to below 1")
     if entity is not None and entity not in table.schema.names:
         raise UsageError(f"the entity column {entity!r} is not in the table")
+    if not held_out:
+        return Split(table, table.slice(0, 0))
     names = sorted(table.schema.names) if entity is None else [entity]
-    position = _positions(table.select(names))
-    first, second = shares[0], shares[0] + shares[1]
-    side = np.where(position < first, 0, np.where(position < second, 1, 2))
-    return Split(*(table.filter(pa.array(side == i)) for i in range(len(_SIDES))))
+    away = _positions(table.select(names)) >= 1 - held_out
+    return Split(table.filter(pa.array(~away)), table.filter(pa.array(away)))
 
 
 def _positions(table: pa.Table) -> npt.NDArray[np.float64]:
