@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,15 +226,19 @@ class Dataset:
 
     Loaders return the rows of one table. Of related tables choose it: `ds.of("account")`; or take
     all, `{name: ds.of(name).to_pandas() for name in ds.tables}`. `real()` and
-    `synthetic()` select rows by origin; `weights()` is the weight column (float32, mean near 1).
+    `synthetic()` select rows by origin; `weights()` is the weight column (float32, mean near 1):
+    where they differ, use them, or take `resampled()`, whose rows count alike.
     """
 
     path: Path
     manifest: Manifest
     table: str = TABLE
     _origin: str | None = field(default=None, repr=False)
+    _thinned: int | None = field(default=None, repr=False)
 
     def _columns(self, provenance: bool) -> pa.Table:
+        import numpy as np
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         source = read_source(self.path)
@@ -252,6 +256,15 @@ class Dataset:
         if self._origin is not None:
             origin = table.column(ORIGIN_COLUMN).cast("string")
             table = table.filter(pc.equal(origin, self._origin))
+        if self._thinned is not None:
+            from safegen.shaping.drawing import thinned
+
+            weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
+            table = table.take(pa.array(thinned(weights, self._thinned)))
+            one = pa.array(np.ones(table.num_rows, dtype=np.float32))
+            table = table.set_column(
+                table.schema.get_field_index(WEIGHT_COLUMN), WEIGHT_COLUMN, one
+            )
         if not provenance:
             keep = [n for n in table.schema.names if not is_provenance(n)]
             metadata = table.schema.metadata
@@ -265,7 +278,7 @@ class Dataset:
 
     def of(self, table: str) -> Dataset:
         """The same dataset, looking at another of its tables."""
-        return Dataset(self.path, self.manifest, table, self._origin)
+        return replace(self, table=table)
 
     def to_arrow(self, *, provenance: bool = False) -> pa.Table:
         """The rows as an Arrow table; its schema metadata carries the stamp."""
@@ -292,11 +305,16 @@ class Dataset:
 
     def real(self) -> Dataset:
         """The rows whose origin is real."""
-        return Dataset(self.path, self.manifest, self.table, "real")
+        return replace(self, _origin="real")
 
     def synthetic(self) -> Dataset:
         """The rows whose origin is synthetic."""
-        return Dataset(self.path, self.manifest, self.table, "synthetic")
+        return replace(self, _origin="synthetic")
+
+    def resampled(self, seed: int = 7) -> Dataset:
+        """A part of the rows, drawn without replacement by their weights, so that all weights are
+        1: for training that takes none. All rows, where weights do not differ."""
+        return replace(self, _thinned=seed)
 
     def weights(self) -> np.ndarray[Any, Any]:
         """The rows' weights, float32, in row order."""

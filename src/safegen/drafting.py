@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from safegen.contracts import Model, curves_of
@@ -26,6 +27,7 @@ def draft(
     digest: str,
     request: Request,
     model: Model,
+    shaped: Mapping[str, Any],
 ) -> Manifest:
     """A manifest without its files, which are listed when all of them are written."""
     decisions = [prepared.decision, decision]
@@ -50,8 +52,11 @@ def draft(
         policy={"id": policy.id, "version": policy.version, "digest": policy.digest},
         decisions=[d.to_json() for d in decisions],
         safeguards={
-            rule: params.model_dump(mode="json")
-            for rule, params in {**policy.at("admission"), **policy.at("release")}.items()
+            **{
+                rule: params.model_dump(mode="json")
+                for rule, params in {**policy.at("admission"), **policy.at("release")}.items()
+            },
+            **_shaping(policy, shaped),
         },
         measurements=[
             {
@@ -79,6 +84,7 @@ def draft(
         warnings=[
             *prepared.doubts,
             *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),
+            *_shortfalls(shaped),
         ],
         extra={
             "request": request.digest,
@@ -87,6 +93,25 @@ def draft(
             "conditioned_on": sorted(request.conditions),
         },
     )
+
+
+def _shaping(policy: Policy, shaped: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules that shape rows: what they ask, and what was done; None where none applies."""
+    rules = {name: policy.rule(name) for name in ("selection", "tails")}
+    return {
+        name: {**params.model_dump(mode="json"), "done": shaped.get(name)}
+        for name, params in rules.items()
+        if params.severity != "off"
+    }
+
+
+def _shortfalls(shaped: Mapping[str, Any]) -> list[str]:
+    """The strata that have fewer rows than they should, by id."""
+    short = shaped.get("tails", {}).get("short", [])
+    if not short:
+        return []
+    more = f" and {len(short) - 20} more" if len(short) > 20 else ""
+    return [f"tails: {len(short)} strata are short of their quotas: {', '.join(short[:20])}{more}"]
 
 
 def _claims(prepared: Prepared, decision: Decision) -> list[dict[str, Any]]:

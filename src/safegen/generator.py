@@ -4,8 +4,6 @@
  4 split where a rule needs it, prepare    5 fit    6 sample a block, tagged at once
  7 shape         8 stage as Parquet, hashing while writing            9 release gate
 10 manifest     11 ledger entry, publish                             12 verify, anywhere
-
-No shipped rule shapes (7) or splits (4) in this version; the splitter is `tables.splits`.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +31,11 @@ from safegen.contracts import (
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
+from safegen.engines.blocks import block_plan, sample_block
 from safegen.engines.local import sample_blocks
 from safegen.errors import (
     LedgerError,
+    SourceError,
     TargetError,
     UsageError,
 )
@@ -65,11 +65,13 @@ from safegen.statements import register
 from safegen.tables.matching import matching
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
+from safegen.tables.streams import stream
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from safegen.shaping.shape import Shape
     from safegen.tables.constraints import Constraint
 
 __all__ = ["Generator"]
@@ -84,6 +86,7 @@ _KINDS = {
 }
 
 
+_PILOT = 7_002  # names the stream of the rows from which constants are found
 _LOOKING = {"fidelity", "privacy"}
 _ROWS_SEEN = 50_000
 """Rows of a release that these rules measure: enough for a share of 1 % to have an error of 4 %."""
@@ -119,6 +122,7 @@ class Generator:
         self._prepared: Prepared | None = None
         self._model: Model | None = None
         self._decision: Decision | None = None
+        self._shapes: dict[str, Shape] = {}
 
     @cached_property
     def _books(self) -> Books:
@@ -210,7 +214,7 @@ class Generator:
             self._decision = gates.admit(self.policy, prepared.facts, self._books, doubts)
             self._decision.enforce()
             prepared = replace(prepared, doubts=doubts, decision=self._decision)
-        self._model, self._prepared = model, prepared
+        self._model, self._prepared, self._shapes = model, prepared, {}
 
     @classmethod
     def wrap(
@@ -286,6 +290,7 @@ class Generator:
         depth = prepared.effective_depth
         stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": depth}
         profiles = request.profiles(prepared, self._tail)
+        shape = self._shape(request)
         self._books = self._books.now()
         if missing := self._books.state.get("key_epochs_missing"):
             raise LedgerError(
@@ -298,14 +303,14 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request)
-            self._stage(stage, request, workers)  # 6, 7, 8
+            shaped = self._stage(stage, request, shape, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
                 if keep_report:
                     refusal_report(target, decision)
                 decision.enforce()
             digest, lookups = stage.finish()
-            manifest = self._draft(stage, request, digest, decision)  # 10
+            manifest = self._draft(stage, request, shaped, digest, decision)  # 10
             stage.describe(manifest, [prepared.decision, decision])
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
@@ -325,7 +330,45 @@ class Generator:
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-    def _stage(self, stage: Staging, request: Request, workers: int | None) -> None:
+    def _shape(self, request: Request) -> Shape | None:
+        """How candidates become rows, found once for a model and conditions; None where all do."""
+        from safegen.shaping.shape import asked_for, shape_for
+
+        prepared = self._ready()
+        if not asked_for(self.policy) or prepared.kind != "table":
+            return None
+        if (anchor := self._meeting(request, held=False)) is None:
+            raise SourceError(
+                "the policy has rows selected by the real ones, which are not where the model "
+                "remembers them: name them (Generator.load(..., source=...), --source)"
+            )
+        key = repr(sorted(request.conditions.items()))
+        if key not in self._shapes:
+            ((name, real),) = anchor.items()
+            draw = partial(self._candidates, request.conditions)
+            self._shapes[key] = shape_for(
+                real, prepared.schemas[name], self.policy, draw, seed=prepared.seed
+            )
+        return self._shapes[key]
+
+    def _candidates(self, conditions: Mapping[str, Scalar], rows: int) -> pa.Table:
+        """Rows to find constants with; of a stream of their own, so that none is released."""
+        import pyarrow as pa
+
+        assert self._model is not None
+        seed = int(stream(self._ready().seed, _PILOT).generate_state(1)[0])
+        found: list[pa.Table] = []
+        for block, wanted in block_plan(rows, self._backend.block_rows):
+            made = sample_block(
+                self._model, self._backend, wanted, seed=seed, block=block, conditions=conditions
+            )
+            found += made.values()
+        return pa.concat_tables(found)
+
+    def _stage(
+        self, stage: Staging, request: Request, shape: Shape | None, workers: int | None
+    ) -> dict[str, Any]:
+        """Sample, shape and write the rows. What the rules that shape have done, by rule."""
         assert self._model is not None
         schemas = self._ready().schemas
         blocks = sample_blocks(
@@ -336,11 +379,19 @@ class Generator:
             seed=request.seed,
             conditions=request.conditions or None,
             workers=workers,
+            shape=shape,
         )
+        tally = None if shape is None else shape.tally()
         with progress("sampling", request.rows, "rows") as advance:
-            for tables in blocks:
-                stage.write(tables)
-                advance(units(tables, schemas))
+            for made in blocks:
+                stage.write(made.tables, made.weights)
+                if tally is not None and made.weights is not None:
+                    ((_, table),) = made.tables.items()
+                    tally.update(table, made.weights)
+                advance(units(made.tables, schemas))
+        if shape is None:
+            return {}
+        return shape.facts if tally is None else {**shape.facts, "tails": tally.facts()}
 
     def _reservoirs(self, request: Request) -> dict[str, Reservoir]:
         """What the rules that look at single rows will see; nothing where none does."""
@@ -384,7 +435,14 @@ class Generator:
         self._decision = decision
         return decision
 
-    def _draft(self, stage: Staging, request: Request, digest: str, decision: Decision) -> Manifest:
+    def _draft(
+        self,
+        stage: Staging,
+        request: Request,
+        shaped: dict[str, Any],
+        digest: str,
+        decision: Decision,
+    ) -> Manifest:
         assert self._model is not None
         maker = GeneratorEntry(
             backend=self.backend_name,
@@ -396,7 +454,7 @@ class Generator:
             reproducible=repeats(self._backend, self._model),
         )
         return draft(
-            self._ready(), stage, maker, self.policy, decision, digest, request, self._model
+            self._ready(), stage, maker, self.policy, decision, digest, request, self._model, shaped
         )
 
     # ---- models on disk --------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from safegen.lineage.depth import child_depth
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
-from safegen.tables.batches import Batches
+from safegen.shaping.drawing import thinned
+from safegen.tables.batches import WEIGHT_COLUMN, Batches
 from safegen.tables.relations import related
 from safegen.tables.schema import (
     TableSchema,
@@ -30,12 +31,14 @@ from safegen.tables.sources import TABLE, Source, SourceLike, read_source
 from safegen.tables.splits import split
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 __all__ = [
     "Parts",
     "Prepared",
     "aligned",
+    "by_weight",
     "illustrated",
     "in_memory",
     "parted",
@@ -127,7 +130,7 @@ def prepare(
     doubts = doubts_of(backend)
     decision = gates.admit(policy, facts, books, doubts)
     decision.enforce()
-    each = aligned(opened)
+    each = aligned([by_weight(s, f, seed) for s, f in zip(opened, facts, strict=True)])
     if adds_images(backend):
         each = [illustrated(t) for t in each]
     tables = pooled(each)
@@ -227,6 +230,38 @@ def in_memory(source: Source) -> Source:
     """The source with its rows read once: what is digested is then what is trained on."""
     tables = {n: Batches.of(b.table()) for n, b in source.tables.items()}
     return replace(source, tables=tables)
+
+
+def by_weight(source: Source, fact: SourceFacts, seed: int) -> Source:
+    """The source; of one synthetic table whose rows have different weights those that stand for
+    all, for no backend takes weights, and without them a loop would boost again what was boosted.
+    Real rows are kept whatever a column says of them."""
+    import pyarrow as pa
+
+    if len(source.tables) != 1 or not fact.synthetic_share:
+        return source
+    ((name, batches),) = source.tables.items()
+    if WEIGHT_COLUMN not in batches.schema.names:
+        return source
+    table = batches.table()
+    weights = _weights(table.column(WEIGHT_COLUMN))
+    if weights is None:
+        return source
+    return replace(source, tables={name: Batches.of(table.take(pa.array(thinned(weights, seed))))})
+
+
+def _weights(column: pa.ChunkedArray) -> np.ndarray | None:
+    """A column of weights as float64; None where it holds anything else, or all are the same."""
+    import numpy as np
+    import pyarrow as pa
+
+    if column.null_count or not (
+        pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+    ):
+        return None
+    found: np.ndarray = np.asarray(column.cast(pa.float64()))
+    sound = np.isfinite(found).all() and (found >= 0).all() and found.any()
+    return found if sound and np.ptp(found) else None
 
 
 def aligned(sources: Sequence[Source]) -> list[dict[str, pa.Table]]:

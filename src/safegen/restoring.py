@@ -17,7 +17,15 @@ from safegen.lineage.evidence import as_of_now, resolve
 from safegen.lineage.facts import SourceFacts
 from safegen.models import ModelFolder
 from safegen.policy import Policy
-from safegen.preparation import Prepared, aligned, illustrated, in_memory, parted, pooled
+from safegen.preparation import (
+    Prepared,
+    aligned,
+    by_weight,
+    illustrated,
+    in_memory,
+    parted,
+    pooled,
+)
 from safegen.tables.relations import related
 from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.sources import SourceLike, read_source
@@ -65,7 +73,8 @@ def restored(
     decision.enforce()
     # A stranger's document is not to be followed to any place: then only the caller names one.
     places = document["places"] if known and source is None else source
-    found = _rows(facts, places, named=source is not None)
+    seed = int(document["seed"])
+    found = _rows(facts, places, seed, named=source is not None)
     if found is not None and adds_images(backend):
         found = [illustrated(t) for t in found]
     schemas = _schemas(saved.folder, document["schemas"])
@@ -82,7 +91,7 @@ def restored(
         decision,
         schemas,
         parts,
-        int(document["seed"]),
+        seed,
         held_out,
         doubts,
         tuple(document["places"]) if known else (),
@@ -105,7 +114,7 @@ def _share(folder: Path, value: Any) -> float:
 
 
 def _rows(
-    facts: Sequence[SourceFacts], source: SourceLike, *, named: bool
+    facts: Sequence[SourceFacts], source: SourceLike, seed: int, *, named: bool
 ) -> list[dict[str, pa.Table]] | None:
     """Each source's rows, in the order of `facts`, found by digest; None when they are not where
     the model remembers them.
@@ -128,7 +137,7 @@ def _rows(
         return None
     # In the order of the fit, however they were named; equal digests are equal rows.
     ordered = dict(found)
-    return aligned([ordered[digest] for digest in wanted])
+    return aligned([by_weight(ordered[f.logical_digest], f, seed) for f in facts])
 
 
 def _differences(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -21,14 +22,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from safegen.contracts import stays_alone
-from safegen.engines.blocks import block_plan, sample_block
+from safegen.engines.blocks import Block, block_plan, shaped_block
 from safegen.errors import BackendError
+from safegen.tables.batches import WEIGHT_COLUMN
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from safegen.contracts import Backend, Model, Scalar
+    from safegen.shaping.shape import Shape
     from safegen.tables.schema import TableSchema
 
 __all__ = ["sample_blocks"]
@@ -46,7 +47,8 @@ def sample_blocks(
     seed: int,
     conditions: Mapping[str, Scalar] | None = None,
     workers: int | None = None,
-) -> Iterator[dict[str, pa.Table]]:
+    shape: Shape | None = None,
+) -> Iterator[Block]:
     """The blocks of a request, in order, each with exactly the rows that are its own.
 
     `workers`: None takes a process per core as long as each has blocks enough to be worth its
@@ -54,20 +56,22 @@ def sample_blocks(
 
     Raises: BackendError when a block comes short or holds other tables, or a worker is lost.
     """
-    blocks = -(-rows // backend.block_rows)
+    full = backend.block_rows if shape is None else shape.capacity(backend.block_rows)
+    blocks = -(-rows // full)
     if workers is None:
         workers = 1 if stays_alone(model) else _worth(blocks)
     workers = min(workers, blocks)
-    plan = block_plan(rows, backend.block_rows)
-    source: Iterator[dict[str, pa.Table]]
+    plan = block_plan(rows, full)
+    source: Iterator[Block]
     if workers == 1:
         source = (
-            sample_block(model, backend, n, seed=seed, block=b, conditions=conditions)
+            shaped_block(model, backend, n, seed=seed, block=b, conditions=conditions, shape=shape)
             for b, n in plan
         )
     else:
-        source = _by_workers(model, backend.name, plan, seed, conditions, workers)
-    for (block, wanted), tables in zip(block_plan(rows, backend.block_rows), source, strict=True):
+        source = _by_workers(model, backend.name, plan, seed, conditions, workers, shape)
+    for (block, wanted), made in zip(block_plan(rows, full), source, strict=True):
+        tables = made.tables
         if set(tables) != set(schemas):  # no safeguard would look at the others
             raise BackendError(f"{backend.name} gave other tables than the source's")
         got = units(tables, schemas)
@@ -76,7 +80,7 @@ def sample_blocks(
                 f"{backend.name} gave {got:,} rows for block {block} where {wanted:,} were asked "
                 "for"
             )
-        yield tables
+        yield made
 
 
 def _worth(blocks: int) -> int:
@@ -93,11 +97,12 @@ def _by_workers(
     seed: int,
     conditions: Mapping[str, Scalar] | None,
     workers: int,
-) -> Iterator[dict[str, pa.Table]]:
+    shape: Shape | None,
+) -> Iterator[Block]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="safegen-model-")))
         model.save(folder)
-        crew = [stack.enter_context(_Worker(backend, folder)) for _ in range(workers)]
+        crew = [stack.enter_context(_Worker(backend, folder, shape)) for _ in range(workers)]
         waiting: deque[_Worker] = deque()
 
         def give(worker: _Worker) -> None:
@@ -110,15 +115,17 @@ def _by_workers(
             give(worker)
         while waiting:
             worker = waiting.popleft()
-            tables = worker.answer()
+            made = worker.answer()
             give(worker)
-            yield tables
+            yield made
 
 
 class _Worker:
-    """One worker process; tasks go in as JSON lines, tables come out as framed Arrow streams."""
+    """One worker process: what it needs goes in as one pickle through its own pipe, tasks as JSON
+    lines, and tables come out as framed Arrow streams."""
 
-    def __init__(self, backend: str, folder: Path):
+    def __init__(self, backend: str, folder: Path, shape: Shape | None):
+        self._shape = pickle.dumps(shape)
         self._command = [
             sys.executable,
             "-P",
@@ -140,6 +147,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
         )
+        self._send(struct.pack("<q", len(self._shape)) + self._shape)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -157,14 +165,17 @@ class _Worker:
     ) -> None:
         block, rows = task
         line = json.dumps({"block": block, "rows": rows, "seed": seed, "conditions": conditions})
+        self._send(line.encode() + b"\n")
+
+    def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.write(data)
             self._process.stdin.flush()
         except OSError:
             raise self._lost() from None
 
-    def answer(self) -> dict[str, pa.Table]:
+    def answer(self) -> Block:
         import pyarrow as pa
 
         assert self._process.stdout is not None
@@ -177,7 +188,8 @@ class _Worker:
             name_size, size = struct.unpack("<qq", self._exactly(out, 16))
             name = self._exactly(out, name_size).decode()
             tables[name] = pa.ipc.open_stream(self._exactly(out, size)).read_all()
-        return tables
+        weights = tables.pop(WEIGHT_COLUMN, None)
+        return Block(tables, None if weights is None else weights.column(0).to_numpy())
 
     def _exactly(self, stream: IO[bytes], size: int) -> bytes:
         data = stream.read(size)

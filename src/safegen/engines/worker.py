@@ -1,21 +1,25 @@
 """A sampling process: `python -m safegen.engines.worker BACKEND FOLDER`, fed by `engines.local`.
 
-Reads tasks as JSON lines on standard input; answers each on standard output with the number of
-tables (64-bit), then per table the sizes of name and stream, the name, and an Arrow stream. A
-negative number is the length of an error text. Ends when its input ends.
+Reads the length (64-bit) and the pickle of a shape, or of None, on standard input, which only the
+process that started it can write to; then tasks as JSON lines. Answers each on standard output with
+the number of tables (64-bit), then per table the sizes of name and stream, the name, and an Arrow
+stream; weights come as a further table. A negative number is the length of an error text. Ends when
+its input ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 import sys
 from pathlib import Path
 
 from safegen import plugins
-from safegen.engines.blocks import sample_block
+from safegen.engines.blocks import shaped_block
 from safegen.errors import SafegenError, upstream
+from safegen.tables.batches import WEIGHT_COLUMN
 
 
 def main(backend: str, folder: str) -> None:
@@ -26,18 +30,24 @@ def main(backend: str, folder: str) -> None:
 
     model = None
     family = plugins.load(plugins.BACKENDS, backend)()
+    (size,) = struct.unpack("<q", sys.stdin.buffer.read(8))
+    shape = pickle.loads(sys.stdin.buffer.read(size))
     for line in sys.stdin.buffer:
         task = json.loads(line)
         try:
             model = model or family.load(Path(folder))
-            tables = sample_block(
+            made = shaped_block(
                 model,
                 family,
                 task["rows"],
                 seed=task["seed"],
                 block=task["block"],
                 conditions=task["conditions"],
+                shape=shape,
             )
+            tables = made.tables
+            if made.weights is not None:
+                tables = {**tables, WEIGHT_COLUMN: pa.table({"weight": made.weights})}
         except Exception as error:
             text = str(error) if isinstance(error, SafegenError) else upstream(error)
             data = text.encode()

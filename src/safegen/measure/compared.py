@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from safegen.errors import UsageError
 from safegen.tables.numbers import decoded, to_numbers
-from safegen.tables.schema import TableSchema
+from safegen.tables.schema import Column, TableSchema
 from safegen.tables.types import family
 
-__all__ = ["Compared", "Pair", "compared", "subset"]
+__all__ = ["Compared", "Pair", "comparable", "compared", "floats", "plain", "subset"]
 
 FEW = 10  # distinct numbers, each of which is a bin of its own
 
@@ -56,15 +56,18 @@ def compared(real: pa.Table, made: pa.Table, schema: TableSchema) -> list[Compar
         if absent:
             raise UsageError(f"the {what} rows have no column {', '.join(map(repr, absent))}")
     found = []
-    for column in schema.columns:
-        if column.kind in ("id", "personal"):
-            continue
+    for column in comparable(schema):
         pair = (real.column(column.name), made.column(column.name))
         numeric = column.kind in ("numeric", "datetime")
         found.append(_numbers(column.name, *pair) if numeric else _levels(column.name, *pair))
     if not found:
         raise UsageError("there is no column to compare: all are ids or personal data")
     return found
+
+
+def comparable(schema: TableSchema) -> list[Column]:
+    """The columns with a distribution to keep."""
+    return [c for c in schema.columns if c.kind not in ("id", "personal")]
 
 
 def subset(rows: int, most: int, seed: int) -> np.ndarray:
@@ -75,7 +78,7 @@ def subset(rows: int, most: int, seed: int) -> np.ndarray:
 
 
 def _numbers(name: str, real: pa.ChunkedArray, made: pa.ChunkedArray) -> Compared:
-    values = (_floats(real), _floats(made))
+    values = (floats(real), floats(made))
     known = [x[~np.isnan(x)] for x in values]
     grid = np.unique(np.concatenate(known))
     codes = [np.where(np.isnan(x), 0, np.searchsorted(grid, x) + 1) for x in values]
@@ -89,7 +92,8 @@ def _numbers(name: str, real: pa.ChunkedArray, made: pa.ChunkedArray) -> Compare
     return Compared(name, values, pairs[0], len(grid) + 1, pairs[1], len(edges) + 2)
 
 
-def _floats(values: pa.ChunkedArray) -> np.ndarray:
+def floats(values: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers, dates or times as float64, NaN where missing."""
     array = decoded(values)
     if family(array.type) == "null":
         return np.full(len(array), np.nan)
@@ -100,7 +104,7 @@ def _floats(values: pa.ChunkedArray) -> np.ndarray:
 
 
 def _levels(name: str, real: pa.ChunkedArray, made: pa.ChunkedArray) -> Compared:
-    parts = [_plain(x) for x in (real, made)]
+    parts = [plain(x) for x in (real, made)]
     if parts[1].type != parts[0].type:
         raise UsageError(f"column {name!r} is {parts[1].type} in the generated rows")
     encoded = pa.chunked_array(parts).combine_chunks().dictionary_encode()
@@ -110,7 +114,8 @@ def _levels(name: str, real: pa.ChunkedArray, made: pa.ChunkedArray) -> Compared
     return Compared(name, None, pair, cells, pair, cells)
 
 
-def _plain(values: pa.ChunkedArray) -> pa.Array:
+def plain(values: pa.ChunkedArray) -> pa.Array:
+    """A column of levels without its dictionary, null where missing or NaN."""
     array = decoded(values)
     if pa.types.is_floating(array.type):
         return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)

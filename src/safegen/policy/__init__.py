@@ -18,13 +18,16 @@ from safegen.policy.rules import (
     Gate,
     LineageParams,
     ManifestParams,
+    NamedStratum,
     Order,
     Param,
     Parameter,
     RuleParams,
     SchemaParams,
+    SelectionParams,
     Severity,
     SupportParams,
+    TailsParams,
 )
 from safegen.policy.schema import json_schema
 from safegen.policy.waiver import Waiver, WaiverStatus
@@ -38,8 +41,11 @@ __all__ = [
     "json_schema",
     "LineageParams",
     "ManifestParams",
+    "NamedStratum",
     "SchemaParams",
+    "SelectionParams",
     "SupportParams",
+    "TailsParams",
     "Param",
     "Parameter",
     "ALWAYS_ON",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safegen.errors import PluginError
 
@@ -345,21 +345,95 @@ class AnchorParams(RuleParams):
 
 
 class SelectionParams(RuleParams):
-    """Shapes rows: picks among candidates (not built yet)."""
+    """Shapes rows: keeps of each pool of candidates those that give columns and pairs of columns
+    the shares of the real rows, by raking. Of sequences, related tables and images every row that
+    is drawn is kept.
+
+    Four candidates a row let a cell grow fourfold; more cost as many times the sampling and gain
+    little."""
 
     asks = "Which of several candidate rows is kept?"
-    built = False
 
     pool: Annotated[
-        int, Param("Candidates drawn for each row kept.", unit="rows", order="none"), Field(ge=1)
+        int,
+        Param("Candidates drawn for each row kept.", unit="rows", order="none"),
+        Field(ge=2, le=10),
     ] = 4
 
 
+class NamedStratum(BaseModel):
+    """Rows that a policy names: those where a column equals a value, or a number lies strictly
+    above one bound, below another, or both."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    column: str = Field(description="The column.")
+    equals: str | int | float | bool | None = Field(default=None, description="Its value.")
+    above: float | None = Field(default=None, description="What it is above; numbers only.")
+    below: float | None = Field(default=None, description="What it is below; numbers only.")
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> NamedStratum:
+        if (self.equals is None) == (self.above is None and self.below is None):
+            raise ValueError("say equals, or above, below or both")
+        return self
+
+
 class TailsParams(RuleParams):
-    """Shapes rows: strata, quotas and weights for rare regions (not built yet)."""
+    """Shapes rows: rare regions get more rows than their share, and weights undo it.
+
+    Regions (strata) are fixed on the real rows, in this order: those named here, rare levels of the
+    target, rare levels of other columns and of the target with them, and numeric tails. Each gets
+    up to `boost` times its share, as long as at most `max_boosted` of all rows are there for a
+    boost: at 5 and 0.2 weights have an effective sample size of .84 or more. With the weights of
+    `_safegen_weight` every estimate is that of the rows without boosts.
+    """
 
     asks = "Which rare regions get more rows, and which weights undo it?"
-    built = False
+
+    boost: Annotated[
+        float,
+        Param("How many times its share of rows a rare region may get.", unit="×", order="none"),
+        Field(gt=1, le=100),
+    ] = 5.0
+    max_boosted: Annotated[
+        float,
+        Param("Share of rows that may be there for a boost.", unit="share of rows", order="none"),
+        Field(gt=0, le=0.5),
+    ] = 0.2
+    min_count: Annotated[
+        int,
+        Param(
+            "Real rows from which on a region is boosted, and rows below which a release names it "
+            "as short.",
+            unit="rows",
+            order="up",
+        ),
+        Field(ge=1),
+    ] = 30
+    min_people: Annotated[
+        int,
+        Param(
+            "People (rows, where no column is declared entity) from which on a region is boosted, "
+            "unless its columns are declared public.",
+            unit="people",
+            order="up",
+        ),
+        Field(ge=1),
+    ] = 10
+    rare: Annotated[
+        Share,
+        Param(
+            "Largest share of the real rows of a level or tail that counts as rare.",
+            unit="share of rows",
+            order="none",
+        ),
+    ] = 0.01
+    strata: Annotated[
+        tuple[NamedStratum, ...],
+        Param("Regions of your own: a column, and equals, above or below.", unit="—", order="none"),
+        Field(max_length=100),
+    ] = ()
 
 
 class WatermarkParams(RuleParams):

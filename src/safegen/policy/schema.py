@@ -23,7 +23,9 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
     waiver = Waiver.model_json_schema()
     definitions.update(waiver.pop("$defs", {}))
     for name, cls in rules.items():
-        definitions[f"rule-{name}"] = _rule(name, cls)
+        rule = _rule(name, cls)
+        definitions.update(rule.pop("$defs", {}))
+        definitions[f"rule-{name}"] = rule
     properties: dict[str, Any] = {
         "schema": {"const": SCHEMA, "description": "The version of this format."},
         **_untitled(top)["properties"],

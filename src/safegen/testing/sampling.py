@@ -135,16 +135,10 @@ def workers(subject: Subject) -> None:
     schemas = subject.example.schemas
 
     def made(workers: int) -> list[Tables]:
-        return list(
-            sample_blocks(
-                subject.model,
-                small,
-                schemas,
-                rows=2 * small.block_rows + 1,
-                seed=5,
-                workers=workers,
-            )
+        blocks = sample_blocks(
+            subject.model, small, schemas, rows=2 * small.block_rows + 1, seed=5, workers=workers
         )
+        return [block.tables for block in blocks]
 
     for alone, beside in zip(made(1), made(2), strict=True):
         assert same(alone, beside), "a worker process makes other rows"

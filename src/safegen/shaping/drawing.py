@@ -1,0 +1,57 @@
+"""Drawing some of many rows without replacement, each with a probability of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safegen.tables.streams import stream
+
+__all__ = ["inclusion", "systematic", "thinned"]
+
+
+def inclusion(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Probabilities proportional to `sizes`, at most 1, that add up to `count`.
+
+    What would be above 1 is 1, and the others share the rest (Särndal, Swensson & Wretman 1992,
+    3.6). Where fewer than `count` sizes are above 0, the others are as likely as each other.
+    """
+    found = np.ones(len(sizes))
+    open_ = np.arange(len(sizes))  # those that are not sure
+    while len(open_):
+        left = count - (len(sizes) - len(open_))
+        total = float(sizes[open_].sum())
+        part = (
+            sizes[open_] * (left / total) if total > 0 else np.full(len(open_), left / len(open_))
+        )
+        sure = part >= 1
+        if not sure.any() or left <= 0:
+            found[open_] = np.maximum(part, 0.0)
+            break
+        open_ = open_[~sure]
+    return found
+
+
+def systematic(probabilities: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The numbers of `count` rows, in random order, each drawn with its probability, which add up
+    to `count` (Madow 1949, over rows in random order)."""
+    order = rng.permutation(len(probabilities))
+    upto = np.cumsum(probabilities[order])
+    number = np.arange(count)
+    at = np.searchsorted(upto * (count / upto[-1]), number + rng.random(), "right")
+    # No row twice, though sums are rounded: each stands behind the one before.
+    at = np.maximum.accumulate(at - number) + number
+    chosen: np.ndarray = order[np.minimum(at, len(order) - count + number)]
+    return chosen
+
+
+def thinned(weights: np.ndarray, seed: int) -> np.ndarray:
+    """The numbers of rows, in order, that stand for all of them without weights: each stays with a
+    chance proportional to its weight, 1 for the heaviest.
+
+    None is taken twice: what looked like more rows than there are would be worth no more.
+    """
+    if not len(weights) or not np.ptp(weights):
+        return np.arange(len(weights))
+    count = max(int(weights.sum() / weights.max()), 1)
+    rng = np.random.default_rng(stream(seed, len(weights)))
+    return np.sort(systematic(inclusion(weights, count), count, rng))

@@ -1,0 +1,161 @@
+"""Step 7: which candidates of a block become its rows. Constants are fixed once, from a pilot.
+
+A block's candidates are drawn in pools, and each pool gives its rows on its own: so a shorter
+request is a prefix of a longer one, and any process can make any block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.policy import SelectionParams, TailsParams
+from safegen.shaping.coding import Coder
+from safegen.shaping.drawing import inclusion, systematic
+from safegen.shaping.raking import Raking, rake
+from safegen.shaping.strata import Strata, StrataTally, rare_strata
+from safegen.tables.streams import stream
+
+if TYPE_CHECKING:
+    from safegen.policy import Policy
+    from safegen.tables.schema import TableSchema
+
+__all__ = ["Shape", "asked_for", "shape_for"]
+
+CANDIDATES = 8_192
+"""Candidates from which rows are drawn at once: enough for their shares to be the model's."""
+
+PILOT = (8_192, 131_072)
+"""Candidates of which constants are found: four for each real row, within these bounds."""
+
+MORE = 4
+"""Times as many candidates where there are strata: what a pilot has too few of comes out wrong."""
+
+MOST = 10
+"""Candidates for a row, at most: a region that would need more stays short."""
+
+_DRAWN = 7_001  # names the stream of draws from pools
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """How a block is made of candidates, of which there are `pool` for each row.
+
+    A candidate's chance to be kept is proportional to the weight that selection gives it (`raking`;
+    1 where that is off) times the boost of its strata; its weight in the release is what is left of
+    the first over the chance, as Horvitz & Thompson (1952) have it.
+    """
+
+    pool: int
+    raking: Raking | None
+    strata: Strata | None
+    facts: dict[str, Any]
+
+    def capacity(self, block_rows: int) -> int:
+        """Rows of a full block, made of `block_rows` candidates."""
+        drawn = min(CANDIDATES, block_rows)
+        return (block_rows // drawn) * max(drawn // self.pool, 1)
+
+    def candidates(self, rows: int, block_rows: int) -> int:
+        """How many candidates `rows` rows of a block need; fewer are a prefix of more."""
+        drawn = min(CANDIDATES, block_rows)
+        return -(-rows // max(drawn // self.pool, 1)) * drawn
+
+    def rows(
+        self, candidates: pa.Table, rows: int, block_rows: int, *, seed: int, block: int
+    ) -> tuple[pa.Table, np.ndarray | None]:
+        """The first `rows` rows of a block, of its first candidates, and their weights, where they
+        are not all 1."""
+        drawn = min(CANDIDATES, block_rows)
+        tables, weights = [], []
+        for number, start in enumerate(range(0, candidates.num_rows, drawn)):
+            rng = np.random.default_rng(stream(seed, _DRAWN, block, number))
+            pool = candidates.slice(start, drawn)
+            chosen, weight = self._drawn(pool, max(drawn // self.pool, 1), rng)
+            tables.append(pool.take(pa.array(chosen)))
+            weights.append(weight)
+        table = pa.concat_tables(tables).slice(0, rows)
+        return table, None if self.strata is None else np.concatenate(weights)[:rows]
+
+    def tally(self) -> StrataTally | None:
+        """Counts what of the strata is in the rows; None where there are none."""
+        return None if self.strata is None else StrataTally(self.strata)
+
+    def _drawn(
+        self, pool: pa.Table, count: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of `count` rows of a pool, and their weights."""
+        one = self.raking or self.strata
+        assert one is not None
+        coded = one.coder.code(pool)
+        due = np.ones(pool.num_rows) if self.raking is None else self.raking.weights(coded)
+        sizes = due if self.strata is None else due * self.strata.boosts(coded)
+        chances = inclusion(sizes, count)
+        chosen = systematic(chances, count, rng)
+        return chosen, due[chosen] / chances[chosen] * (count / due.sum())
+
+
+def asked_for(policy: Policy) -> bool:
+    """Whether the policy has rows chosen among candidates."""
+    return any(policy.rule(name).severity != "off" for name in ("selection", "tails"))
+
+
+def shape_for(
+    real: pa.Table,
+    schema: TableSchema,
+    policy: Policy,
+    draw: Callable[[int], pa.Table],
+    *,
+    seed: int,
+) -> Shape:
+    """Constants for the model from which `draw(n)` takes n rows that are never released.
+
+    real: the rows whose shares candidates are selected to have, and whose rare regions are boosted.
+
+    Raises: UsageError for strata that the policy names and the rows cannot have.
+    """
+    selection, tails = policy.rule("selection"), policy.rule("tails")
+    assert isinstance(selection, SelectionParams)
+    assert isinstance(tails, TailsParams)
+    selected, boosted = selection.severity != "off", tails.severity != "off"
+    coder = Coder.of(real, schema, tails.strata if boosted else ())
+    strata = rare_strata(real, schema, coder, tails) if boosted else None
+    rows = int(np.clip(4 * real.num_rows, *PILOT))
+    pilot = coder.code(draw(rows if strata is None else MORE * rows))
+    bound = float(selection.pool) if selected else 1.0
+    pool = max(int(np.ceil(bound)), 2)
+    if strata is not None:
+        # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
+        pool = int(np.clip(np.ceil(bound * strata.most), pool, MOST))
+        bound = min(bound, pool / strata.most)
+    facts: dict[str, Any] = {}
+    raking = None
+    weights = np.ones(pilot.rows)
+    if selected:
+        raking = rake(
+            coder,
+            coder.code(real),
+            pilot.first(rows),
+            pilot,
+            target=schema.target,
+            cap=bound,
+            seed=seed,
+        )
+        weights = raking.weights(pilot)
+        facts["selection"] = {
+            "pool": pool,
+            "method": "raking",
+            "columns": len(coder.columns),
+            "pairs": len(raking.margins) - len(coder.columns),
+            "real_rows": real.num_rows,
+            "pilot_rows": pilot.rows,
+            # Of the pool, as if equally weighted: 1 where nothing is selected, 1 / pool at least.
+            "effective_share": float(weights.sum() ** 2 / (weights**2).sum() / pilot.rows),
+        }
+    if strata is not None:
+        strata = strata.reaching(pilot, weights, pool)
+    return Shape(pool, raking, strata, facts)

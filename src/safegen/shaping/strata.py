@@ -1,0 +1,261 @@
+"""Rare regions of the real rows (strata), and how much more often each is to be drawn.
+
+A stratum is a set of cells of one column, or of the target and another. Boosts are multipliers of
+a row's chance to be kept; a row in several strata has the largest. Weights undo them exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.policy import TailsParams
+from safegen.shaping.coding import Coder, Coding
+from safegen.shaping.drawing import inclusion
+from safegen.tables.numbers import decoded
+from safegen.tables.schema import TableSchema
+
+__all__ = ["Strata", "Stratum", "StrataTally", "rare_strata"]
+
+ROUNDS, MOST_BOOST = 12, 1_000.0
+
+_NAMED, _TARGET, _LEVEL, _TAIL = range(4)
+
+
+@dataclass(frozen=True, eq=False)
+class Stratum:
+    """One region. `share` is its share of the real rows, `quota` the share of rows it is to have.
+
+    columns: one of the coder's, or the target's and another's. cells: (width,) bool of the one, or
+    (width, width) of both.
+    """
+
+    id: str
+    tier: int
+    columns: tuple[int, ...]
+    cells: np.ndarray
+    real_rows: int
+    share: float
+    boost: float = 1.0
+    quota: float = 0.0
+
+    def inside(self, rows: Coding) -> np.ndarray:
+        """(rows,) bool."""
+        return np.asarray(self.cells[tuple(rows.fine[c] for c in self.columns)])
+
+
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """Every stratum that is boosted, and by how much; those with too few people by id."""
+
+    coder: Coder
+    strata: tuple[Stratum, ...]
+    few: tuple[str, ...] = ()
+    mean: float = 1.0  # boost of a real row
+    min_count: int = 1
+
+    def boosts(self, rows: Coding) -> np.ndarray:
+        """(rows,) float64, 1 outside of all strata."""
+        found = np.ones(rows.rows)
+        for columns, cells in self._tables.items():
+            np.maximum(found, cells[tuple(rows.fine[c] for c in columns)], out=found)
+        return found
+
+    def reaching(self, candidates: Coding, weights: np.ndarray, pool: int) -> Strata:
+        """These strata with the boosts at which they reach their quotas.
+
+        A candidate of the pilot whose boosted weight is above what a pool can give is taken for
+        sure, and no more: then the others of its stratum have to be boosted more.
+        """
+        count = candidates.rows // pool
+        inside = [np.flatnonzero(s.inside(candidates)) for s in self.strata]
+        found = self
+        for _ in range(ROUNDS):
+            chances = inclusion(weights * found.boosts(candidates), count)
+            got = [float(chances[rows].sum()) / count for rows in inside]
+            lack = [
+                float(np.clip(s.quota / max(g, 1e-12), 1.0, 2.0))
+                for s, g in zip(found.strata, got, strict=True)
+            ]
+            if max(lack, default=1.0) < 1.02:
+                break
+            strata = [
+                replace(s, boost=min(s.boost * x, MOST_BOOST))
+                for s, x in zip(found.strata, lack, strict=True)
+            ]
+            found = replace(found, strata=tuple(strata))
+        return found
+
+    @property
+    def most(self) -> float:
+        """How many times as often as the mean row one of the most boosted is to be drawn."""
+        return max((s.boost for s in self.strata), default=1.0) / self.mean
+
+    @property
+    def _tables(self) -> dict[tuple[int, ...], np.ndarray]:
+        """The largest boost by cell, for all strata of the same columns together."""
+        found: dict[tuple[int, ...], np.ndarray] = {}
+        for s in self.strata:
+            table = found.setdefault(s.columns, np.ones(s.cells.shape))
+            table[s.cells] = np.maximum(table[s.cells], s.boost)
+        return found
+
+
+def rare_strata(real: pa.Table, schema: TableSchema, coder: Coder, params: TailsParams) -> Strata:
+    """The strata of the real rows, with their boosts."""
+    rows = coder.code(real)
+    people = _people(real, schema)
+    kept: list[Stratum] = []
+    few: list[Stratum] = []
+    for stratum in _candidates(coder, rows, schema, params):
+        if stratum.real_rows < params.min_count:
+            continue
+        inside = stratum.inside(rows)
+        public = all(schema.column(coder.names[c]).public for c in stratum.columns)
+        count = stratum.real_rows if people is None else len(np.unique(people[inside]))
+        (kept if public or count >= params.min_people else few).append(stratum)
+    strata, mean = _boosted(kept, rows, params)
+    return Strata(coder, strata, tuple(s.id for s in few), mean, params.min_count)
+
+
+def _people(real: pa.Table, schema: TableSchema) -> np.ndarray | None:
+    """Each row's entity by number; None where rows are people."""
+    if schema.entity is None:
+        return None
+    codes = decoded(real.column(schema.entity)).dictionary_encode().indices
+    return np.asarray(codes.fill_null(-1))
+
+
+def _candidates(
+    coder: Coder, rows: Coding, schema: TableSchema, params: TailsParams
+) -> Iterator[Stratum]:
+    n = rows.rows
+    target = coder.names.index(schema.target) if schema.target in coder.names else None
+    if target is not None and not coder.is_levels(target):
+        target = None
+
+    def stratum(name: str, tier: int, columns: tuple[int, ...], cells: np.ndarray) -> Stratum:
+        found = Stratum(name, tier, columns, cells, 0, 0.0)
+        count = int(found.inside(rows).sum())
+        return replace(found, real_rows=count, share=count / n)
+
+    for i, name in enumerate(coder.names):
+        width = coder.width(i, fine=True)
+        counts = np.bincount(rows.fine[i], minlength=width)
+        if coder.is_named(i):
+            number = sum(coder.is_named(j) for j in range(i + 1))
+            yield stratum(f"named#{number}", _NAMED, (i,), np.array([False, True]))
+        elif coder.is_levels(i):
+            for code in range(1, width - 1):
+                if 0 < counts[code] <= params.rare * n:
+                    tier = _TARGET if i == target else _LEVEL
+                    yield stratum(f"{name}#{code}", tier, (i,), np.arange(width) == code)
+            if target is None or i == target:
+                continue
+            both = np.zeros((coder.width(target, fine=True), width), dtype=np.int64)
+            np.add.at(both, (rows.fine[target], rows.fine[i]), 1)
+            for a, b in np.argwhere((both > 0) & (both <= params.rare * n)):
+                if 0 < a < len(both) - 1 and 0 < b < width - 1 and counts[b] > params.rare * n:
+                    cells = np.zeros(both.shape, dtype=bool)
+                    cells[a, b] = True
+                    id_ = f"{coder.names[target]}#{a}×{name}#{b}"
+                    yield stratum(id_, _LEVEL, (target, i), cells)
+        else:
+            for side, order in (("low", 1), ("high", -1)):
+                codes = np.arange(1, width)[::order]
+                upto = np.cumsum(counts[codes])
+                inside = codes[upto <= params.rare * n * 1.1]  # bins hold a hundredth, about
+                if len(inside) and counts[inside].sum():
+                    yield stratum(f"{name}#{side}", _TAIL, (i,), np.isin(np.arange(width), inside))
+
+
+def _boosted(
+    strata: list[Stratum], rows: Coding, params: TailsParams
+) -> tuple[tuple[Stratum, ...], float]:
+    """The strata with boosts: of one tier all the same, and the first tiers first, while at most
+    `max_boosted` of the rows to be are there for a boost. And the mean boost of the rows."""
+    most = 1 / (1 - params.max_boosted)
+    boosts = np.ones(rows.rows)
+    found = []
+    for tier in sorted({s.tier for s in strata}):
+        those = [s for s in strata if s.tier == tier]
+        inside = np.zeros(rows.rows, dtype=bool)
+        for s in those:
+            inside |= s.inside(rows)
+        new = inside & (boosts == 1)
+        room = most - float(boosts.mean())
+        boost = min(params.boost, 1 + room / max(float(new.mean()), 1e-12))
+        boosts[new] = boost
+        found += [replace(s, boost=boost) for s in those]
+    mean = float(boosts.mean())
+    quotas = [float(boosts[s.inside(rows)].sum()) / (mean * rows.rows) for s in found]
+    return tuple(replace(s, quota=q) for s, q in zip(found, quotas, strict=True)), mean
+
+
+@dataclass
+class StrataTally:
+    """What of each stratum is in the rows of a release, with weights and without."""
+
+    strata: Strata
+    rows: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def __post_init__(self) -> None:
+        count = len(self.strata.strata)
+        self._rows, self._weight, self._squares = (np.zeros(count) for _ in range(3))
+
+    def update(self, table: pa.Table, weights: np.ndarray) -> None:
+        coded = self.strata.coder.code(table)
+        self.rows += table.num_rows
+        self.total += float(weights.sum())
+        self.squares += float((weights**2).sum())
+        for i, stratum in enumerate(self.strata.strata):
+            inside = weights[stratum.inside(coded)]
+            self._rows[i] += len(inside)
+            self._weight[i] += inside.sum()
+            self._squares[i] += (inside**2).sum()
+
+    @property
+    def effective(self) -> float:
+        """The effective sample size (Kish 1965): rows of equal weight that are worth as much."""
+        return float(self.total**2 / self.squares) if self.squares else 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: by stratum its share in reality, its quota, and what it got."""
+        found = [self._fact(i, s) for i, s in enumerate(self.strata.strata)]
+        return {
+            "rows": self.rows,
+            "effective_rows": round(self.effective, 1),
+            "strata": found,
+            "too_few_people": list(self.strata.few),
+            "short": [
+                s.id for i, s in enumerate(self.strata.strata) if self._rows[i] < self._least(s)
+            ],
+        }
+
+    def _least(self, stratum: Stratum) -> float:
+        """What a stratum has to have: its quota, but for chance (3 standard errors), and what
+        `min_count` asks for."""
+        due = stratum.quota * self.rows
+        return float(max(due - 3 * due**0.5, self.strata.min_count))
+
+    def _fact(self, i: int, stratum: Stratum) -> dict[str, Any]:
+        weighted = float(self._weight[i] / self.total) if self.total else 0.0
+        # Hájek's estimate of a share, and its standard error by linearisation.
+        inside, outside = self._squares[i], self.squares - self._squares[i]
+        variance = (1 - weighted) ** 2 * inside + weighted**2 * outside
+        error = float(variance**0.5) / self.total if self.total else 0.0
+        return {
+            "id": stratum.id,
+            "real_rows": stratum.real_rows,
+            "share": stratum.share,
+            "quota": stratum.quota,
+            "rows": int(self._rows[i]),
+            "weighted_share": weighted,
+            "interval": [max(0.0, weighted - 1.96 * error), min(1.0, weighted + 1.96 * error)],
+        }
