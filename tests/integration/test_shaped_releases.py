@@ -1,0 +1,177 @@
+"""Releases under policies that select and boost: the same rows however they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import safegen
+from safegen.errors import SourceError, UsageError
+from safegen.measure.distances import pair_error
+
+ROWS = 6_000
+
+
+def people(seed: int = 0, rows: int = ROWS) -> pa.Table:
+    """A copula keeps ranks and loses shapes: here a parabola, and a level that hangs on it."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows)
+    y = x**2 + 0.3 * rng.normal(size=rows)
+    kind = np.where(y > 2.5, "high", np.where(rng.random(rows) < 0.006, "odd", "plain"))
+    label = np.where(rng.random(rows) < 1 / (1 + np.exp(4.5 - y)), "yes", "no")
+    return pa.table({"x": x, "y": y, "kind": kind, "label": label})
+
+
+SCHEMA = {"columns": {"label": {"role": "target"}}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shaped")
+    pq.write_table(people(), folder / "real.parquet")
+    for name, rules in {
+        "selecting": "  selection: {severity: enforce}\n",
+        "boosting": "  tails: {severity: enforce}\n",
+        "both": "  selection: {severity: enforce}\n  tails: {severity: enforce}\n",
+    }.items():
+        (folder / f"{name}.yaml").write_text(
+            f"schema: safegen.policy/v1\nid: {name}\nversion: '1'\ndescription: a test\n"
+            "contact: nobody\nrules:\n  lineage: {severity: enforce, max_depth: 1.0}\n"
+            f"  manifest: {{severity: enforce}}\n  support: {{severity: warn}}\n{rules}"
+        )
+    return folder
+
+
+def fitted(place: Path, policy: str, ledger: Path) -> safegen.Generator:
+    gen = safegen.Generator(policy=place / f"{policy}.yaml", ledger=ledger)
+    return gen.fit(place / "real.parquet", schema=SCHEMA, seed=7)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def both(place: Path, ledger: Path) -> safegen.Generator:
+    return fitted(place, "both", ledger)
+
+
+def test_any_number_of_processes_makes_the_same_release(
+    place: Path, ledger: Path, both: safegen.Generator, tmp_path: Path
+) -> None:
+    alone = both.generate(20_000, tmp_path / "one", workers=1)
+    beside = both.generate(20_000, tmp_path / "two", workers=2)
+    assert alone.manifest.logical_digest == beside.manifest.logical_digest
+    assert np.array_equal(alone.weights(), beside.weights())
+    short = both.generate(3_000, tmp_path / "short")
+    assert short.to_arrow().equals(alone.to_arrow().slice(0, 3_000))
+    assert np.array_equal(short.weights(), alone.weights()[:3_000])
+    again = fitted(place, "both", ledger).generate(3_000, tmp_path / "again")
+    assert again.manifest.logical_digest == short.manifest.logical_digest
+    safegen.verify(alone.path, deep=True)
+
+
+def test_selection_halves_the_pair_error(place: Path, ledger: Path, tmp_path: Path) -> None:
+    gen = fitted(place, "selecting", ledger)
+    made = gen.generate(ROWS, tmp_path / "selected")
+    plain = safegen.Generator(policy="baseline", ledger=ledger)
+    raw = plain.fit(place / "real.parquet", schema=SCHEMA, seed=7).generate(ROWS, tmp_path / "raw")
+    held, schema = people(1), gen.schemas["table"]
+    before, after = (pair_error(held, d.to_arrow(), schema).value for d in (raw, made))
+    assert after < 0.6 * before
+    assert set(made.weights()) == {1.0}
+    done = made.manifest.safeguards["selection"]["done"]
+    assert done["method"] == "raking"
+    assert 0.25 <= done["effective_share"] < 0.9
+    assert "selection" not in raw.manifest.safeguards
+
+
+def test_boosts_are_undone_by_weights(place: Path, ledger: Path, tmp_path: Path) -> None:
+    made = fitted(place, "boosting", ledger).generate(20_000, tmp_path / "boosted")
+    table, weights = made.to_arrow(), made.weights().astype(float)
+    odd = np.asarray(pc.equal(table.column("kind"), "odd"))
+    due = float(np.mean(np.asarray(people().column("kind")) == "odd"))
+    assert odd.mean() > 3 * due
+    error = (due * (1 - due) * (1 / 20_000 + 1 / ROWS)) ** 0.5
+    assert abs(np.average(odd, weights=weights) - due) < 4 * error
+    done = made.manifest.safeguards["tails"]["done"]
+    kish = weights.sum() ** 2 / (weights**2).sum()
+    assert done["effective_rows"] == pytest.approx(kish, rel=1e-4)
+    resampled = made.resampled(seed=3)
+    share = np.mean(np.asarray(resampled.to_arrow().column("kind")) == "odd")
+    assert abs(share - due) < 5 * error
+    assert set(resampled.weights()) == {1.0}
+    assert resampled.to_arrow().num_rows == len(resampled.weights()) > 10_000
+
+
+def test_a_loop_does_not_boost_what_was_boosted(place: Path, ledger: Path, tmp_path: Path) -> None:
+    """The next fit takes weighted rows by their weights: a rare level keeps its share."""
+    first = fitted(place, "boosting", ledger).generate(ROWS, tmp_path / "first")
+    gen = safegen.Generator(policy=place / "boosting.yaml", ledger=ledger)
+    gen.fit(place / "real.parquet", first, schema=SCHEMA)
+    parts = gen._ready().parts
+    assert parts is not None
+    kept = parts.training["table"].num_rows - ROWS
+    assert parts.anchor["table"].num_rows == ROWS
+    assert ROWS / 2 < kept < ROWS
+    due = np.mean(np.asarray(people().column("kind")) == "odd")
+    share = np.mean(np.asarray(parts.training["table"].column("kind")) == "odd")
+    assert share == pytest.approx(due, abs=4 * (due / ROWS) ** 0.5)
+
+
+def test_quotas_are_counted_within_the_conditions(
+    place: Path, ledger: Path, both: safegen.Generator, tmp_path: Path
+) -> None:
+    made = both.generate(2_000, tmp_path / "yes", conditions={"label": "yes"})
+    assert set(made.to_arrow().column("label").to_pylist()) == {"yes"}
+    done = made.manifest.safeguards
+    yes = int(pc.sum(pc.equal(people().column("label"), "yes")).as_py())
+    assert done["selection"]["done"]["real_rows"] == yes
+    assert all("label" not in s["id"] for s in done["tails"]["done"]["strata"])
+
+
+def test_a_model_whose_real_rows_are_gone_selects_nothing(
+    place: Path, ledger: Path, both: safegen.Generator, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved.parquet"
+    pq.write_table(people(), moved)
+    gen = safegen.Generator(policy=place / "selecting.yaml", ledger=ledger)
+    gen.fit(moved, schema=SCHEMA, seed=7).save(tmp_path / "model")
+    options: dict[str, Any] = {"policy": place / "selecting.yaml", "ledger": ledger}
+    kept = safegen.Generator.load(tmp_path / "model", **options)
+    assert kept.generate(500, tmp_path / "kept").manifest.rows == 500
+    moved.unlink()
+    lost = safegen.Generator.load(tmp_path / "model", **options)
+    with pytest.raises(SourceError, match="selected by the real ones"):
+        lost.generate(500, tmp_path / "lost")
+    assert not (tmp_path / "lost").exists()
+    found = safegen.Generator.load(tmp_path / "model", source=place / "real.parquet", **options)
+    assert found.generate(500, tmp_path / "found").manifest.rows == 500
+
+
+def test_a_named_stratum_of_a_column_that_is_not_there_is_an_error(
+    place: Path, ledger: Path, tmp_path: Path
+) -> None:
+    text = (place / "boosting.yaml").read_text()
+    text = text.replace(
+        "tails: {severity: enforce}",
+        "tails: {severity: enforce, strata: [{column: nothing, equals: 1}]}",
+    )
+    (tmp_path / "named.yaml").write_text(text)
+    gen = safegen.Generator(policy=tmp_path / "named.yaml", ledger=ledger)
+    gen.fit(place / "real.parquet", schema=SCHEMA)
+    with pytest.raises(UsageError, match="stratum of column 'nothing'"):
+        gen.generate(500, tmp_path / "none")
+    text = text.replace("column: nothing, equals: 1", "column: y, above: 4.0")
+    (tmp_path / "named.yaml").write_text(text)
+    gen = safegen.Generator(policy=tmp_path / "named.yaml", ledger=ledger)
+    made = gen.fit(place / "real.parquet", schema=SCHEMA).generate(2_000, tmp_path / "some")
+    high = np.mean(made.to_arrow().column("y").to_numpy() > 4.0)
+    assert high > 1.5 * np.mean(people().column("y").to_numpy() > 4.0)

@@ -1,0 +1,327 @@
+"""Selection and tails on made-up candidates: shares, chances, quotas and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safegen.errors import UsageError
+from safegen.policy import NamedStratum, Policy
+from safegen.shaping.coding import Coder
+from safegen.shaping.drawing import inclusion, systematic, thinned
+from safegen.shaping.raking import rake
+from safegen.shaping.shape import CANDIDATES, Shape, asked_for, shape_for
+from safegen.shaping.strata import StrataTally, rare_strata
+from safegen.tables.schema import TableSchema, infer_schema
+
+ROWS = 20_000
+
+
+def real_rows(seed: int = 0, rows: int = ROWS, link: float = 0.8) -> pa.Table:
+    """A rare label, numbers that hang together, and levels that hang on a number."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows)
+    y = link * x + np.sqrt(1 - link**2) * rng.normal(size=rows)
+    town = np.array(["a", "b", "c", "d"])[np.digitize(x + rng.normal(size=rows), [-0.5, 0.8, 3.5])]
+    label = rng.random(rows) < 1 / (1 + np.exp(6 - 1.2 * y))
+    missing = rng.random(rows) < 0.1
+    return pa.table(
+        {
+            "x": pa.array(x),
+            "y": pa.array(y, mask=missing),
+            "town": pa.array(town),
+            "label": pa.array(np.where(label, "yes", "no")),
+        }
+    )
+
+
+def schema_of(table: pa.Table, **more: Any) -> TableSchema:
+    return infer_schema(table, {"label": {"role": "target"}, **more})
+
+
+def policy(selection: bool = True, tails: bool = False, **params: Any) -> Policy:
+    rules: dict[str, Any] = {
+        "lineage": {"severity": "enforce"},
+        "manifest": {"severity": "enforce"},
+        "selection": {"severity": "enforce" if selection else "off"},
+        "tails": {"severity": "enforce" if tails else "off", **(params if tails else {})},
+    }
+    lab = Policy.load("lab")
+    made = {n: type(lab.rule(n)).model_validate(r) for n, r in rules.items()}
+    return lab.model_copy(update={"rules": {**lab.rules, **made}})
+
+
+def drawing(make: Callable[[int, int], pa.Table]) -> Callable[[int], pa.Table]:
+    return lambda rows: make(99, rows)
+
+
+def shaped(shape: Shape, make: Callable[[int, int], pa.Table], rows: int) -> Any:
+    """Rows of blocks of 65,536 candidates, and their weights."""
+    tables, weights = [], []
+    full, left, block = shape.capacity(65_536), rows, 0
+    while left > 0:
+        wanted = min(full, left)
+        candidates = make(1_000 + block, shape.candidates(wanted, 65_536))
+        table, weight = shape.rows(candidates, wanted, 65_536, seed=5, block=block)
+        tables.append(table)
+        weights.append(np.ones(wanted) if weight is None else weight)
+        left, block = left - wanted, block + 1
+    return pa.concat_tables(tables), np.concatenate(weights)
+
+
+def share(table: pa.Table, column: str, level: str, weights: np.ndarray | None = None) -> float:
+    hit = np.asarray(table.column(column)) == level
+    return float(np.average(hit, weights=weights))
+
+
+# ---- drawing -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(0, 50, allow_subnormal=False), min_size=1, max_size=60),
+    st.integers(0, 100),
+    st.integers(0, 2**31),
+)
+def test_chances_add_up_and_nothing_is_drawn_twice(
+    sizes: list[float], some: int, seed: int
+) -> None:
+    count = min(some, len(sizes))
+    chances = inclusion(np.array(sizes), count)
+    assert (chances >= 0).all()
+    assert (chances <= 1 + 1e-12).all()
+    assert chances.sum() == pytest.approx(count)
+    if count:
+        drawn = systematic(chances, count, np.random.default_rng(seed))
+        assert len(set(drawn.tolist())) == count
+        # What is sure is always there.
+        assert set(np.flatnonzero(chances > 1 - 1e-12)) <= set(drawn.tolist())
+
+
+def test_rows_are_drawn_as_often_as_their_chances_say() -> None:
+    sizes = np.array([0.1, 1, 2, 3, 4, 10.0])
+    chances = inclusion(sizes, 3)
+    rng = np.random.default_rng(1)
+    times = np.zeros(6)
+    for _ in range(20_000):
+        times[systematic(chances, 3, rng)] += 1
+    error = np.sqrt(chances * (1 - chances) / 20_000)
+    assert (np.abs(times / 20_000 - chances) <= 4 * error + 1e-12).all()
+
+
+def test_thinned_rows_have_the_weighted_shares_and_real_rows_stay() -> None:
+    rng = np.random.default_rng(2)
+    group = rng.random(50_000) < 0.2
+    weights = np.where(group, 0.2, 1.0)
+    kept = thinned(weights, 7)
+    assert len(set(kept.tolist())) == len(kept) == int(weights.sum())
+    due = weights[group].sum() / weights.sum()
+    assert group[kept].mean() == pytest.approx(due, abs=4 * (due / len(kept)) ** 0.5)
+    assert np.array_equal(thinned(np.full(9, 0.3), 7), np.arange(9))
+
+
+# ---- selection -----------------------------------------------------------------------------------
+
+
+def wrong(seed: int, rows: int) -> pa.Table:
+    """A model that has lost half of what hangs together, and that makes town b too often."""
+    table = real_rows(seed, 2 * rows, link=0.4)
+    rng = np.random.default_rng(seed)
+    keep = (np.asarray(table.column("town")) != "b") | (rng.random(2 * rows) < 0.9)
+    return table.filter(pa.array(keep)).slice(0, rows)
+
+
+def correlation(table: pa.Table) -> float:
+    whole = table.filter(table.column("y").is_valid())
+    return float(np.corrcoef(whole.column("x").to_numpy(), whole.column("y").to_numpy())[0, 1])
+
+
+def test_selection_mends_shares_and_pairs() -> None:
+    real = real_rows()
+    shape = shape_for(real, schema_of(real), policy(), drawing(wrong), seed=3)
+    made, weights = shaped(shape, wrong, ROWS)
+    raw = wrong(1_000, ROWS)
+    assert np.all(weights == 1)
+    assert made.num_rows == ROWS
+    assert abs(correlation(raw) - 0.8) > 0.35
+    assert abs(correlation(made) - 0.8) < 0.15
+    for town in "abcd":
+        due = share(real, "town", town)
+        assert share(made, "town", town) == pytest.approx(due, abs=0.005 + 0.03 * due)
+
+
+def test_selection_leaves_a_right_model_as_it_is() -> None:
+    """What has nothing to mend loses nothing: no cell drifts by more than chance allows."""
+    real = real_rows()
+    shape = shape_for(real, schema_of(real), policy(), drawing(real_rows), seed=3)
+    made, _ = shaped(shape, real_rows, ROWS)
+    for column, level in (("town", "a"), ("town", "d"), ("label", "yes")):
+        due = share(real, column, level)
+        error = (2 * due * (1 - due) / ROWS) ** 0.5
+        assert abs(share(made, column, level) - due) < 4 * error
+    assert correlation(made) == pytest.approx(correlation(real), abs=0.02)
+    assert shape.facts["selection"]["effective_share"] > 0.9
+
+
+def test_every_candidate_weight_is_bounded_and_one_on_average() -> None:
+    real = real_rows()
+    coder = Coder.of(real, schema_of(real))
+    pilot = coder.code(wrong(4, 30_000))
+    found = rake(
+        coder, coder.code(real), pilot.first(20_000), pilot, target="label", cap=4.0, seed=1
+    )
+    weights = found.weights(pilot)
+    assert weights.min() >= 0
+    assert weights.max() <= 4
+    assert weights.mean() == pytest.approx(1, abs=1e-6)
+    # Held-out candidates of the same model are weighted alike.
+    assert found.weights(coder.code(wrong(5, 30_000))).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_a_shorter_request_is_a_prefix_and_rows_are_not_in_pool_order() -> None:
+    real = real_rows(rows=3_000)
+    shape = shape_for(real, schema_of(real), policy(), drawing(wrong), seed=3)
+    candidates = wrong(8, shape.candidates(5_000, 65_536))
+    assert candidates.num_rows == 3 * CANDIDATES
+    whole, _ = shape.rows(candidates, 5_000, 65_536, seed=1, block=0)
+    short, _ = shape.rows(candidates.slice(0, CANDIDATES), 700, 65_536, seed=1, block=0)
+    assert short.equals(whole.slice(0, 700))
+    other, _ = shape.rows(candidates, 5_000, 65_536, seed=1, block=1)
+    assert not other.equals(whole)
+    place = {x: i for i, x in enumerate(candidates.column("x").to_pylist())}
+    order = [place[x] for x in whole.slice(0, 2_000).column("x").to_pylist()]
+    assert len(set(order)) == 2_000
+    assert abs(np.corrcoef(order, np.arange(2_000))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("block_rows", [1, 3, 256, 8_192, 10_000, 65_536])
+def test_blocks_of_any_size_can_be_shaped(block_rows: int) -> None:
+    real = real_rows(rows=2_000)
+    shape = shape_for(real, schema_of(real), policy(), drawing(real_rows), seed=3)
+    full = shape.capacity(block_rows)
+    assert full >= 1
+    needed = shape.candidates(full, block_rows)
+    assert needed <= block_rows
+    made, _ = shape.rows(real_rows(3, needed), full, block_rows, seed=1, block=0)
+    assert made.num_rows == full
+
+
+def test_levels_and_numbers_that_reality_does_not_have_are_no_error() -> None:
+    real = real_rows(rows=2_000)
+    odd = real_rows(9, 20_000).set_column(
+        2, "town", pa.array(np.random.default_rng(1).choice(["a", "new", None], 20_000))
+    )
+    shape = shape_for(real, schema_of(real), policy(), lambda n: odd.slice(0, n), seed=3)
+    made, _ = shape.rows(odd.slice(0, 8_192), 2_048, 8_192, seed=1, block=0)
+    assert share(made, "town", "new") < 0.5 * share(odd, "town", "new")
+
+
+# ---- tails ---------------------------------------------------------------------------------------
+
+
+def test_rare_regions_reach_their_quotas_and_weights_undo_it() -> None:
+    real = real_rows()
+    asked = policy(selection=False, tails=True)
+    shape = shape_for(real, schema_of(real), asked, drawing(real_rows), seed=3)
+    made, weights = shaped(shape, real_rows, 40_000)
+    tally = shape.tally()
+    assert tally is not None
+    tally.update(made.slice(0, 15_000), weights[:15_000])
+    tally.update(made.slice(15_000), weights[15_000:])
+    facts = tally.facts()
+    assert facts["rows"] == 40_000
+    assert facts["short"] == []
+    assert facts["effective_rows"] / 40_000 > 0.8
+    ids = {s["id"] for s in facts["strata"]}
+    assert {"town#4", "x#low", "x#high", "y#low"} <= ids
+    assert not any(level in str(facts) for level in ("'yes'", "'d'"))
+    for stratum in facts["strata"]:
+        due, n = stratum["share"], stratum["real_rows"]
+        low, high = stratum["interval"]
+        error = ((high - low) / 3.92) ** 2 + due * (1 - due) / ROWS
+        assert abs(stratum["weighted_share"] - due) < 4 * error**0.5
+        assert n >= 30
+        assert stratum["rows"] > 1.2 * due * 40_000
+    assert weights.mean() == pytest.approx(1, abs=0.02)
+    assert weights.max() / weights.min() <= 20
+    assert correlation(real) == pytest.approx(
+        float(
+            np.cov(*_whole(made), aweights=weights[np.asarray(made.column("y").is_valid())])[0, 1]
+        ),
+        abs=0.03,
+    )
+
+
+def _whole(made: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    known = made.filter(made.column("y").is_valid())
+    return known.column("x").to_numpy(), known.column("y").to_numpy()
+
+
+def test_with_selection_quotas_are_reached_too() -> None:
+    real = real_rows()
+    asked = policy(selection=True, tails=True)
+    shape = shape_for(real, schema_of(real), asked, drawing(wrong), seed=3)
+    made, weights = shaped(shape, wrong, 40_000)
+    tally = StrataTally(shape.strata)  # type: ignore[arg-type]
+    tally.update(made, weights)
+    by_id = {s["id"]: s for s in tally.facts()["strata"]}
+    assert by_id["town#4"]["rows"] >= 0.9 * by_id["town#4"]["quota"] * 40_000
+    assert by_id["town#4"]["weighted_share"] == pytest.approx(by_id["town#4"]["share"], rel=0.2)
+    assert shape.pool <= 10
+
+
+def test_the_mass_that_is_there_for_boosts_is_bounded() -> None:
+    real = real_rows()
+    for most in (0.05, 0.2):
+        asked = policy(False, True, max_boosted=most)
+        shape = shape_for(real, schema_of(real), asked, drawing(real_rows), seed=3)
+        assert shape.strata is not None
+        assert shape.strata.mean <= 1 / (1 - most) + 1e-9
+
+
+def test_what_the_policy_names_comes_first_and_groups_of_few_people_are_left() -> None:
+    real = real_rows()
+    who = np.arange(ROWS)
+    who[np.asarray(real.column("town")) == "d"] = 5  # one person has all of town d
+    people = real.append_column("who", pa.array([f"p{i}" for i in who]))
+    named = (NamedStratum(column="x", above=2.5), NamedStratum(column="town", equals="c"))
+    params = policy(False, True, strata=named, max_boosted=0.5).rule("tails")
+    declared = schema_of(people, who={"role": "entity"})
+    coder = Coder.of(people, declared, named)
+    found = rare_strata(people, declared, coder, params)  # type: ignore[arg-type]
+    ids = [s.id for s in found.strata]
+    assert ids[:2] == ["named#1", "named#2"]
+    assert found.strata[0].real_rows == int((real.column("x").to_numpy() > 2.5).sum())
+    assert found.strata[1].share > 0.05  # as common as it may be: the policy names it
+    assert "town#4" in found.few
+    assert "town#4" not in ids
+    public = schema_of(people, who={"role": "entity"}, town={"public": True})
+    shown = rare_strata(people, public, coder, params)  # type: ignore[arg-type]
+    assert "town#4" in [s.id for s in shown.strata]
+
+
+@pytest.mark.parametrize(
+    "named", [NamedStratum(column="nothing", equals=1), NamedStratum(column="town", below=3.0)]
+)
+def test_a_stratum_that_cannot_be_is_refused(named: NamedStratum) -> None:
+    real = real_rows(rows=1_000)
+    with pytest.raises(UsageError, match="the policy names a stratum"):
+        Coder.of(real, schema_of(real), [named])
+
+
+@pytest.mark.parametrize("fields", [{}, {"equals": 1, "above": 2.0}])
+def test_a_named_stratum_has_one_condition(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="say equals, or above, below or both"):
+        NamedStratum(column="x", **fields)
+
+
+def test_no_shape_where_no_rule_asks_for_one() -> None:
+    assert not asked_for(policy(False, False))
+    assert asked_for(policy(True, False))
+    assert asked_for(policy(False, True))
