@@ -16,7 +16,7 @@ from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page, table
 from safegen.lab.paired import Found, curves, differences, gathered, mean
 from safegen.lab.pictures import album, sheet, shown_classes
-from safegen.lab.refits import SOURCES, Refits
+from safegen.lab.refits import SOURCES, Refits, check_options
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -107,6 +107,7 @@ def run(
         )
     usual = DIGITS if data is None and backend == "diffusion.image" else {}
     options = {**usual, **(options or {})}
+    check_options(backend, options)
     settings = {
         "experiment": "image",
         "data": "digits" if data is None else Path(data).name,

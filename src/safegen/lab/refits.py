@@ -23,7 +23,7 @@ from safegen.tables.streams import stream
 if TYPE_CHECKING:
     from safegen.tables.schema import TableSchema
 
-__all__ = ["POLICIES", "SOURCES", "Measure", "Refits"]
+__all__ = ["POLICIES", "SOURCES", "Measure", "Refits", "check_options"]
 
 SOURCES: Mapping[str, Callable[[Path, list[Path]], list[Path]]] = {
     "real-only": lambda real, made: [real],
@@ -39,6 +39,13 @@ POLICIES: Mapping[str, str] = {"safeguarded": "anchored"}
 
 Measure = Callable[[pa.Table], Mapping[str, Any]]
 """What is recorded of a release's rows."""
+
+
+def check_options(backend: str, options: Mapping[str, Any]) -> None:
+    """Find out before a run has a folder. Raises: UnknownBackend, UsageError."""
+    from safegen.generator import Generator
+
+    Generator(backend, "lab", options=options)
 
 
 @dataclass(frozen=True)

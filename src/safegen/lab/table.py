@@ -15,7 +15,7 @@ from safegen.errors import UsageError
 from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page
 from safegen.lab.paired import Found, curves, differences, gathered, paired
-from safegen.lab.refits import Refits
+from safegen.lab.refits import Refits, check_options
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -88,6 +88,7 @@ def run(
     schema = infer_schema(real)
     if target not in schema.names or schema.kinds[target] not in ("categorical", "boolean"):
         raise UsageError(f"target: no column of levels {target!r}")
+    check_options(backend, options or {})
     settings = {
         "experiment": "table",
         "data": Path(data).name,

@@ -29,8 +29,8 @@ SIDE = 16  # pixels: larger images are scaled to so many square
 MOST = 2_000  # images of a kind in PRDC; of more a random part
 LAYERS = (64, 32)
 ROUNDS = 200  # over the images, in which a network learns, at most
-FOLDS = 5
 NEAR = 0.01
+FEWEST = 20  # images of a kind that can be compared
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.str_]
@@ -53,6 +53,7 @@ class Exam:
         ones, MissingExtra without scikit-learn.
         """
         self._columns, self._seed = (image, label), seed
+        _enough(shown, held)
         both = pa.concat_tables([t.select([image, label]) for t in (shown, held)])
         first, _ = decoded_images(image, both.column(image).slice(0, 1))
         self._side = min(SIDE, *first.shape[1:3])
@@ -65,7 +66,6 @@ class Exam:
             raise UsageError("images are judged by their classes, and here is one class only")
         self.shares: Floats = counts / n
         self._network = _taught(*self._shown, seed)
-        self._crossed = self._cross_fitted()
         nearest = _to_nearest(self._shown[0], self._shown[0], 1)
         self._near = float(np.quantile(nearest, NEAR))
 
@@ -86,34 +86,31 @@ class Exam:
         label says. copies: how many are as near to a shown image as only 1 % of the shown ones are
         to another of them.
 
-        The network's verdicts are held against those that networks of the same kind give on parts
-        of the shown images that they were not taught, so that its own errors cancel.
+        The network errs, most of all on images of a class of which it was shown few: how much,
+        `of_reality` says.
+
+        Raises: UsageError for too few images, SourceError for damaged ones.
         """
+        _enough(made)
         pixels, labels = self._read(made.select(list(self._columns)))
-        verdicts = self._network.predict(pixels)
-        found = self._distances(pixels)
-        for suffix, real, ours, how in (
-            ("", self._shown[1], labels, "labels"),
-            ("_seen", self._crossed, verdicts, "verdicts of a small network"),
-        ):
-            error, rare = f"class_error{suffix}", f"rare_share{suffix}"
-            found[error] = self._class_error(error, real, ours)
-            if (share := float((real == self.rarest).mean())) > 0:
-                found[rare] = self._share(rare, ours == self.rarest, how, share)
-        found["tstr"] = self._tstr(pixels, labels)
-        found["recognised"] = self._share("recognised", verdicts == labels, "verdicts and labels")
-        found["copies"] = self._copies(pixels)
-        return found
+        return {
+            **self._distances(pixels),
+            **self._classes(pixels, labels),
+            "tstr": self._tstr(pixels, labels),
+            "copies": self._copies(pixels),
+        }
 
     def of_reality(self) -> dict[str, Measured]:
-        """The same of real images, as far as it has a meaning: of the shown ones against the
-        held-out ones, and `recognised` and `copies` of the held-out ones."""
+        """The same of real images: precision, recall, density and coverage of the shown ones, what
+        the network learned of them, and all else of the held-out ones, as if they were generated.
+        """
         pixels, labels = self._held
+        classes = self._classes(pixels, labels)
         right = self._network.predict(pixels) == labels
         return {
             **self._distances(self._shown[0]),
+            **classes,
             "tstr": self._share("tstr", right, "held-out images, taught by real ones"),
-            "recognised": self._share("recognised", right, "verdicts and labels"),
             "copies": self._copies(pixels),
         }
 
@@ -126,13 +123,32 @@ class Exam:
         )
         return prdc(real, made, seed=self._seed)
 
-    def _class_error(self, name: str, real: Labels, ours: Labels) -> Measured:
+    def _classes(self, pixels: Floats, labels: Labels) -> dict[str, Measured]:
+        """By label and by verdict."""
+        verdicts = self._network.predict(pixels)
+        found = {
+            "recognised": self._share("recognised", verdicts == labels, "verdicts equal to labels")
+        }
+        share = float(self.shares.min())
+        for suffix, ours, how in (
+            ("", labels, "by label"),
+            ("_seen", verdicts, "by a small network's verdicts"),
+        ):
+            error, rare = f"class_error{suffix}", f"rare_share{suffix}"
+            found[error] = self._class_error(error, ours, how)
+            found[rare] = self._share(rare, ours == self.rarest, how, share)
+        return found
+
+    def _class_error(self, name: str, ours: Labels, how: str) -> Measured:
+        real = self._shown[1]
         codes = [self._codes(x)[grouped(len(x), self._seed)] for x in (real, ours)]
         left = jackknife(codes[0], codes[1], len(self.classes) + 1, total_variation)
-        value, interval = mean_interval([left], 0.0, 1.0)
-        how = f"total variation; 95 % by a jackknife of {GROUPS} groups of images of each kind"
-        percent = (100 * interval[0], 100 * interval[1])
-        return Measured(name, 100 * value, percent, len(ours), len(real), how, self._seed)
+        value, (low, high) = mean_interval([left], 0.0, 1.0)
+        how = (
+            f"total variation {how}; 95 % by a jackknife of {GROUPS} groups of images of each kind"
+        )
+        interval = (100 * low, 100 * high)
+        return Measured(name, 100 * value, interval, len(ours), len(real), how, self._seed)
 
     def _tstr(self, pixels: Floats, labels: Labels) -> Measured:
         truth = self._held[1]
@@ -169,17 +185,11 @@ class Exam:
         codes = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
         return np.where(self.classes[codes] == labels, codes, len(self.classes))
 
-    def _cross_fitted(self) -> Labels:
-        """Verdicts on each shown image, of a network that was taught the others."""
-        pixels, labels = self._shown
-        fold = np.random.default_rng([self._seed, FOLDS]).permutation(len(labels)) % FOLDS
-        verdicts = labels.copy()
-        for k in range(FOLDS):
-            rest = fold != k
-            if len(np.unique(labels[rest])) > 1:
-                network = _taught(pixels[rest], labels[rest], self._seed)
-                verdicts[~rest] = network.predict(pixels[~rest])
-        return verdicts
+
+def _enough(*tables: pa.Table) -> None:
+    """Raises: UsageError."""
+    if (least := min(table.num_rows for table in tables)) < FEWEST:
+        raise UsageError(f"too few images to compare: {least}, and {FEWEST} is least")
 
 
 def _taught(pixels: Floats, labels: Iterable[str], seed: int) -> Any:
