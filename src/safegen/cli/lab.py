@@ -33,13 +33,13 @@ def run(
     chains: Annotated[int | None, typer.Option("--chains", help="Loops of each arm.")] = None,
     arms: Annotated[str | None, typer.Option("--arms", help="Some arms only, A,B,….")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="A table of real rows, for `table`.")
+        Path | None, typer.Option("--data", help="Real rows, for `table` and `image`.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Its column that TSTR predicts.")
+        str | None, typer.Option("--target", help="Its column of classes, which TSTR predicts.")
     ] = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", "-b", help="Whose loops, for `table`.")
+        str | None, typer.Option("--backend", "-b", help="Whose loops, for `table` and `image`.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the backend, name=value.")

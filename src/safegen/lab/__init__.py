@@ -19,6 +19,7 @@ EXPERIMENTS: Mapping[str, str] = {
     "gaussian": "loops of a Gaussian generator against their closed forms",
     "mixture": "which rare modes of a mixture die out, against theory",
     "table": "loops of a backend on a table of yours, through safegen's front door",
+    "image": "loops of an image model on the digits, or on labelled images of yours, with pictures",
 }
 """The experiments, by name; each is a module of this package with `run`."""
 

@@ -9,7 +9,7 @@ from safegen.errors import UsageError
 from safegen.lab import theory
 from safegen.lab.theory import Moments
 
-__all__ = ["ARMS", "Arm", "chosen"]
+__all__ = ["ARMS", "GUARDED", "Arm", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,30 @@ ARMS: tuple[Arm, ...] = (
     ),
 )
 
+GUARDED: tuple[Arm, ...] = (
+    Arm(
+        "safeguarded",
+        "all n real rows and n of the last release, under the policy anchored",
+        _kept(1 / 2),
+        None,
+    ),
+)
+"""Arms of backends only: what safegen does, which nobody simulates."""
+
 
 def chosen(names: Sequence[str] | None, among: Collection[str] | None = None) -> list[Arm]:
-    """The arms of these names, all for None, of those that an experiment has.
+    """The arms of these names, all for None, of those that an experiment has: `among`, or those
+    that are simulated.
 
     Raises: UsageError for one that is not there.
     """
     from safegen.tables.schema import nearest
 
-    known = [arm.name for arm in ARMS if among is None or arm.name in among]
+    there = ARMS if among is None else [a for a in (*ARMS, *GUARDED) if a.name in among]
+    known = [arm.name for arm in there]
     if names is not None and not names:
         raise UsageError(f"arms: none; there are {', '.join(known)}")
     for name in known if names is None else names:
         if name not in known:
             raise UsageError(f"arms: no arm {name!r}{nearest(name, known)}")
-    return [arm for arm in ARMS if arm.name in (known if names is None else names)]
+    return [arm for arm in there if arm.name in (known if names is None else names)]

@@ -19,6 +19,7 @@ svg{width:100%;height:auto}text{font-size:11px;fill:#57606a}.title{font-size:13p
 .left{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:#e5e8eb;fill:none}
 .theory{stroke:#1f2328;stroke-width:1;stroke-dasharray:1 3;fill:none}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;padding:0}
+.pictures td{vertical-align:top}.pictures img{display:block;width:11rem;image-rendering:pixelated}
 .legend svg{width:28px;height:10px;margin-right:.4rem}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}caption{text-align:left;font-weight:600}
 th,td{border-bottom:1px solid #d0d7de;padding:3px 14px 3px 0;text-align:left}

@@ -1,25 +1,21 @@
-"""Loops of a backend on a table, through safegen's own front door, without its safeguards.
-
-Each fit and each sample is a `Generator` under the policy `lab`, which records what other policies
-refuse; the effective depth of each release is the one that its manifest states.
-"""
+"""Loops of a backend on a table, through safegen's own front door, without its safeguards."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from safegen.errors import UsageError
 from safegen.lab.arms import Arm, chosen
-from safegen.lab.page import page, table
-from safegen.lab.plot import Chart, Line
+from safegen.lab.page import page
+from safegen.lab.paired import Found, curves, differences, gathered, paired
+from safegen.lab.refits import Refits, check_options
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -28,15 +24,9 @@ from safegen.tables.streams import stream
 if TYPE_CHECKING:
     from safegen.tables.schema import TableSchema
 
-__all__ = ["METRICS", "SOURCES", "run"]
+__all__ = ["ARMS", "METRICS", "run"]
 
-SOURCES: Mapping[str, Callable[[Path, list[Path]], list[Path]]] = {
-    "real-only": lambda real, made: [real],
-    "replace": lambda real, made: made[-1:] or [real],
-    "accumulate": lambda real, made: [real, *made],
-    "keep-all": lambda real, made: [real, *made[-1:]],
-}
-"""By arm: what the next fit is shown, of the real rows and of all releases so far."""
+ARMS = ("real-only", "replace", "accumulate", "keep-all")
 
 METRICS: Mapping[str, str] = {
     "shape_error": "shape error, %",
@@ -78,7 +68,7 @@ def run(
     from safegen.tables.schema import infer_schema
     from safegen.tables.sources import read_source
 
-    played = chosen(arms, SOURCES)
+    played = chosen(arms, ARMS)
     if not isinstance(rows, int):
         if len(rows) != 1:
             raise UsageError("rows: one number here")
@@ -98,6 +88,7 @@ def run(
     schema = infer_schema(real)
     if target not in schema.names or schema.kinds[target] not in ("categorical", "boolean"):
         raise UsageError(f"target: no column of levels {target!r}")
+    check_options(backend, options or {})
     settings = {
         "experiment": "table",
         "data": Path(data).name,
@@ -112,16 +103,11 @@ def run(
         "seed": seed,
     }
     under_way = Run(Path(out), settings)
+    refits = Refits(under_way, played, backend, options or {}, schema, depth, seed)
     with progress("fitting and sampling", len(played) * chains * depth, "fits") as advance:
         for chain in range(chains):
             kept, held = _parts(real, rows, seed, chain)
-            for arm in played:
-                piece = f"{arm.name}-{chain}"
-                if under_way.done(piece):
-                    advance(depth)
-                    continue
-                loop = _Loop(backend, options or {}, schema, target, held, depth, advance)
-                under_way.keep(piece, loop.records(arm, kept, chain, seed))
+            refits.play(chain, kept, partial(_measured, held, schema, target, chain), advance)
     return _finished(under_way, played)
 
 
@@ -131,91 +117,32 @@ def _parts(real: pa.Table, rows: int, seed: int, chain: int) -> tuple[pa.Table, 
     return real.take(pa.array(order[:rows])), real.take(pa.array(order[rows : rows + 20_000]))
 
 
-class _Loop:
-    """One chain of one arm."""
+def _measured(
+    held: pa.Table, schema: TableSchema, target: str, seed: int, made: pa.Table
+) -> dict[str, float | None]:
+    from safegen.measure.classifiers import tstr
+    from safegen.measure.distances import pair_error, shape_error
+    from safegen.measure.rare import rare_coverage, rare_mass
 
-    def __init__(
-        self,
-        backend: str,
-        options: Mapping[str, Any],
-        schema: TableSchema,
-        target: str,
-        held: pa.Table,
-        depth: int,
-        advance: Callable[[int], None],
-    ):
-        self.backend, self.options, self.schema = backend, options, schema
-        self.target, self.held, self.depth, self.advance = target, held, depth, advance
-
-    def records(self, arm: Arm, real: pa.Table, chain: int, seed: int) -> pa.Table:
-        """A row per fit: effective depth, and what was measured of its release."""
-        import pyarrow.parquet as pq
-
-        from safegen.generator import Generator
-
-        found: list[dict[str, Any]] = []
-        with tempfile.TemporaryDirectory(prefix="safegen-lab-") as name:
-            place = Path(name)
-            pq.write_table(real, first := place / "real.parquet")
-            made: list[Path] = []
-            for t in range(1, self.depth + 1):
-                gen = Generator(
-                    self.backend, "lab", options=self.options, ledger=place / "ledger.db"
-                )
-                key = int(stream(seed, 2, chain, t).generate_state(1)[0])
-                gen.fit(*SOURCES[arm.name](first, made), schema=self.schema, seed=key)
-                dataset = gen.generate(real.num_rows, place / f"{t}", seed=key, workers=1)
-                made.append(dataset.path)
-                found.append(
-                    {
-                        "arm": arm.name,
-                        "chain": chain,
-                        "fit": t,
-                        "effective_depth": float(dataset.manifest.effective_depth),
-                        **self._measured(dataset.to_arrow(), chain),
-                    }
-                )
-                self.advance(1)
-        return pa.Table.from_pylist(found)
-
-    def _measured(self, made: pa.Table, seed: int) -> dict[str, float | None]:
-        from safegen.measure.classifiers import tstr
-        from safegen.measure.distances import pair_error, shape_error
-        from safegen.measure.rare import rare_coverage, rare_mass
-
-        both = (self.held, made, self.schema)
-        measured = {
-            "shape_error": shape_error(*both, seed=seed),
-            "pair_error": pair_error(*both, seed=seed),
-            "tstr": tstr(*both, self.target, seed=seed),
-            "rare_coverage": rare_coverage(*both),
-            "rare_mass": rare_mass(*both, seed=seed),
-        }
-        return {name: None if m is None else m.value for name, m in measured.items()}
+    both = (held, made, schema)
+    measured = {
+        "shape_error": shape_error(*both, seed=seed),
+        "pair_error": pair_error(*both, seed=seed),
+        "tstr": tstr(*both, target, seed=seed),
+        "rare_coverage": rare_coverage(*both),
+        "rare_mass": rare_mass(*both, seed=seed),
+    }
+    return {name: None if m is None else m.value for name, m in measured.items()}
 
 
 def _finished(run: Run, arms: Sequence[Arm]) -> Result:
-    chains, depth = run.settings["chains"], run.settings["depth"]
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for arm in arms:
-        pieces = pa.concat_tables([run.records(f"{arm.name}-{c}") for c in range(chains)])
-        found[arm.name] = {
-            name: pc.cast(pieces[name], pa.float64()).to_numpy().reshape(chains, depth)
-            for name in (*METRICS, "effective_depth")
-        }
+    found = gathered(run, arms, list(METRICS))
     # A table without rare levels has nothing to say of them.
     said = {
         m: t for m, t in METRICS.items() if all(np.isfinite(f[m]).all() for f in found.values())
     }
-    charts, lines = [], []
-    for metric, title in said.items():
-        lines = [
-            _line(arm, found[arm.name]["effective_depth"], found[arm.name][metric], style)
-            for style, arm in enumerate(arms)
-        ]
-        charts.append(Chart(title, "effective depth", f"{title} over effective depth", lines))
     checks = []
-    if {"real-only", "replace"} <= found.keys() and chains > 2:
+    if {"real-only", "replace"} <= found.keys() and run.settings["chains"] > 2:
         checks = [
             _worse(metric, found) for metric in ("pair_error", "rare_coverage") if metric in said
         ]
@@ -225,51 +152,20 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
         "as many in each release, measured against real rows that no fit has seen. Curves are "
         "medians over chains, bands their 10 to 90 %."
     )
-    more = ""
-    if "real-only" in found:
-        caption = f"After {depth} fits: difference to real-only, mean of pairs, 95 % interval"
-        rows = [
-            (name, *(_difference(name, metric, found) for metric in said))
-            for name in found
-            if name != "real-only"
-        ]
-        more = table(caption, ("arm", *said.values()), rows)
     document = page(
-        "Collapse laboratory: table", text, settings, checks, [("Curves", lines, charts)], more
+        "Collapse laboratory: table",
+        text,
+        settings,
+        checks,
+        curves(found, arms, said),
+        differences(found, said),
     )
     return run.finish(checks, document)
 
 
-def _line(arm: Arm, depths: np.ndarray, values: np.ndarray, style: int) -> Line:
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0).tolist()
-    across = depths.mean(axis=0)
-    if arm.name == "real-only":  # its depth is 1 throughout: drawn along the others'
-        across = np.arange(1, values.shape[1] + 1)
-    return Line(f"{arm.name}: {arm.says}", across.tolist(), middle, low, high, (), style)
-
-
-def _paired(
-    found: Mapping[str, Mapping[str, np.ndarray]], arm: str, metric: str
-) -> tuple[float, float]:
-    """The mean of the chains' differences to real-only at the last fit, and the half-width of its
-    95 % interval (Student's t; infinite for a chain)."""
-    from scipy.stats import t
-
-    gaps = found[arm][metric][:, -1] - found["real-only"][metric][:, -1]
-    if len(gaps) < 2:
-        return float(gaps.mean()), float("inf")
-    half = float(t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
-    return float(gaps.mean()), half
-
-
-def _difference(arm: str, metric: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    mean, half = _paired(found, arm, metric)
-    return f"{mean:+.3f} ± {half:.3f}"
-
-
-def _worse(metric: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> Check:
+def _worse(metric: str, found: Found) -> Check:
     """Whether a replace loop does worse than the control, as it must."""
-    mean, half = _paired(found, "replace", metric)
+    mean, half = paired(found, "replace", metric)
     up = metric == "pair_error"
     held = mean - half > 0 if up else mean + half < 0
     return Check(
