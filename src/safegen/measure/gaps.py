@@ -30,7 +30,7 @@ from safegen.measure.samples import Samples, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
 from safegen.tables.streams import stream
 
-__all__ = ["BINS", "PAIRS", "marginal_cells", "may_judge", "pair_cells"]
+__all__ = ["BINS", "PAIRS", "coarse", "marginal_cells", "may_judge", "pair_cells"]
 
 PAIRS = 200  # at most: more columns than 20 have more pairs, and a random part is looked at
 BINS = 12  # of a column in a pair; rarer levels share one
@@ -68,8 +68,8 @@ def pair_cells(
     table's deciles, levels by their name; all but the eleven most frequent ones together, for rare
     ones have a question of their own. Of more than `PAIRS` pairs a random part is looked at.
     """
-    coarse = [_coarse(c) for c in samples.columns]
-    pairs = list(combinations(range(len(coarse)), 2))
+    bins = [coarse(c) for c in samples.columns]
+    pairs = list(combinations(range(len(bins)), 2))
     every = len(pairs)
     if every > PAIRS:
         rng = np.random.default_rng(stream(seed, every))
@@ -78,7 +78,7 @@ def pair_cells(
         return [], [], 0
     gaps = []
     for i, j in pairs:
-        joint = tuple(coarse[i][side] * BINS + coarse[j][side] for side in (0, 1))
+        joint = tuple(bins[i][side] * BINS + bins[j][side] for side in (0, 1))
         gaps.append(_tv(samples, (joint[0], joint[1]), BINS * BINS))
     names = [f"{samples.columns[i].name} × {samples.columns[j].name}" for i, j in pairs]
     pooled = _mean(samples, gaps, margin, alpha, "pairs")
@@ -123,8 +123,8 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
         found: np.ndarray = np.where(p + q > 0, ((p - q) ** 2 - noise) / pooled, 0.0).sum(axis=-1)
         return found
 
-    value, left = samples.error(real, made, distance)
-    over, over_left = samples.error(real, made, excess)
+    value, left = samples.jackknife(real, made, distance)
+    over, over_left = samples.jackknife(real, made, excess)
     return _Gap(value, left, samples.deviation(real, made), over, over_left, int(seen.sum()))
 
 
@@ -141,7 +141,7 @@ def _ks(samples: Samples, column: Compared) -> _Gap:
         found: np.ndarray = np.abs(np.cumsum(p - q, axis=-1)).max(axis=-1)
         return found
 
-    return _Gap(*samples.error(real, made, distance))
+    return _Gap(*samples.jackknife(real, made, distance))
 
 
 def _highest(excess: float, occupied: int, noise: float, alpha: float) -> float:
@@ -188,14 +188,14 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
     estimate itself and ½√λ̄, for the mean of roots is no larger than the root of the mean.
     """
     value = float(np.mean([g.value for g in gaps]))
-    error = samples.spread(np.mean([g.left for g in gaps], axis=0))
+    error = samples.error(np.mean([g.left for g in gaps], axis=0))
     under = value - float(np.mean([g.chance for g in gaps]))
     over = [g.excess_left for g in gaps if g.excess_left is not None]
     point = student_point(alpha if len(over) < len(gaps) else alpha / 2)
     high = value + point * error
     if len(over) == len(gaps):
         excess = float(np.mean([g.excess for g in gaps]))
-        excess += point * samples.spread(np.mean(over, axis=0))
+        excess += point * samples.error(np.mean(over, axis=0))
         high = min(high, math.sqrt(max(excess, 0.0)) / 2)
     beyond = (under - margin) / error if error else math.copysign(math.inf, under - margin)
     return Cell(
@@ -208,7 +208,7 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
     )
 
 
-def _coarse(column: Compared) -> tuple[np.ndarray, np.ndarray]:
+def coarse(column: Compared) -> tuple[np.ndarray, np.ndarray]:
     """Bins 0 … BINS − 1 of both sides."""
     if column.widths <= BINS:
         return column.bins

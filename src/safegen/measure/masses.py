@@ -85,8 +85,8 @@ def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, al
         found: np.ndarray = bound(1.0, ratio).mean(axis=-1)
         return found
 
-    value, left = samples.error(masses.real, masses.made, mean)
-    error = samples.spread(left)
+    value, left = samples.jackknife(masses.real, masses.made, mean)
+    error = samples.error(left)
     share = masses.real.value
     chance = np.sqrt(masses.real.variance + share * (1 - share) / samples.sizes[1]) / share
     shift = float(chance.mean()) / math.sqrt(2 * math.pi) * (1 if kept else -1)

@@ -79,12 +79,15 @@ class Samples:
             for s, e in zip((real, made), self.effects, strict=True)
         )
 
-    def error(self, real: Shares, made: Shares, statistic: Statistic) -> tuple[float, np.ndarray]:
-        """A statistic of (…, cells) shares of both sides, and its jackknife values: (2, GROUPS)."""
+    def jackknife(
+        self, real: Shares, made: Shares, statistic: Statistic
+    ) -> tuple[float, np.ndarray]:
+        """A statistic of (…, cells) shares of both sides, and its value without each group of rows
+        of either: (2, GROUPS)."""
         value = float(statistic(real.value, made.value))
         return value, np.stack([statistic(real.left, made.value), statistic(real.value, made.left)])
 
-    def spread(self, left: np.ndarray) -> float:
+    def error(self, left: np.ndarray) -> float:
         """The standard error that jackknife values, (2, GROUPS), give.
 
         Of a statistic of second order at its null it is too large by up to √2, never too small

@@ -382,7 +382,7 @@ class FidelityParams(RuleParams):
             order="up",
         ),
         Field(gt=0, lt=1),
-    ] = 0.8
+    ] = 0.75
     rare_upper: Annotated[
         float,
         Param(

@@ -144,7 +144,7 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
     return replace(
         base,
         status=result.status,
-        observed=_observed(result.status, pooled, result.judged, len(cells), every, few, words)
+        observed=_observed(pooled, result.judged, len(cells), every, few, words)
         + (f"; {len(result.lost)} beyond the margin" if result.lost else ""),
         interval=(worst.low, worst.high),
         n=sum(s.rows[1] for s in both.values()),
@@ -164,7 +164,7 @@ def _in_tables(answers: dict[str, Answer], part: str) -> list[Cell]:
 
 
 def _observed(
-    status: Status, pooled: list[Cell], judged: int, seen: int, every: int, few: int, words: _Words
+    pooled: list[Cell], judged: int, seen: int, every: int, few: int, words: _Words
 ) -> str:
     figures = ", ".join(f"{c.name} {c.value:.3f}" for c in pooled[:4])
     text = f"{figures}; {judged} of {seen} {words.cells} can be judged for themselves"
@@ -189,14 +189,17 @@ def _more(context: ReleaseContext) -> str:
 def _required(check: str, params: Any) -> str:
     p = params
     return {
-        "marginals": f"every column, and the mean, within {p.column_margin:g} of the source's",
-        "pairs": f"the mean pair within {p.pair_margin:g} of the source's, every pair within "
-        f"{p.worst_pair:g}",
-        "tails": f"{p.tail_ratio:g} to {p.tail_upper:g} times the source's mass, in each 1 % and "
-        "5 % tail and in the mean",
-        "rare": f"{p.rare_mass:g} to {p.rare_upper:g} times the source's mass in the mean over "
-        f"levels of at most 1 %, {p.rare_level:g} to {1 / p.rare_level:g} in each",
-        "utility": f"a classifier loses at most {p.utility_drop:g} of its AUC",
+        "marginals": f"the mean over columns within {p.column_margin:g} of the source's, and each "
+        "column that can be judged at this n",
+        "pairs": f"the mean over pairs within {p.pair_margin:g} of the source's, and each pair "
+        f"that can be judged at this n within {p.worst_pair:g}",
+        "tails": f"{p.tail_ratio:g} to {p.tail_upper:g} times the source's mass over all 1 % and "
+        "5 % tails, and in each that can be judged at this n",
+        "rare": f"{p.rare_mass:g} to {p.rare_upper:g} times the source's mass over all levels of "
+        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each that can be judged at "
+        "this n",
+        "utility": f"a classifier that learns from made rows loses at most {p.utility_drop:g} of "
+        "its AUC",
     }[check]
 
 
