@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.measure.clusters import asked
 from safegen.measure.keys import judged_keys
 from safegen.measure.profile import profiles
+from safegen.measure.questions import judged_counts
 from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
@@ -59,7 +60,26 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     support = gen.policy.at("release").get("support")
     if support is not None:
         facts.append(("support gate", _power(gen, rows, support)))
+    fidelity = gen.policy.at("release").get("fidelity")
+    if fidelity is not None:
+        facts.append(("fidelity gate", _judged(gen, rows, fidelity)))
     return facts
+
+
+def _judged(gen: Generator, rows: int, params: Any) -> str:
+    """How many columns, pairs, tails and rare levels the fidelity rule can judge one by one."""
+    parts = gen._ready().parts
+    schemas = gen._ready().schemas
+    assert parts is not None
+    counts = judged_counts(parts.anchor, schemas, rows, params)
+    found = [f"{judged} of {cells} {what}" for what, (judged, cells) in counts.items() if cells]
+    text = ", ".join(found) or "nothing"
+    text += f" can be judged with {rows:,} {asked(schemas)}, the others only in the mean"
+    if not any(t.num_rows for t in parts.held.values()):
+        text += "; utility is not tested, for no rows are held out"
+    elif not any(s.target for s in schemas.values()):
+        text += "; utility is not tested, for no target is declared"
+    return text
 
 
 def _power(gen: Generator, rows: int, params: Any) -> str:

@@ -1,5 +1,6 @@
 """What a classifier can tell: generated rows from real ones (C2ST), and from generated rows
-what real ones will be (TSTR). Needs scikit-learn, which every backend's extra brings.
+what real ones will be (TSTR), beside what it learns of real ones. Needs scikit-learn, which every
+backend's extra brings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from safegen.measure.compared import Compared, compared, subset
 from safegen.measure.measured import Measured, areas, auc
 from safegen.tables.schema import TableSchema
 
-__all__ = ["c2st", "tstr"]
+__all__ = ["c2st", "tstr", "utility_drop"]
 
 FOLDS = 3
 MOST = 50_000  # rows of a kind: beyond, a random part is used, and time stays bounded
@@ -76,30 +77,77 @@ def tstr(
         raise UsageError(f"the target of TSTR must have levels, and column {target!r} has numbers")
     rows = [pa.array(subset(t.num_rows, MOST, seed)) for t in (real, made)]
     parts = real.take(rows[0]), made.take(rows[1])
-    columns = compared(*parts, schema)
-    (wanted,) = (c for c in columns if c.name == target)
-    features, levels = _features([c for c in columns if c is not wanted])
-    truth, lesson = wanted.codes
-    present, counts = np.unique(truth, return_counts=True)
-    if len(present) < 2 or not features[0].shape[1]:
-        raise UsageError("TSTR needs a target of two levels in the real rows, and another column")
-    learned: dict[int, np.ndarray] = {}
-    if len(np.unique(lesson)) > 1:
-        scores, classes = _scored(features[1], lesson, features[0], levels, seed)
-        learned = {int(c): scores[:, i] for i, c in enumerate(classes)}
-    flat = np.zeros(len(truth))
-    found = [auc(learned.get(int(c), flat), truth == c) for c in present]
-    value, interval = areas(found, counts / counts.sum())
+    found, share = _learned(*parts, schema, target, None, seed)
+    value, interval = areas(found, share)
     return Measured(
         "tstr",
         value,
         interval,
         parts[1].num_rows,
         parts[0].num_rows,
-        f"AUC on real rows of gradient-boosted trees trained on generated rows, {len(present)} "
+        f"AUC on real rows of gradient-boosted trees trained on generated rows, {len(found)} "
         "levels; 95 % by its influence function (DeLong et al. 1988)",
         seed,
     )
+
+
+def utility_drop(
+    held: pa.Table,
+    real: pa.Table,
+    made: pa.Table,
+    schema: TableSchema,
+    target: str,
+    *,
+    weights: np.ndarray | None = None,
+    most: int = MOST,
+    seed: int = 0,
+) -> tuple[float, float, tuple[float, float]]:
+    """How much worse a classifier predicts real rows when it is trained on made rows instead of
+    real ones: the difference of the areas, its standard error, and both areas (real, made).
+
+    held: real rows that neither saw; both classifiers, of the same number of rows (at most `most`),
+    score the same ones, so that their influences are paired. The error is that of the held rows:
+    what another training sample would change is not in it. Raises: as `tstr`.
+    """
+    size = min(real.num_rows, made.num_rows, most)
+    drawn = [pa.array(subset(t.num_rows, size, seed)) for t in (real, made)]
+    if weights is not None:
+        weights = weights[np.asarray(drawn[1])]
+    held = held.take(pa.array(subset(held.num_rows, MOST, seed)))
+    areas_of, influences = [], []
+    for table, rows, weight in ((real, drawn[0], None), (made, drawn[1], weights)):
+        found, share = _learned(held, table.take(rows), schema, target, weight, seed)
+        areas_of.append(float(share @ [area for area, _ in found]))
+        influences.append(share @ np.stack([influence for _, influence in found]))
+    gap = influences[0] - influences[1]
+    error = float(np.sqrt((gap**2).sum())) / len(gap)
+    return areas_of[0] - areas_of[1], error, (areas_of[0], areas_of[1])
+
+
+def _learned(
+    real: pa.Table,
+    lesson: pa.Table,
+    schema: TableSchema,
+    target: str,
+    weights: np.ndarray | None,
+    seed: int,
+) -> tuple[list[tuple[float, np.ndarray]], np.ndarray]:
+    """What a classifier trained on `lesson` makes of real rows: per level of the target its area
+    and influences, and the levels' shares."""
+    columns = compared(real, lesson, schema)
+    (wanted,) = (c for c in columns if c.name == target)
+    features, levels = _features([c for c in columns if c is not wanted])
+    truth, taught = wanted.codes
+    present, counts = np.unique(truth, return_counts=True)
+    if len(present) < 2 or not features[0].shape[1]:
+        raise UsageError("TSTR needs a target of two levels in the real rows, and another column")
+    learned: dict[int, np.ndarray] = {}
+    if len(np.unique(taught)) > 1:
+        scores, classes = _scored(features[1], taught, features[0], levels, seed, weights)
+        learned = {int(c): scores[:, i] for i, c in enumerate(classes)}
+    flat = np.zeros(len(truth))
+    found = [auc(learned.get(int(c), flat), truth == c) for c in present]
+    return found, counts / counts.sum()
 
 
 def _features(columns: Sequence[Compared]) -> tuple[tuple[np.ndarray, np.ndarray], list[bool]]:
@@ -121,7 +169,12 @@ def _few(column: Compared) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scored(
-    features: np.ndarray, classes: np.ndarray, others: np.ndarray, levels: list[bool], seed: int
+    features: np.ndarray,
+    classes: np.ndarray,
+    others: np.ndarray,
+    levels: list[bool],
+    seed: int,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit on `features`: the probabilities of each class for `others`, (n, classes), and those."""
     try:
@@ -136,6 +189,6 @@ def _scored(
     )
     # Its threads wait for each other spinning: on a busy machine two take ten times as long as one.
     with threadpool_limits(1):
-        model.fit(features, classes)
+        model.fit(features, classes, sample_weight=weights)
         scores: np.ndarray = model.predict_proba(others)
     return scores, model.classes_

@@ -105,7 +105,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def areas(
-    found: Sequence[tuple[float, np.ndarray]], weights: Sequence[float] | None = None
+    found: Sequence[tuple[float, np.ndarray]], weights: Sequence[float] | np.ndarray | None = None
 ) -> tuple[float, tuple[float, float]]:
     """The weighted mean of areas over the same rows, and its 95 % interval."""
     share = np.full(len(found), 1 / len(found)) if weights is None else np.asarray(weights, float)

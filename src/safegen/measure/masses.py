@@ -1,0 +1,226 @@
+"""Whether tails and rare levels have the mass that they have in reality.
+
+Per cell the ratio of made to real share, on the log scale, with the delta method's error
+√(Var p̂ / p² + Var q̂ / q²). Over all cells together two means: what is kept, of min(1, ratio), and
+what is grown, of max(1, ratio); a mean of ratios would hide that one tail has eaten the other.
+Chance lowers the one and lifts the other, by σ/√(2π) in a cell whose ratio is off by σ: the mean as
+it is bounds the truth from the safe side, and with that correction from the other (the function is
+concave, or convex).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from safegen.measure.compared import Compared, Pair
+from safegen.measure.rare import RARE, ROWS
+from safegen.measure.samples import Samples, Shares, student_point, student_tail
+from safegen.measure.verdicts import MISSED, Cell, normal_point
+
+__all__ = ["EXPECTED", "TAILS", "Masses", "mass_cells", "ratio_error", "rare_levels", "tails"]
+
+TAILS = (0.01, 0.05)  # shares of the real rows at each end of a numeric column
+EXPECTED = 10.0  # effective made rows that a faithful generator would have there: fewer say nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Masses:
+    """Parts of columns: shares on both sides, and what they are called."""
+
+    names: Sequence[str]
+    real: Shares
+    made: Shares
+    few: int  # that too few rows are in, or would be
+
+
+def tails(samples: Samples) -> Masses:
+    """The lower and upper 1 % and 5 % of each numeric column, as the real rows have them.
+
+    Shares are of the values that are there. The cut is a value of the real rows and lies outside
+    the tail, so that a point mass at it is in none (as `measure.profile` has it).
+    """
+    return _gathered(samples, _tails(samples))
+
+
+def rare_levels(samples: Samples) -> Masses:
+    """Each level of at most 1 % of the real rows, and missing where that is as rare."""
+    return _gathered(samples, _rare(samples))
+
+
+def mass_cells(
+    samples: Samples,
+    masses: Masses,
+    pooled: tuple[float, float],
+    single: tuple[float, float],
+    alpha: float,
+) -> tuple[list[Cell], list[Cell]]:
+    """What is kept and grown over all parts, and each part. pooled, single: the least and largest
+    ratio, of all parts together and of each."""
+    if not masses.names:
+        return [], []
+    both = [
+        _pooled(samples, masses, np.minimum, pooled[0], alpha),
+        _pooled(samples, masses, np.maximum, pooled[1], alpha),
+    ]
+    return both, _cells(samples, masses, single, alpha)
+
+
+def ratio_error(share: np.ndarray, sizes: tuple[float, float]) -> np.ndarray:
+    """The error of the log of a ratio of two shares, of samples of these sizes, where both are
+    `share`: √((1 − p)/p · (1/n + 1/m))."""
+    error: np.ndarray = np.sqrt((1 - share) / share * sum(1 / n for n in sizes))
+    return error
+
+
+def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, alpha: float) -> Cell:
+    kept = bound is np.minimum
+
+    def mean(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        ratio = q / np.maximum(p, np.finfo(float).tiny)
+        found: np.ndarray = bound(1.0, ratio).mean(axis=-1)
+        return found
+
+    value, left = samples.jackknife(masses.real, masses.made, mean)
+    error = samples.error(left)
+    share = masses.real.value
+    chance = np.sqrt(masses.real.variance + share * (1 - share) / samples.sizes[1]) / share
+    shift = float(chance.mean()) / math.sqrt(2 * math.pi) * (1 if kept else -1)
+    half = student_point(alpha) * error
+    ends = (value - half, value + shift + half) if kept else (value + shift - half, value + half)
+    beyond = (margin - value - shift) * (1 if kept else -1)
+    what = "kept" if kept else "grown"
+    return Cell(
+        f"mass {what} over {len(masses.names)} parts",
+        value,
+        max(0.0, ends[0]),
+        ends[1],
+        student_tail(beyond / error if error else math.copysign(math.inf, beyond)),
+        ends[0] >= margin if kept else ends[1] <= margin,
+    )
+
+
+def _cells(
+    samples: Samples, masses: Masses, margins: tuple[float, float], alpha: float
+) -> list[Cell]:
+    # Half a row more on either side: the log of no rows has no error (Gart and Zweifel 1967).
+    n, m = samples.sizes
+    p, q = masses.real.value + 0.5 / n, masses.made.value + 0.5 / m
+    extra = 0.5 / m**2
+    error = np.sqrt(masses.real.variance / p**2 + (masses.made.variance + extra) / q**2)
+    ratio = np.log(q / p)
+    low, high = (math.log(x) for x in margins)
+    z = normal_point(alpha)
+    faithful = ratio_error(masses.real.value, samples.sizes)
+    power = normal_point(MISSED / (2 * len(ratio)))
+    room = min(-low, high)
+    normal = NormalDist()
+    found = []
+    for k, name in enumerate(masses.names):
+        below, above = (low - ratio[k]) / error[k], (ratio[k] - high) / error[k]
+        found.append(
+            Cell(
+                name,
+                math.exp(ratio[k]),
+                math.exp(ratio[k] - z * error[k]),
+                math.exp(ratio[k] + z * error[k]),
+                normal.cdf(-max(below, above)),
+                bool(-below >= z and -above >= z),
+                bool((z + power) * faithful[k] <= room),
+            )
+        )
+    return found
+
+
+_Part = tuple[str, Shares, Shares]
+
+
+def _gathered(samples: Samples, parts: Iterator[_Part]) -> Masses:
+    """The parts that are worth a look: enough real rows, and made ones expected."""
+    every = list(parts)
+    n, m = samples.sizes
+    worth = [
+        part
+        for part in every
+        if float(part[1].value[0]) * n >= ROWS and float(part[1].value[0]) * m >= EXPECTED
+    ]
+    if not worth:
+        none = Shares(np.empty(0), np.empty((0, 0)), np.empty(0))
+        return Masses([], none, none, len(every))
+    real, made = _joined([r for _, r, _ in worth]), _joined([m for _, _, m in worth])
+    return Masses([name for name, _, _ in worth], real, made, len(every) - len(worth))
+
+
+def _joined(parts: Sequence[Shares]) -> Shares:
+    return Shares(
+        np.concatenate([s.value for s in parts]),
+        np.concatenate([s.left for s in parts], axis=1),
+        np.concatenate([s.variance for s in parts]),
+    )
+
+
+def _tails(samples: Samples) -> Iterator[_Part]:
+    for column in samples.columns:
+        if column.values is None:
+            continue
+        real = column.values[0]
+        known = real[~np.isnan(real)]
+        if not len(known):
+            continue
+        for tail in TAILS:
+            cuts = (
+                np.quantile(known, tail, method="higher"),
+                np.quantile(known, 1 - tail, method="lower"),
+            )
+            codes = tuple(_sides(values, *cuts) for values in column.values)
+            real_shares, made_shares = samples.shares((codes[0], codes[1]), 4)
+            for side, name in enumerate(("low", "high")):
+                share = _of_known(real_shares, side)
+                if share.value[0]:
+                    yield f"{column.name}#{name} {tail:.0%}", share, _of_known(made_shares, side)
+
+
+def _sides(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below the lower cut, 1 above the upper one, 2 between, 3 missing."""
+    codes = np.where(values < low, 0, np.where(values > high, 1, 2))
+    codes[np.isnan(values)] = 3
+    return codes
+
+
+def _of_known(shares: Shares, cell: int) -> Shares:
+    """A cell's share of all but the last cell. The variance is that of few rows in the cell."""
+    there = max(1 - float(shares.value[-1]), np.finfo(float).tiny)
+    left = np.maximum(1 - shares.left[:, -1:], np.finfo(float).tiny)
+    return Shares(
+        shares.value[cell : cell + 1] / there,
+        shares.left[:, cell : cell + 1] / left,
+        shares.variance[cell : cell + 1] / there**2,
+    )
+
+
+def _rare(samples: Samples) -> Iterator[_Part]:
+    for column in samples.columns:
+        if column.numeric:
+            continue
+        counts = np.bincount(column.codes[0], minlength=column.cells)
+        order = np.argsort(-counts, kind="stable")
+        rare = [k for k in order if ROWS <= counts[k] <= RARE * samples.rows[0]]
+        if not rare:
+            continue
+        real, made = samples.shares(_narrowed(column, rare), len(rare) + 1)
+        rank = {int(k): r for r, k in enumerate((k for k in order if k), 1)}
+        for position, k in enumerate(rare):
+            name = f"{column.name}#{rank[int(k)] if k else 'missing'}"
+            cell = np.array([position])
+            yield name, real.of(cell), made.of(cell)
+
+
+def _narrowed(column: Compared, levels: Sequence[int]) -> Pair:
+    """Codes in which these levels are 0 … and all others come last."""
+    place = np.full(column.cells, len(levels))
+    place[np.asarray(levels)] = np.arange(len(levels))
+    return place[column.codes[0]], place[column.codes[1]]

@@ -1,0 +1,264 @@
+"""The `fidelity` rule: the rows are as close to reality as the policy asks.
+
+Five questions, each a non-inferiority test with three outcomes (`measure.verdicts`): columns, pairs
+of columns, tails, rare levels, and what a classifier learns. A part of the staged rows, drawn at
+random, is compared with the real rows that were trained on; what is claimed is about the laws that
+both are samples of, so the noise of either is in every bound. Utility is tested on rows that no fit
+has seen, where the policy holds some out; where it does not, nothing is said of it.
+
+Rows of sequences and of related tables hang together. There n is the effective number of
+independent rows if all rows of a unit were copies of each other: with few long sequences most
+questions stay open, and none is answered too early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from safegen.contracts import AdmissionContext, ReleaseContext
+from safegen.decision import Finding, Status
+from safegen.measure.classifiers import utility_drop
+from safegen.measure.clusters import asked
+from safegen.measure.measured import GROUPS
+from safegen.measure.profile import named
+from safegen.measure.questions import QUESTIONS, Answer, comparable, design_effects
+from safegen.measure.samples import Samples, samples
+from safegen.measure.verdicts import Cell, normal_point, spent, verdict
+from safegen.safeguards.schema import real_rows_missing
+
+__all__ = ["FidelityKept"]
+
+_SHOWN = 10
+_TRAINED = 20_000  # rows that a classifier is trained on, at most
+FEWEST_HELD = 100  # rows to test a classifier on
+
+_NORMAL_ERROR = f"95 % bounds either side; the mean's by a jackknife of {GROUPS} groups, "
+
+
+@dataclass(frozen=True)
+class _Words:
+    cells: str
+    method: str
+    worse: str
+
+
+_WORDS = {
+    "marginals": _Words(
+        "columns",
+        "KS or total variation; " + _NORMAL_ERROR + "the others' by McDiarmid 1989 and Massart "
+        "1990 less what chance shows (below), by the normal law and chi² (above)",
+        "the columns named have another distribution than in reality: another backend, its "
+        "default distributions or more training may keep them",
+    ),
+    "pairs": _Words(
+        "pairs",
+        "total variation of joint decile bins and levels; " + _NORMAL_ERROR + "the others' by "
+        "McDiarmid 1989 less what chance shows (below), by chi² (above)",
+        "the generator loses what columns have to do with each other: try another backend, such as "
+        "diffusion.tabular, or declare a constraint where one column decides another",
+    ),
+    "tails": _Words(
+        "tails",
+        "ratio of masses beyond the real quantiles; " + _NORMAL_ERROR + "the others' of log ratios",
+        "the generator thins or swells the tails: one whose marginals are those of the data keeps "
+        "them; look for clipping, a low temperature or rows chosen by a score",
+    ),
+    "rare": _Words(
+        "rare levels",
+        "ratio of shares; " + _NORMAL_ERROR + "the others' of log ratios",
+        "rare levels lose or gain mass (#k: the k-th most frequent level in the source): another "
+        "backend, or the weights that came with the rows, may keep them",
+    ),
+}
+
+
+class FidelityKept:
+    """Judges how close the staged rows are to the real ones."""
+
+    rule: ClassVar[str] = "fidelity"
+
+    def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
+        return ()
+
+    def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
+        if context.anchor is None:
+            return [real_rows_missing("fidelity")]
+        both = _samples(context)
+        found = [_asked(context, params, check, both) for check in QUESTIONS]
+        return [*found, *_utility(context, params)]
+
+
+def _samples(context: ReleaseContext) -> dict[str, Samples]:
+    """Both samples of each table that has columns to compare, and rows on both sides."""
+    assert context.anchor is not None
+    effects = design_effects(context.anchor, context.schemas)
+    found = {}
+    for table, schema in context.schemas.items():
+        kept, made = comparable(schema), context.made.get(table)
+        real = context.anchor[table]
+        if kept is None or made is None or not real.num_rows or not made.table.num_rows:
+            continue
+        if set(kept.names) - set(made.table.column_names):
+            continue  # the rule `schema` says so
+        own = effects[table]
+        if len(context.schemas) == 1 and own > 1:
+            own = max(own, design_effects({table: made.table}, context.schemas)[table])
+        found[table] = samples(
+            real, made.table, kept, weights=made.weights, effects=(effects[table], own)
+        )
+    return found
+
+
+def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Samples]) -> Finding:
+    """One question, asked of every table together."""
+    answers = {table: QUESTIONS[check](found, params) for table, found in both.items()}
+    words = _WORDS[check]
+    missing = [t for t, s in context.schemas.items() if t not in both and comparable(s)]
+    base = Finding("fidelity", check, "inconclusive", "", _required(check, params))
+    if missing:
+        return replace(
+            base,
+            observed=f"there are no rows to compare on one side or the other, in {len(missing)} "
+            "tables"
+            if len(missing) > 1
+            else "there are no rows to compare on one side",
+            next_step="ask for more rows, or for conditions that real rows meet",
+        )
+    pooled = _in_tables(answers, "pooled")
+    cells = _in_tables(answers, "cells")
+    few = sum(a.few for a in answers.values())
+    if not cells:
+        none = f"{few} {words.cells}, all in too few rows" if few else f"there are no {words.cells}"
+        return replace(
+            base,
+            status="inconclusive" if few else "met",
+            observed=none,
+            next_step=_more(context) if few else None,
+        )
+    result = verdict(pooled, cells, spent(params.alpha, context.depth))
+    every = sum(a.every for a in answers.values())
+    worst = (result.lost or result.open or pooled)[0]
+    shown = result.lost or result.open
+    return replace(
+        base,
+        status=result.status,
+        observed=_observed(pooled, result.judged, len(cells), every, few, words)
+        + (f"; {len(result.lost)} beyond the margin" if result.lost else ""),
+        interval=(worst.low, worst.high),
+        n=sum(s.rows[1] for s in both.values()),
+        method=words.method
+        + (f"; Holm at {spent(params.alpha, context.depth):.2g} for depth {context.depth}"),
+        evidence=tuple(_told(c) for c in shown[:_SHOWN]),
+        next_step={"unmet": words.worse, "inconclusive": _more(context)}.get(result.status),
+    )
+
+
+def _in_tables(answers: dict[str, Answer], part: str) -> list[Cell]:
+    return [
+        replace(cell, name=named(table, cell.name))
+        for table, answer in answers.items()
+        for cell in getattr(answer, part)
+    ]
+
+
+def _observed(
+    pooled: list[Cell], judged: int, seen: int, every: int, few: int, words: _Words
+) -> str:
+    figures = ", ".join(f"{c.name} {c.value:.3f}" for c in pooled[:4])
+    text = f"{figures}; {judged} of {seen} {words.cells} can be judged for themselves"
+    if every > seen:
+        text += f", drawn from {every:,}"
+    if few:
+        text += f"; {few} more are in too few rows"
+    return text
+
+
+def _told(cell: Cell) -> str:
+    return f"{cell.name}: {cell.value:.3f}, 95 % bounds {cell.low:.3f} and {cell.high:.3f}"
+
+
+def _more(context: ReleaseContext) -> str:
+    return (
+        f"ask for more {asked(context.schemas)}, or fit on more real ones; if the bounds stay on "
+        "both sides of the margin, the generator is at it"
+    )
+
+
+def _required(check: str, params: Any) -> str:
+    p = params
+    return {
+        "marginals": f"the mean over columns within {p.column_margin:g} of the source's, and each "
+        "column that can be judged at this n",
+        "pairs": f"the mean over pairs within {p.pair_margin:g} of the source's, and each pair "
+        f"that can be judged at this n within {p.worst_pair:g}",
+        "tails": f"{p.tail_ratio:g} to {p.tail_upper:g} times the source's mass over all 1 % and "
+        "5 % tails, and in each that can be judged at this n",
+        "rare": f"{p.rare_mass:g} to {p.rare_upper:g} times the source's mass over all levels of "
+        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each that can be judged at "
+        "this n",
+        "utility": f"a classifier that learns from made rows loses at most {p.utility_drop:g} of "
+        "its AUC",
+    }[check]
+
+
+def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
+    """What a classifier loses that learns from made rows; nothing where it is not asked, or where
+    there is nothing to predict."""
+    assert context.anchor is not None
+    held = context.held or {}
+    targets = {
+        table: schema.target
+        for table, schema in context.schemas.items()
+        if schema.target is not None
+        and schema.column(schema.target).kind in ("categorical", "boolean")
+    }
+    rows = sum(t.num_rows for t in held.values())
+    if not targets or not (params.held_out or rows):
+        return []
+    base = Finding("fidelity", "utility", "inconclusive", "", _required("utility", params))
+    ((table, target),) = list(targets.items())[:1]
+    real, made = context.anchor[table], context.made.get(table)
+    kept = comparable(context.schemas[table])
+    few = min(rows, real.num_rows, made.table.num_rows if made else 0)
+    if few < FEWEST_HELD or made is None or kept is None or len(kept.columns) < 2:
+        return [
+            replace(
+                base,
+                observed=f"cannot be judged with {rows:,} held-out rows",
+                next_step="fit on more real rows: at least "
+                f"{FEWEST_HELD} have to be held out; of sequences and related tables none are",
+            )
+        ]
+    if len(held[table].column(target).unique()) < 2:
+        return [replace(base, observed="the held-out rows have one level of the target")]
+    weights = made.weights if made.weighted else None
+    drop, error, (of_real, of_made) = utility_drop(
+        held[table], real, made.table, kept, target, weights=weights, most=_TRAINED
+    )
+    low, high = (drop + side * normal_point(params.alpha) * error for side in (-1, 1))
+    beyond = drop - normal_point(spent(params.alpha, context.depth)) * error
+    status: Status = (
+        "unmet"
+        if beyond > params.utility_drop
+        else "met"
+        if high <= params.utility_drop
+        else "inconclusive"
+    )
+    return [
+        replace(
+            base,
+            status=status,
+            observed=f"AUC {of_made:.3f} where real rows give {of_real:.3f}: {drop:.3f} less",
+            interval=(low, high),
+            n=held[table].num_rows,
+            method="gradient-boosted trees trained on as many made and real rows, tested on the "
+            "same real rows that neither saw; 95 % bounds either side by the paired influence "
+            "function (DeLong et al. 1988), for these two fits",
+            next_step={
+                "unmet": "what the target depends on is lost: try another backend, or train more",
+                "inconclusive": "hold more rows out (held_out in the policy), or fit on more",
+            }.get(status),
+        )
+    ]
