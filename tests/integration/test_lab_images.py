@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from safegen import lab, plugins
 from safegen.cli import main
 from safegen.errors import AdmissionRefused, UsageError
 from safegen.lab import image, pictures, refits
+from safegen.lab.ways import WAYS
+from safegen.policy import Policy
 from safegen.tables.image_folders import from_arrays
 from safegen.tables.images import encoded_images
 from safegen.testing import Rows
@@ -119,10 +123,19 @@ def test_a_loop_that_loses_images_is_told_from_the_control(drawing: None, tmp_pa
     assert other.checks == ()
 
 
+def under(monkeypatch: pytest.MonkeyPatch, policies: dict[str, str]) -> None:
+    """Have these arms run under other policies."""
+    others = {
+        arm: dataclasses.replace(WAYS[arm], policy=partial(Policy.load, name))
+        for arm, name in policies.items()
+    }
+    monkeypatch.setattr(refits, "WAYS", {**WAYS, **others})
+
+
 def test_a_refused_release_stands_in_the_records_and_the_loop_goes_on(
     drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refits, "POLICIES", {"replace": "baseline", "keep-all": "anchored"})
+    under(monkeypatch, {"replace": "baseline", "keep-all": "anchored"})
     told: dict[str, Any] = {"data": folder_of(tmp_path / "digits"), "rows": 200, "depth": 3}
     result = lab.run("image", tmp_path / "run", **told, arms=["replace", "keep-all"])
     replace, kept = (
@@ -141,7 +154,7 @@ def test_a_refused_release_stands_in_the_records_and_the_loop_goes_on(
 def test_an_arm_without_any_release_is_an_error(
     drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refits, "POLICIES", {"replace": "strict"})  # nobody attested these images
+    under(monkeypatch, {"replace": "strict"})  # nobody attested these images
     told: dict[str, Any] = {"data": folder_of(tmp_path / "digits"), "rows": 200, "depth": 1}
     with pytest.raises(AdmissionRefused):
         lab.run("image", tmp_path / "run", **told, arms=["replace"])

@@ -249,7 +249,7 @@ class TestSanity:
         assert columns(real, made)[1]["y"].p > 0.5
 
     def test_one_column_of_many_that_differs_is_found(self) -> None:
-        """Of sixty columns one is shifted by one deviation: the mean hides it, the cell does not."""
+        """Of sixty columns one is shifted by a deviation: the mean hides it, its cell does not."""
         rng = np.random.default_rng(6)
         real, made = (
             pa.table({f"c{i:02d}": rng.normal(size=ROWS) for i in range(60)}) for _ in range(2)

@@ -9,7 +9,7 @@ from safegen.errors import UsageError
 from safegen.lab import theory
 from safegen.lab.theory import Moments
 
-__all__ = ["ARMS", "GUARDED", "Arm", "chosen"]
+__all__ = ["ARMS", "CONTROLS", "GUARDED", "Arm", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,26 @@ ARMS: tuple[Arm, ...] = (
 )
 
 GUARDED: tuple[Arm, ...] = (
+    Arm("frozen", "n real rows once: every release is of the first fit", lambda t: 1.0, None),
+    Arm("raw", "n rows of the last fit, by the backend's library alone", float, None),
     Arm(
         "safeguarded",
         "all n real rows and n of the last release, under the policy anchored",
         _kept(1 / 2),
         None,
     ),
+    Arm("no-selection", "as safeguarded, without selection", _kept(1 / 2), None),
+    Arm("no-limit", "as safeguarded, but all releases so far, whatever depth", _harmonic, None),
+    Arm("no-anchor", "as safeguarded, but the last release alone", float, None),
+    Arm("rake-only", "as raw, raked to the real columns one by one", float, None),
+    Arm("top-k", "as keep-all, the quarter that looks most real", _kept(1 / 2), None),
+    Arm("biased", "as keep-all, picked by who knows a part of reality", _kept(1 / 2), None),
+    Arm("unweighted", "as replace, rare rows boosted and no weights used", float, None),
 )
-"""Arms of backends only: what safegen does, which nobody simulates."""
+"""Arms of backends only, which nobody simulates: what safegen does, that with one safeguard off,
+and, from `rake-only` on, controls that its gates have to find."""
+
+CONTROLS = ("rake-only", "top-k", "biased", "unweighted")
 
 
 def chosen(names: Sequence[str] | None, among: Collection[str] | None = None) -> list[Arm]:

@@ -16,7 +16,7 @@ from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page, table
 from safegen.lab.paired import Found, curves, differences, gathered, mean
 from safegen.lab.pictures import album, sheet, shown_classes
-from safegen.lab.refits import SOURCES, Refits, check_options
+from safegen.lab.refits import Refits, check_options
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -25,6 +25,8 @@ from safegen.tables.streams import stream
 if TYPE_CHECKING:
     from safegen.measure.images import Exam
     from safegen.tables.schema import TableSchema
+
+ARMS = ("real-only", "replace", "accumulate", "keep-all", "safeguarded")
 
 __all__ = ["DIGITS", "METRICS", "run"]
 
@@ -86,7 +88,7 @@ def run(
     from safegen.tables.schema import infer_schema
     from safegen.tables.sources import read_source
 
-    played = chosen(arms, SOURCES)
+    played = chosen(arms, ARMS)
     if not isinstance(rows, int):
         if len(rows) != 1:
             raise UsageError("rows: one number here")
@@ -130,7 +132,7 @@ def run(
                 continue
             subject = _Subject(real, image, label, rows, seed, chain)
             under_way.keep(_reality(chain), subject.reality(chain))
-            refits.play(chain, subject.shown, subject.measured, advance)
+            refits.play(chain, subject.shown, subject.release, advance)
     return _finished(under_way, played)
 
 
@@ -179,7 +181,7 @@ class _Subject:
         self.exam: Exam = Exam(self.shown, held, image, label, seed=chain)
         self.classes = shown_classes(self.exam.classes.tolist(), self.exam.shares)
 
-    def measured(self, made: pa.Table) -> dict[str, Any]:
+    def release(self, real: pa.Table, made: pa.Table, weights: np.ndarray) -> dict[str, Any]:
         """A release's figures, each with its interval, and its sheet of pictures."""
         return self._record(self.exam.judged(made), made)
 

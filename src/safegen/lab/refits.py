@@ -1,7 +1,7 @@
 """Loops of a backend through safegen's own front door: what tables and images have in common.
 
 Each fit and each sample is a `Generator`: of the plain arms under the policy `lab`, which records
-what other policies refuse, of the safeguarded one under `anchored`, as anybody would call it. The
+what other policies refuse, of the safeguarded ones under `anchored`, as anybody would call it. The
 effective depth of each release is the one that its manifest states.
 """
 
@@ -13,32 +13,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from safegen.errors import Refused
+from safegen.errors import Refused, UsageError
 from safegen.lab.arms import Arm
 from safegen.lab.store import Run
+from safegen.lab.ways import WAYS, Way
+from safegen.tables.batches import WEIGHT_COLUMN
+from safegen.tables.sources import read_source
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
+    from safegen.generator import Generator
     from safegen.tables.schema import TableSchema
 
-__all__ = ["POLICIES", "SOURCES", "Measure", "Refits", "check_options"]
+__all__ = ["Measure", "Refits", "check_options"]
 
-SOURCES: Mapping[str, Callable[[Path, list[Path]], list[Path]]] = {
-    "real-only": lambda real, made: [real],
-    "replace": lambda real, made: made[-1:] or [real],
-    "accumulate": lambda real, made: [real, *made],
-    "keep-all": lambda real, made: [real, *made[-1:]],
-    "safeguarded": lambda real, made: [real, *made[-1:]],
+RAW: Mapping[str, str] = {
+    "sdv.gaussian_copula": "GaussianCopulaSynthesizer",
+    "sdv.ctgan": "CTGANSynthesizer",
+    "sdv.tvae": "TVAESynthesizer",
+    "sdv.copula_gan": "CopulaGANSynthesizer",
 }
-"""By arm: what the next fit is shown, of the real rows and of all releases so far."""
+"""By backend, SDV's synthesizer behind it."""
 
-POLICIES: Mapping[str, str] = {"safeguarded": "anchored"}
-"""By arm; that of all others is `lab`."""
-
-Measure = Callable[[pa.Table], Mapping[str, Any]]
-"""What is recorded of a release's rows."""
+Measure = Callable[[pa.Table, pa.Table, np.ndarray], Mapping[str, Any]]
+"""What is recorded of a release: of a chain's real rows, the rows made, and their weights."""
 
 
 def check_options(backend: str, options: Mapping[str, Any]) -> None:
@@ -92,38 +94,79 @@ class Refits:
         Where a policy refuses, the loop has no other release than its last one: the next fit sees
         that one again, and its measurements stand once more, beside the rules that refused.
         """
-        import pyarrow.parquet as pq
-
-        from safegen.generator import Generator
-
+        way = WAYS[arm.name]
         found: list[dict[str, Any]] = []
         last: dict[str, Any] = {}
         with tempfile.TemporaryDirectory(prefix="safegen-lab-") as name:
             place = Path(name)
             pq.write_table(real, first := place / "real.parquet")
             made: list[Path] = []
+            gen: Generator | None = None
             for t in range(1, self.depth + 1):
-                gen = Generator(
-                    self.backend,
-                    POLICIES.get(arm.name, "lab"),
-                    options=self.options,
-                    ledger=place / "ledger.db",
-                )
                 key = int(stream(self.seed, 2, chain, t).generate_state(1)[0])
+                rng = np.random.default_rng(stream(self.seed, 3, chain, t))
                 refused = ""
                 try:
-                    gen.fit(*SOURCES[arm.name](first, made), schema=self.schema, seed=key)
-                    dataset = gen.generate(real.num_rows, place / f"{t}", seed=key, workers=1)
+                    if gen is None or way.again:
+                        gen = self._fitted(way, way.sources(first, made, rng), place, key)
+                    count = way.times * real.num_rows
+                    dataset = gen.generate(count, place / f"{t}", seed=key, workers=1)
                 except Refused as error:
                     if not made:
                         raise
-                    refused = ", ".join(error.decision.findings)
+                    refused = ", ".join(
+                        r.finding.name for r in error.decision.judged if r.outcome == "block"
+                    )
                 else:
-                    made.append(dataset.path)
+                    path, rows, weights = dataset.path, dataset.to_arrow(), dataset.weights()
+                    if way.pick is not None:
+                        whole = dataset.to_arrow(provenance=True)
+                        picked = way.pick(whole, real, self.schema, rng)
+                        path = place / f"{t}.parquet"
+                        pq.write_table(picked, path)
+                        rows = picked.select(rows.column_names)
+                        weights = np.asarray(picked.column(WEIGHT_COLUMN))
+                    made.append(path)
                     depth = float(dataset.manifest.effective_depth)
-                    last = {"effective_depth": depth, **measured(dataset.to_arrow())}
+                    last = {"effective_depth": depth, **measured(real, rows, weights)}
                 found.append(
                     {"arm": arm.name, "chain": chain, "fit": t, "refused": refused, **last}
                 )
                 advance(1)
         return pa.Table.from_pylist(found)
+
+    def _fitted(self, way: Way, sources: list[Path], place: Path, key: int) -> Generator:
+        """A generator of an arm's way, fitted on these sources."""
+        from safegen.generator import Generator
+
+        if way.raw:
+            return _raw(self.backend, self.options, sources, key, place / "ledger.db")
+        gen = Generator(
+            self.backend, way.policy(), options=self.options, ledger=place / "ledger.db"
+        )
+        return gen.fit(*sources, schema=self.schema, seed=key)
+
+
+def _raw(
+    backend: str, options: Mapping[str, Any], sources: list[Path], key: int, ledger: Path
+) -> Generator:
+    """The library behind a backend as its documentation has it, adopted: its rows, our manifest."""
+    import pandas as pd
+    import sdv.single_table
+    from sdv.metadata import Metadata
+
+    from safegen.backends.undisturbed import undisturbed
+    from safegen.generator import Generator
+
+    if backend not in RAW:
+        raise UsageError(f"the arm raw is for {', '.join(RAW)}")
+    (source,) = sources
+    table = read_source(source).tables
+    ((_, batches),) = table.items()
+    frame: pd.DataFrame = batches.without_provenance().table().to_pandas()
+    with undisturbed():
+        np.random.seed(key)  # inside, nobody else's
+        metadata = Metadata.detect_from_dataframes({"table": frame})
+        synthesizer = getattr(sdv.single_table, RAW[backend])(metadata, **options)
+        synthesizer.fit({"table": frame})
+    return Generator.wrap(synthesizer, trained_on=source, policy="lab", ledger=ledger)

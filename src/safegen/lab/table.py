@@ -1,4 +1,4 @@
-"""Loops of a backend on a table, through safegen's own front door, without its safeguards."""
+"""Loops of a backend on a table, through safegen's own front door."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.errors import UsageError
-from safegen.lab.arms import Arm, chosen
+from safegen.lab.arms import CONTROLS, Arm, chosen
+from safegen.lab.judged import faults
 from safegen.lab.page import page
-from safegen.lab.paired import Found, curves, differences, gathered, paired
+from safegen.lab.paired import Found, curves, differences, gathered, mean, paired
 from safegen.lab.refits import Refits, check_options
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
+from safegen.lab.ways import WAYS
 from safegen.progress import progress
 from safegen.tables.streams import stream
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ARMS", "METRICS", "run"]
 
-ARMS = ("real-only", "replace", "accumulate", "keep-all")
+ARMS = tuple(WAYS)
 
 METRICS: Mapping[str, str] = {
     "shape_error": "shape error, %",
@@ -34,6 +36,7 @@ METRICS: Mapping[str, str] = {
     "tstr": "TSTR",
     "rare_coverage": "rare coverage",
     "rare_mass": "rare mass",
+    "tails": "log tail ratio",
 }
 
 FEWEST_HELD = 500  # rows to measure against
@@ -60,7 +63,8 @@ def run(
 
     Checked, where there are three chains or more: that a replace loop has the larger pair error and
     the smaller rare coverage, by the 95 % intervals of the paired differences to the control after
-    the last fit.
+    the last fit; that the safeguarded loop stays with the control, and is never refused; and that
+    the release gate refuses every negative control.
 
     Raises: UsageError, SourceError, TargetError; what fitting and generating raise.
     """
@@ -85,7 +89,7 @@ def run(
             f"rows: at most {max(0, real.num_rows - FEWEST_HELD):,}, so that {FEWEST_HELD} of the "
             f"{real.num_rows:,} rows are left to measure against"
         )
-    schema = infer_schema(real)
+    schema = infer_schema(real, {target: {"role": "target"}} if target in real.column_names else {})
     if target not in schema.names or schema.kinds[target] not in ("categorical", "boolean"):
         raise UsageError(f"target: no column of levels {target!r}")
     check_options(backend, options or {})
@@ -118,11 +122,19 @@ def _parts(real: pa.Table, rows: int, seed: int, chain: int) -> tuple[pa.Table, 
 
 
 def _measured(
-    held: pa.Table, schema: TableSchema, target: str, seed: int, made: pa.Table
-) -> dict[str, float | None]:
+    held: pa.Table,
+    schema: TableSchema,
+    target: str,
+    seed: int,
+    real: pa.Table,
+    made: pa.Table,
+    weights: np.ndarray,
+) -> dict[str, Any]:
     from safegen.measure.classifiers import tstr
     from safegen.measure.distances import pair_error, shape_error
+    from safegen.measure.masses import tail_gap
     from safegen.measure.rare import rare_coverage, rare_mass
+    from safegen.measure.samples import samples
 
     both = (held, made, schema)
     measured = {
@@ -132,7 +144,11 @@ def _measured(
         "rare_coverage": rare_coverage(*both),
         "rare_mass": rare_mass(*both, seed=seed),
     }
-    return {name: None if m is None else m.value for name, m in measured.items()}
+    return {
+        **{name: None if m is None else m.value for name, m in measured.items()},
+        "tails": tail_gap(samples(*both, weights=weights)),
+        "faults": faults(real, held, made, weights, schema),
+    }
 
 
 def _finished(run: Run, arms: Sequence[Arm]) -> Result:
@@ -141,11 +157,7 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     said = {
         m: t for m, t in METRICS.items() if all(np.isfinite(f[m]).all() for f in found.values())
     }
-    checks = []
-    if {"real-only", "replace"} <= found.keys() and run.settings["chains"] > 2:
-        checks = [
-            _worse(metric, found) for metric in ("pair_error", "rare_coverage") if metric in said
-        ]
+    checks = _checks(found, said, run, arms) if run.settings["chains"] > 2 else []
     settings = run.settings
     text = (
         f"Loops of {settings['backend']} on {settings['data']}: {settings['rows']:,} real rows, "
@@ -163,14 +175,66 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     return run.finish(checks, document)
 
 
+def _checks(found: Found, said: Mapping[str, str], run: Run, arms: Sequence[Arm]) -> list[Check]:
+    """What must hold of the arms that were played."""
+    checks = []
+    if {"real-only", "replace"} <= found.keys():
+        checks = [_worse(m, found) for m in ("pair_error", "rare_coverage") if m in said]
+    if {"real-only", "safeguarded"} <= found.keys():
+        checks += _safe(found, said)
+    if {"raw", "safeguarded"} <= found.keys():
+        first, last = found["raw"]["tstr"][:, 0], found["safeguarded"]["tstr"][:, -1]
+        value, half = mean(last - first)
+        says = f"above 0; 95 % interval ± {half:.3f}"
+        checks.append(Check("safeguarded: TSTR above the library's first", value, says, value > 0))
+    for arm in arms:
+        records = [run.records(f"{arm.name}-{c}") for c in range(run.settings["chains"])]
+        last_faults = [bool(r["faults"][-1].as_py()) for r in records]
+        share = sum(last_faults) / len(last_faults)
+        if arm.name in CONTROLS:
+            says = "1: refused by the release gate in every chain"
+            checks.append(Check(f"{arm.name}: refused", share, says, share == 1))
+        elif arm.name == "safeguarded":
+            refused = sum(any(r["refused"].to_pylist()) for r in records) / len(records)
+            worst = max(share, refused)
+            says = "0: no release of any chain refused"
+            checks.append(Check("safeguarded: refused", worst, says, worst == 0))
+    return checks
+
+
+def _safe(found: Found, said: Mapping[str, str]) -> list[Check]:
+    """The safeguarded loop against the control after the last fit: mean differences of pairs."""
+    ours, control = found["safeguarded"], found["real-only"]
+    checks = []
+    for metric, least in (("tstr", -0.02), ("tails", -0.15)):
+        if metric in said:
+            value, half = paired(found, "safeguarded", metric)
+            held = value >= least if metric == "tstr" else abs(value) <= -least
+            bound = f"{least} at least" if metric == "tstr" else f"within ± {-least}"
+            says = f"{bound}; 95 % interval ± {half:.3f}"
+            checks.append(Check(f"safeguarded: {said[metric]} less real-only's", value, says, held))
+    for metric, limit, up in (("pair_error", 1.10, False), ("rare_mass", 0.95, True)):
+        if metric in said:
+            ratio, half = mean(ours[metric][:, -1] / control[metric][:, -1])
+            held = ratio >= limit if up else ratio <= limit
+            says = f"at {'least' if up else 'most'} {limit}; 95 % interval ± {half:.3f}"
+            name = f"safeguarded: {said[metric]} over real-only's"
+            checks.append(Check(name, ratio, says, held))
+    if "rare_coverage" in said:
+        value, half = mean(ours["rare_coverage"][:, -1])
+        says = f"at least .98; 95 % interval ± {half:.3f}"
+        checks.append(Check("safeguarded: rare coverage", value, says, value >= 0.98))
+    return checks
+
+
 def _worse(metric: str, found: Found) -> Check:
     """Whether a replace loop does worse than the control, as it must."""
-    mean, half = paired(found, "replace", metric)
+    value, half = paired(found, "replace", metric)
     up = metric == "pair_error"
-    held = mean - half > 0 if up else mean + half < 0
+    held = value - half > 0 if up else value + half < 0
     return Check(
         f"replace: {METRICS[metric]} against real-only",
-        mean,
+        value,
         f"{'above' if up else 'below'} 0, its interval and all",
         held,
     )

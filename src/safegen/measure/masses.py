@@ -22,7 +22,16 @@ from safegen.measure.rare import RARE, ROWS
 from safegen.measure.samples import Samples, Shares, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
 
-__all__ = ["EXPECTED", "TAILS", "Masses", "mass_cells", "ratio_error", "rare_levels", "tails"]
+__all__ = [
+    "EXPECTED",
+    "TAILS",
+    "Masses",
+    "mass_cells",
+    "ratio_error",
+    "rare_levels",
+    "tail_gap",
+    "tails",
+]
 
 TAILS = (0.01, 0.05)  # shares of the real rows at each end of a numeric column
 EXPECTED = 10.0  # effective made rows that a faithful generator would have there: fewer say nothing
@@ -45,6 +54,17 @@ def tails(samples: Samples) -> Masses:
     the tail, so that a point mass at it is in none (as `measure.profile` has it).
     """
     return _gathered(samples, _tails(samples))
+
+
+def tail_gap(samples: Samples) -> float | None:
+    """The mean over tails of the log of made to real mass; None without a tail. Half a row more on
+    either side, so that an empty tail counts and is not the end of it."""
+    masses = tails(samples)
+    if not masses.names:
+        return None
+    n, m = samples.sizes
+    ratio = (masses.made.value + 0.5 / m) / (masses.real.value + 0.5 / n)
+    return float(np.log(ratio).mean())
 
 
 def rare_levels(samples: Samples) -> Masses:

@@ -17,7 +17,7 @@ import numpy as np
 from safegen.shaping.coding import Coder, Coding
 from safegen.tables.streams import stream
 
-__all__ = ["Raking", "rake"]
+__all__ = ["Raking", "rake", "raked"]
 
 SWEEPS, LAST = 3, 8
 """Sweeps over everything, then over single columns and the target with each, so that those hold
@@ -76,9 +76,15 @@ def rake(
     pairs = _pairs(coder, real, few, target, seed)
     singles: list[Margin] = [(i,) for i in range(len(coder.columns))]
     last = [*(p for p in pairs if target in (coder.names[p[0]], coder.names[p[1]])), *singles]
-    found = Raking(coder, (), (), 1.0, cap)
-    found = _swept(found, [*pairs, *singles], SWEEPS, real, few)
+    found = raked(coder, real, few, [*pairs, *singles], cap=cap, sweeps=SWEEPS)
     return _swept(found, last, LAST, real, more)
+
+
+def raked(
+    coder: Coder, real: Coding, made: Coding, margins: Sequence[Margin], *, cap: float, sweeps: int
+) -> Raking:
+    """A raking by these margins alone."""
+    return _swept(Raking(coder, (), (), 1.0, cap), margins, sweeps, real, made)
 
 
 def _swept(
