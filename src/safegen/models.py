@@ -34,7 +34,6 @@ _FIELDS = (
     "places",
     "doubts",
     "versions",
-    "held_out",
     "files",
 )
 

@@ -80,7 +80,7 @@ def restored(
     schemas = _schemas(saved.folder, document["schemas"])
     if not known:
         schemas = {n: _without_public(s) for n, s in schemas.items()}
-    held_out = _share(saved.folder, document["held_out"])
+    held_out = _share(saved.folder, document.get("held_out", 0.0))
     parts = None
     if found is not None:
         if wrong := _differences(schemas, pooled(found), judged=not known):

@@ -135,7 +135,7 @@ def test_rows_that_leave_untagged_are_refused(
 ) -> None:
     gen = safegen.Generator(ledger=ledger).fit(real)
     with monkeypatch.context() as broken:
-        broken.setattr(Staging, "_tagged", lambda self, name, table: table)
+        broken.setattr(Staging, "_tagged", lambda self, table, weights: table)
         with pytest.raises(safegen.ReleaseRefused) as refused:
             gen.generate(300, tmp_path / "out")
     assert refused.value.decision.findings["manifest/in-band"].status == "unmet"

@@ -105,7 +105,7 @@ def test_conditions_that_a_backend_does_not_take_are_met_by_rejection() -> None:
         blocks = sample_blocks(
             model, backend, schemas, rows=n, seed=3, conditions=wanted, workers=workers
         )
-        return pa.concat_tables([b["table"] for b in blocks])
+        return pa.concat_tables([b.tables["table"] for b in blocks])
 
     long = rows(Rows.block_rows + 300)
     assert long.num_rows == Rows.block_rows + 300
@@ -187,7 +187,7 @@ def test_a_plan_of_a_million_million_blocks_takes_no_memory(
     monkeypatch.setattr(Rows, "block_rows", 1)
     monkeypatch.setattr(local, "_worth", lambda blocks: 1)
     blocks = sample_blocks(model, backend, schemas, rows=10**12, seed=3, workers=workers)
-    assert [next(blocks)["table"].num_rows for _ in range(3)] == [1, 1, 1]
+    assert [next(blocks).tables["table"].num_rows for _ in range(3)] == [1, 1, 1]
 
 
 def test_a_model_that_says_alone_gets_no_further_processes(
@@ -196,16 +196,17 @@ def test_a_model_that_says_alone_gets_no_further_processes(
     from types import SimpleNamespace
 
     from safegen.engines import local
+    from safegen.engines.blocks import Block
 
     asked: list[int] = []
 
     def crew(*arguments: Any) -> Any:
-        asked.append(arguments[-1])
-        return iter([{}] * 9)
+        asked.append(arguments[-2])
+        return iter([Block({})] * 9)
 
     monkeypatch.setattr(local, "_worth", lambda blocks: 2)
     monkeypatch.setattr(local, "_by_workers", crew)
-    monkeypatch.setattr(local, "sample_block", lambda *a, **k: {})
+    monkeypatch.setattr(local, "shaped_block", lambda *a, **k: Block({}))
     monkeypatch.setattr(local, "units", lambda *a: 10)
     backend: Any = SimpleNamespace(name="x", block_rows=10)
     for model, workers in (({}, None), ({"alone": True}, None), ({"alone": True}, 3)):

@@ -132,7 +132,7 @@ def run(
                 continue
             subject = _Subject(real, image, label, rows, seed, chain)
             under_way.keep(_reality(chain), subject.reality(chain))
-            refits.play(chain, subject.shown, subject.release, advance)
+            refits.play(chain, subject.shown, subject.release, None, advance)
     return _finished(under_way, played)
 
 
@@ -181,7 +181,7 @@ class _Subject:
         self.exam: Exam = Exam(self.shown, held, image, label, seed=chain)
         self.classes = shown_classes(self.exam.classes.tolist(), self.exam.shares)
 
-    def release(self, real: pa.Table, made: pa.Table, weights: np.ndarray) -> dict[str, Any]:
+    def release(self, made: pa.Table, weights: np.ndarray) -> dict[str, Any]:
         """A release's figures, each with its interval, and its sheet of pictures."""
         return self._record(self.exam.judged(made), made)
 

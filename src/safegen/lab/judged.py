@@ -17,7 +17,7 @@ __all__ = ["faults"]
 
 
 def faults(
-    real: pa.Table, held: pa.Table, made: pa.Table, weights: np.ndarray, schema: TableSchema
+    real: pa.Table, held: pa.Table, schema: TableSchema, made: pa.Table, weights: np.ndarray
 ) -> str:
     """The checks of the policy `anchored` that refuse rows which claim to be of these real ones, by
     name, as for a first release; "" for none. held: real rows that no fit has seen, of which as

@@ -27,6 +27,7 @@ from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     from safegen.generator import Generator
+    from safegen.manifest import Manifest
     from safegen.tables.schema import TableSchema
 
 __all__ = ["Measure", "Refits", "check_options"]
@@ -39,8 +40,11 @@ RAW: Mapping[str, str] = {
 }
 """By backend, SDV's synthesizer behind it."""
 
-Measure = Callable[[pa.Table, pa.Table, np.ndarray], Mapping[str, Any]]
-"""What is recorded of a release: of a chain's real rows, the rows made, and their weights."""
+Measure = Callable[[pa.Table, np.ndarray], Mapping[str, Any]]
+"""What is recorded of the rows of a release, with their weights."""
+
+Judge = Callable[[pa.Table, np.ndarray], str]
+"""The checks of a release gate that rows and weights do not meet, by name."""
 
 
 def check_options(backend: str, options: Mapping[str, Any]) -> None:
@@ -67,11 +71,17 @@ class Refits:
         return all(self.run.done(f"{arm.name}-{chain}") for arm in self.arms)
 
     def play(
-        self, chain: int, real: pa.Table, measured: Measure, advance: Callable[[int], None]
+        self,
+        chain: int,
+        real: pa.Table,
+        measured: Measure,
+        judge: Judge | None,
+        advance: Callable[[int], None],
     ) -> None:
         """Keep a piece of records of every arm of a chain, but for those that the run has.
 
-        real: the chain's real rows; each release has as many. `advance` is told of each fit.
+        real: the chain's real rows; each release has as many. judge: of what a control picks from a
+        release; None where no arm picks. `advance` is told of each fit.
 
         Raises: what fitting and generating raise; Refused only where an arm's first release is.
         """
@@ -79,7 +89,7 @@ class Refits:
             if self.run.done(piece := f"{arm.name}-{chain}"):
                 advance(self.depth)
             else:
-                self.run.keep(piece, self._records(arm, chain, real, measured, advance))
+                self.run.keep(piece, self._records(arm, chain, real, measured, judge, advance))
 
     def _records(
         self,
@@ -87,6 +97,7 @@ class Refits:
         chain: int,
         real: pa.Table,
         measured: Measure,
+        judge: Judge | None,
         advance: Callable[[int], None],
     ) -> pa.Table:
         """A row per fit: effective depth, and what was measured of its release.
@@ -119,16 +130,23 @@ class Refits:
                     )
                 else:
                     path, rows, weights = dataset.path, dataset.to_arrow(), dataset.weights()
+                    faults = _unmet(dataset.manifest)
                     if way.pick is not None:
+                        assert judge is not None
                         whole = dataset.to_arrow(provenance=True)
                         picked = way.pick(whole, real, self.schema, rng)
                         path = place / f"{t}.parquet"
                         pq.write_table(picked, path)
                         rows = picked.select(rows.column_names)
                         weights = np.asarray(picked.column(WEIGHT_COLUMN))
+                        faults = judge(rows, weights)
                     made.append(path)
                     depth = float(dataset.manifest.effective_depth)
-                    last = {"effective_depth": depth, **measured(real, rows, weights)}
+                    last = {
+                        "effective_depth": depth,
+                        **measured(rows, weights),
+                        "faults": faults,
+                    }
                 found.append(
                     {"arm": arm.name, "chain": chain, "fit": t, "refused": refused, **last}
                 )
@@ -145,6 +163,12 @@ class Refits:
             self.backend, way.policy(), options=self.options, ledger=place / "ledger.db"
         )
         return gen.fit(*sources, schema=self.schema, seed=key)
+
+
+def _unmet(manifest: Manifest) -> str:
+    """The checks that a release did not meet, whatever its policy made of it, by name."""
+    release = manifest.decisions[-1]["findings"]
+    return ", ".join(name for name, finding in release.items() if finding["status"] == "unmet")
 
 
 def _raw(

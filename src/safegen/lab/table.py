@@ -30,6 +30,9 @@ __all__ = ["ARMS", "METRICS", "run"]
 
 ARMS = tuple(WAYS)
 
+USUAL = ("real-only", "replace", "accumulate", "keep-all", "safeguarded")
+"""Arms played where none are named: the others say what of a safeguard does it."""
+
 METRICS: Mapping[str, str] = {
     "shape_error": "shape error, %",
     "pair_error": "pair error, %",
@@ -59,7 +62,7 @@ def run(
 
     data: a table of real rows; of each chain `rows` drawn at random are the real rows of all arms,
     and the others (at most 20,000) are what releases are measured against. target: the column of
-    levels that TSTR predicts. Each release has `rows` rows.
+    levels that TSTR predicts. Each release has `rows` rows. arms: `USUAL`, or any of `ARMS`.
 
     Checked, where there are three chains or more: that a replace loop has the larger pair error and
     the smaller rare coverage, by the 95 % intervals of the paired differences to the control after
@@ -72,7 +75,7 @@ def run(
     from safegen.tables.schema import infer_schema
     from safegen.tables.sources import read_source
 
-    played = chosen(arms, ARMS)
+    played = chosen(USUAL if arms is None else arms, ARMS)
     if not isinstance(rows, int):
         if len(rows) != 1:
             raise UsageError("rows: one number here")
@@ -111,7 +114,8 @@ def run(
     with progress("fitting and sampling", len(played) * chains * depth, "fits") as advance:
         for chain in range(chains):
             kept, held = _parts(real, rows, seed, chain)
-            refits.play(chain, kept, partial(_measured, held, schema, target, chain), advance)
+            measured = partial(_measured, held, schema, target, chain)
+            refits.play(chain, kept, measured, partial(faults, kept, held, schema), advance)
     return _finished(under_way, played)
 
 
@@ -126,7 +130,6 @@ def _measured(
     schema: TableSchema,
     target: str,
     seed: int,
-    real: pa.Table,
     made: pa.Table,
     weights: np.ndarray,
 ) -> dict[str, Any]:
@@ -147,7 +150,6 @@ def _measured(
     return {
         **{name: None if m is None else m.value for name, m in measured.items()},
         "tails": tail_gap(samples(*both, weights=weights)),
-        "faults": faults(real, held, made, weights, schema),
     }
 
 
