@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safegen.measure.drawn import Drawn
-from safegen.measure.identifiers import owners
+from safegen.measure.identifiers import Identifiers, identifies, owners
 from safegen.measure.keys import row_hashes
 from safegen.tables.schema import ID_ROLES, TableSchema
 
-__all__ = ["Coincidence", "coincidence", "compared_columns"]
+__all__ = ["Coincidence", "clustered_share", "coincidence", "compared_columns", "small_levels"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def coincidence(anchor: pa.Table, made: Drawn, schema: TableSchema) -> Coinciden
     mine = row_hashes(made.table, columns)
     at = np.minimum(np.searchsorted(combinations, mine), len(combinations) - 1)
     hit = (combinations[at] == mine) & (people[at] == 1)
-    share, effective = _share(hit, owners(made.table, schema))
+    share, effective = clustered_share(hit, owners(made.table, schema))
     chance, chance_rows = _chance(np.bincount(code)[people == 2], np.bincount(owner))
     return Coincidence(
         rows=len(mine),
@@ -78,17 +78,20 @@ def coincidence(anchor: pa.Table, made: Drawn, schema: TableSchema) -> Coinciden
     )
 
 
-def _share(hit: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64]) -> tuple[float, float]:
+def clustered_share(
+    hit: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64]
+) -> tuple[float, float]:
     """The share of hits, and of how many independent rows its variance is.
 
     The variance is that of a ratio over whole people (Särndal, Swensson and Wretman 1992, Model
     Assisted Survey Sampling, 5.6); without a hit, Kish's effective number of people.
     """
     rows, share = len(hit), float(hit.mean())
-    variance = float((np.bincount(owner, weights=hit - share) ** 2).sum()) / rows**2
+    _, person = np.unique(owner, return_inverse=True)
+    variance = float((np.bincount(person, weights=hit - share) ** 2).sum()) / rows**2
     if variance:
         return share, min(share * (1 - share) / variance, rows)
-    return share, rows**2 / float((np.bincount(owner).astype(float) ** 2).sum())
+    return share, rows**2 / float((np.bincount(person).astype(float) ** 2).sum())
 
 
 def _chance(
@@ -104,3 +107,20 @@ def _chance(
         return 0.0, rows**2 / float((rows_of_people.astype(float) ** 2).sum()) / 2
     hits = float(twice.sum())
     return hits / rows, rows * hits / float((twice.astype(float) ** 2).sum())
+
+
+def small_levels(
+    anchor: pa.Table, made: pa.Table, schema: TableSchema, few: int
+) -> dict[str, tuple[int, int]]:
+    """By column of levels that is not public: how many generated rows show a level that at least
+    one and fewer than `few` real people have, and how many such levels they show."""
+    owner = owners(anchor, schema)
+    found = {}
+    for column in schema.columns:
+        if column.kind != "categorical" or column.public or identifies(column):
+            continue
+        real = Identifiers.of(anchor.column(column.name), owner)
+        shown = real.places(made.column(column.name))
+        rare = shown[(shown >= 0) & (real.people[shown] < few)]
+        found[column.name] = len(rare), len(np.unique(rare))
+    return found

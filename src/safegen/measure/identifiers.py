@@ -59,6 +59,10 @@ class Identifiers:
         pairs = np.unique(np.stack([at, owner])[:, at >= 0], axis=1)
         return cls(values, np.bincount(pairs[0], minlength=len(values)))
 
+    def places(self, array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        """Where each value of another array is among these, −1 for nowhere: (n,)."""
+        return _places(_plain(array).cast(self.values.type), self.values)
+
 
 @dataclass
 class IdentifierTally:
