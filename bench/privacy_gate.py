@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from safegen.decision import Finding
@@ -66,8 +67,8 @@ def draws(pool: pa.Table, rows: int, runs: int) -> Iterator[tuple[pa.Table, pa.T
 
 
 def copied(share: float, jitter: float = 0.0, mixed: float = 0.0) -> Leak:
-    """That share of the rows are real ones, each number moved by `jitter` standard deviations and
-    each level replaced, with the chance `mixed`, by that of another row."""
+    """That share of the rows are real ones; each number becomes the one that stands `jitter` of all
+    ranks away (times a normal number), and each level, with the chance `mixed`, that of another."""
 
     def leak(
         made: pa.Table, real: pa.Table, schema: TableSchema, rng: np.random.Generator
@@ -86,7 +87,7 @@ def copied(share: float, jitter: float = 0.0, mixed: float = 0.0) -> Leak:
                     pa.array(rng.integers(real.num_rows, size=count))
                 )
                 same = pa.array(rng.random(count) >= mixed)
-                values = pa.compute.if_else(same, values, other)
+                values = pc.if_else(same, values, other)
             columns.append(values)
         return pa.concat_tables([pa.table(columns, schema=real.schema), made.slice(count)])
 
@@ -96,13 +97,13 @@ def copied(share: float, jitter: float = 0.0, mixed: float = 0.0) -> Leak:
 def _moved(
     real: pa.ChunkedArray, values: pa.ChunkedArray, jitter: float, rng: np.random.Generator
 ) -> pa.Array:
-    numbers = values.to_numpy().astype(float)
-    spread = np.nanstd(real.to_numpy().astype(float))
-    low, high = np.nanmin(real.to_numpy()), np.nanmax(real.to_numpy())
-    moved = np.clip(numbers + rng.normal(size=len(numbers)) * jitter * spread, low, high)
-    if pa.types.is_integer(values.type):
-        moved = np.rint(moved)
-    return pa.array(moved, from_pandas=True).cast(values.type, safe=False)
+    known = real.drop_null().to_numpy()
+    known = np.sort(known[known == known])
+    low, high = (np.searchsorted(known, values.to_numpy(), side) for side in ("left", "right"))
+    at = rng.uniform(low, high) + rng.normal(size=len(values)) * jitter * len(known)
+    moved = known[np.clip(at, 0, len(known) - 1).astype(int)]
+    missing = np.asarray(pc.is_null(values, nan_is_null=True))
+    return pa.array(moved, mask=missing).cast(values.type)
 
 
 def identifiers(share: float) -> Leak:
@@ -129,17 +130,27 @@ LEAKS: dict[str, Leak | None] = {
     "0.1 % copied": copied(0.001),
     "1 % copied": copied(0.01),
     "10 % copied": copied(0.1),
-    "0.1 % copied, numbers moved by 0.02 sd": copied(0.001, 0.02),
-    "1 % copied, numbers moved by 0.02 sd": copied(0.01, 0.02),
-    "10 % copied, numbers moved by 0.02 sd": copied(0.1, 0.02),
-    "10 % copied, numbers moved by 0.1 sd": copied(0.1, 0.1),
-    "10 % copied, 0.1 sd, 10 % of levels mixed": copied(0.1, 0.1, 0.1),
-    "a kernel around each real row (0.1 sd, 10 % of levels)": copied(1.0, 0.1, 0.1),
-    "a kernel around each real row (0.5 sd, 30 % of levels)": copied(1.0, 0.5, 0.3),
+    "0.1 % copied, numbers moved by 0.5 % of ranks": copied(0.001, 0.005),
+    "1 % copied, numbers moved by 0.5 % of ranks": copied(0.01, 0.005),
+    "10 % copied, numbers moved by 0.5 % of ranks": copied(0.1, 0.005),
+    "10 % copied, numbers moved by 5 % of ranks": copied(0.1, 0.05),
+    "10 % copied, 5 % of ranks, 10 % of levels": copied(0.1, 0.05, 0.1),
+    "a kernel around each real row: 5 % of ranks, 10 % of levels": copied(1.0, 0.05, 0.1),
+    "a kernel around each real row: 15 % of ranks, 30 % of levels": copied(1.0, 0.15, 0.3),
+    "identifiers in 1 row": identifiers(0.0),
+    "identifiers in 1 % of rows": identifiers(0.01),
 }
 
 
 # ---- runs ----------------------------------------------------------------------------------------
+
+
+def identified(table: pa.Table) -> pa.Table:
+    """The table with two ids: numbers of which one in a hundred is somebody's, and texts."""
+    rng = np.random.default_rng(stream(0, 6))
+    numbers = rng.choice(100 * table.num_rows, table.num_rows, replace=False)
+    texts = pa.array([rng.bytes(16).hex() for _ in range(table.num_rows)])
+    return table.append_column("customer_id", pa.array(numbers)).append_column("code", texts)
 
 
 def surrogates(table: pa.Table, schema: TableSchema) -> pa.Table:
@@ -182,18 +193,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--leaks", default="none", help="`all`, or parts of their names, by commas")
-    parser.add_argument("--schema", action="append", default=[], help="COLUMN=KIND[:FAKER]")
+    parser.add_argument("--ids", action="store_true", help="add ids: numbers, and 32 hex digits")
     given = parser.parse_args()
-    declared = {}
-    for entry in given.schema:
-        name, _, kind = entry.partition("=")
-        declared[name] = {"kind": kind} if kind != "public" else {"public": True}
     chosen = given.leaks.split(",")
     print("| table | rows | leak | runs | " + " | ".join(CHECKS) + " | refused | mean area | s |")
     print("|---" * (len(CHECKS) + 7) + "|")
     for path in given.tables:
         pool = pq.read_table(path)
-        schema = infer_schema(pool, {k: v for k, v in declared.items() if k in pool.column_names})
+        pool = identified(pool) if given.ids else pool
+        schema = infer_schema(pool)
         rows = min(given.rows, int(pool.num_rows / 2.25))
         for name, leak in LEAKS.items():
             if given.leaks != "all" and not any(c in name for c in chosen):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from safegen.decision import Finding
@@ -15,6 +16,7 @@ from safegen.measure.copies import coincidence
 from safegen.measure.drawn import Drawn
 from safegen.measure.intervals import surely_above
 from safegen.measure.keys import row_hashes
+from safegen.measure.neighbours import closeness, told
 from safegen.measure.profile import TableTally, profiles
 from safegen.policy import PrivacyParams
 from safegen.safeguards.privacy import PrivacyKept
@@ -170,6 +172,18 @@ class TestCopies:
         assert judged(images(1, 9), images(0, 0))["copies"].status == "met"
 
 
+def test_rows_are_equal_by_value_and_by_column() -> None:
+    """Not by the layout in memory; and null is not zero, nor one column's value another's."""
+    rows = pa.table({"a": ["x", "y", "x", None], "b": [0.0, 1.0, -0.0, None]})
+    first, second, third, missing = row_hashes(rows, ["a", "b"])
+    assert first == third
+    assert len({first, second, missing}) == 3
+    coded = rows.set_column(0, "a", rows.column("a").dictionary_encode())
+    assert (row_hashes(coded, ["a", "b"]) == row_hashes(rows, ["a", "b"])).all()
+    numbers = pa.table({"a": [1, 2, 0, None], "b": [2, 1, None, 0]})
+    assert len(set(row_hashes(numbers, ["a", "b"]).tolist())) == 4
+
+
 class TestIdentifiers:
     def table(self, seed: int, ids: Any, **more: Any) -> pa.Table:
         table = people(seed, len(ids)).append_column("customer_id", pa.array(ids))
@@ -226,6 +240,145 @@ class TestIdentifiers:
             assert found["identifiers"].status == found["copies"].status == "unmet"
             assert found["identifiers"].at_most == "enforce"
             assert found["copies"].at_most == cap
+
+
+def moved(table: pa.Table, by: float, seed: int = 0) -> pa.Table:
+    """The rows with their incomes and debts multiplied by about 1 ± `by`."""
+    rng = np.random.default_rng([3, seed])
+    for at, name in enumerate(("income", "debt")):
+        values = np.asarray(table.column(name)) * np.exp(by * rng.normal(size=table.num_rows))
+        table = table.set_column(at, name, pa.array(values))
+    return table
+
+
+class TestNearCopies:
+    def test_rows_that_keep_to_a_real_one_are_found_and_new_rows_are_not(self) -> None:
+        real = people(0)
+        leaked = mixed(people(1), moved(real, 0.0002), ROWS // 10)
+        found = judged(leaked, real)
+        assert (found["copies"].status, found["near-copies"].status) == ("met", "unmet")
+        assert found["near-copies"].evidence
+        assert judged(people(1), real)["near-copies"].status == "met"
+
+    def test_honest_rows_are_as_close_as_real_ones(self) -> None:
+        """Over 20 pairs of samples, shares of generated rows agree with the shares of real rows
+        within four standard errors."""
+        gaps = []
+        for seed in range(20):
+            real, made = people(2 * seed, 1000), people(2 * seed + 1, 1000)
+            gaps += [[c.share - c.real_share for c in closeness(real, made, infer_schema(real))]]
+        errors = np.std(gaps, axis=0) / 20**0.5
+        assert (np.abs(np.mean(gaps, axis=0)) < 4 * errors).all()
+        assert (errors < [0.002, 0.003, 0.005, 0.02]).all()
+
+    def test_two_rows_of_one_person_hide_no_copy_of_either(self) -> None:
+        """Everybody has two rows, nearly alike: beside them a near copy is nothing special, unless
+        the column is declared that says whose they are."""
+        once = people(0, 1000)
+        real = pa.concat_tables([once, moved(once, 0.0002, 1)])
+        real = real.append_column("who", pa.array([f"p{i % 1000:04d}" for i in range(2000)]))
+        made = mixed(people(1, 2000), moved(once, 0.0002, 2), 200)
+        made = made.append_column("who", pa.array([f"s{i:04d}" for i in range(2000)]))
+        plain = infer_schema(real, {"who": {"role": "id"}})
+        entity = infer_schema(real, {"who": {"role": "entity"}})
+        assert judged(made, real, plain)["near-copies"].status != "unmet"
+        assert judged(made, real, entity)["near-copies"].status == "unmet"
+
+    def test_without_rows_of_their_own_there_is_nothing_to_be_near_to(self) -> None:
+        flags = pa.table({"a": [True, False] * 500, "b": [True] * 300 + [False] * 700})
+        found = judged(flags, flags)
+        assert found["near-copies"].status == found["copies"].status == "met"
+
+    def test_few_rows_give_no_verdict(self) -> None:
+        assert judged(people(1, 19), people(0))["near-copies"].status == "inconclusive"
+        assert judged(people(1), people(0, 19))["near-copies"].status == "inconclusive"
+
+
+class TestMembership:
+    def parts(self, seed: int, rows: int = 3000) -> tuple[pa.Table, pa.Table, pa.Table]:
+        return people(3 * seed, rows), people(3 * seed + 1, rows // 3), people(3 * seed + 2, rows)
+
+    def test_rows_trained_on_are_told_only_where_the_generator_kept_to_them(self) -> None:
+        real, held, made = self.parts(0)
+        honest = judged(made, real, held=held)["membership"]
+        assert honest.status == "met"
+        low, high = honest.interval or (1, 0)
+        assert low < 0.5 < high < 0.55
+        leaky = judged(moved(real, 0.02), real, held=held)["membership"]
+        assert leaky.status == "unmet"
+        assert (leaky.interval or (0, 0))[0] > 0.8
+
+    def test_for_an_honest_generator_the_area_is_a_half(self) -> None:
+        """Twenty samples, all rows and the tails: the mean of (area − ½) / its error is within four
+        of its own errors, and the errors are of the right size."""
+        scores = []
+        for seed in range(20):
+            real, held, made = self.parts(seed, 900)
+            found = told(real, held, made, infer_schema(real))
+            scores.append([(t.area - 0.5) / t.error for t in found])
+        assert (np.abs(np.mean(scores, axis=0)) < 4 / 20**0.5).all()
+        assert (np.std(scores, axis=0) < 1.6).all()  # of 20 normal numbers in 99.99 %: below 1.6
+
+    def test_rows_held_out_together_with_their_duplicates_prove_nothing(self) -> None:
+        """A generator that repeats what is frequent among the rows trained on gives away which
+        combinations these are, and no person: rows that have an equal are not asked."""
+        flags = pa.table({"a": [True, False] * 500, "b": [True] * 300 + [False] * 700})
+        real = flags.filter(flags.column("a"))
+        other = flags.filter(pc.invert(flags.column("a")))
+        found = judged(real, real, held=other)["membership"]
+        assert (found.status, found.interval) == ("met", None)
+
+    def test_what_was_not_measured_is_said(self) -> None:
+        real, _, made = self.parts(1)
+        unasked = judged(made, real)["membership"]
+        assert (unasked.status, unasked.observed[:12]) == ("met", "not measured")
+        asked = judged(made, real, params={"held_out": 0.2})["membership"]
+        assert (asked.status, asked.at_most) == ("inconclusive", "enforce")
+
+    def test_sequences_cannot_be_held_out_and_are_not_refused_for_it(self) -> None:
+        kinds = {"who": {"role": "sequence_key"}}
+        parts = [
+            t.append_column("who", pa.array([f"{side}{i // 10:04d}" for i in range(1000)]))
+            for t, side in ((people(0, 1000), "p"), (people(1, 1000), "s"))
+        ]
+        found = judged(parts[1], parts[0], infer_schema(parts[0], kinds), params={"held_out": 0.2})
+        membership = found["membership"]
+        assert (membership.status, membership.at_most) == ("inconclusive", "warn")
+        assert found["near-copies"].observed.startswith("not measured")
+
+
+class TestSmallGroups:
+    def names(self, seed: int, **declared: Any) -> tuple[pa.Table, TableSchema]:
+        """A tenth of the people have a name of their own or of two, the others one of three."""
+        rng = np.random.default_rng([2, seed])
+        names = [f"name {i}" for i in rng.integers(0, 3, ROWS)]
+        rare = int(declared.pop("rare"))
+        names[:rare] = [f"rare {i // 2}" for i in range(rare)]
+        table = people(seed).append_column("name", pa.array(names))
+        return table, infer_schema(table, {"name": {"kind": "categorical", **declared}})
+
+    @pytest.mark.parametrize(
+        ("rare", "declared", "status"),
+        [(40, {}, "met"), (2000, {}, "unmet"), (2000, {"public": True}, "met")],
+    )
+    def test_columns_that_mostly_show_levels_of_few(
+        self, rare: int, declared: dict[str, Any], status: str
+    ) -> None:
+        real, schema = self.names(0, rare=rare, **declared)
+        found = judged(self.names(1, rare=rare)[0], real, schema)["small-groups"]
+        assert found.status == status
+        if "public" not in declared:
+            assert found.evidence == (
+                f"name: {rare // 2:,} levels of fewer than 10 people, in {rare:,} of 4,000 rows",
+            )
+
+    def test_ten_rows_of_one_person_are_one_person(self) -> None:
+        rows = people(0, 1000).append_column("town", pa.array([f"t{i // 20}" for i in range(1000)]))
+        rows = rows.append_column("who", pa.array([f"p{i // 10}" for i in range(1000)]))
+        kinds = {"town": {"kind": "categorical"}, "who": {"role": "id"}}
+        assert judged(rows, rows, infer_schema(rows, kinds))["small-groups"].status == "met"
+        kinds["who"] = {"role": "entity"}
+        assert judged(rows, rows, infer_schema(rows, kinds))["small-groups"].status == "unmet"
 
 
 def test_without_the_real_rows_nothing_can_be_judged() -> None:

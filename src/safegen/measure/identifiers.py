@@ -61,7 +61,7 @@ class Identifiers:
 
     def places(self, array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Where each value of another array is among these, −1 for nowhere: (n,)."""
-        return _places(_plain(array).cast(self.values.type), self.values)
+        return _places(_plain(array), self.values)
 
 
 @dataclass
@@ -90,7 +90,7 @@ class IdentifierTally:
 
     def update(self, array: pa.Array | pa.ChunkedArray) -> None:
         """Let a batch of the column pass."""
-        plain = _plain(array).drop_null().cast(self.real.values.type)
+        plain = _plain(array).drop_null()
         places = _places(plain, self.real.values)
         if (places >= 0).any():  # without any, neighbours are nothing to compare with
             _mark(self.shown, places)
@@ -103,7 +103,9 @@ def _mark(marks: npt.NDArray[np.bool_], places: npt.NDArray[np.int64]) -> None:
 
 
 def _places(array: pa.Array, values: pa.Array) -> npt.NDArray[np.int64]:
-    """Where each value is in `values`, −1 for nowhere: (n,)."""
+    """Where each value is in `values`, −1 for nowhere: (n,). Another type is compared as texts."""
+    if array.type != values.type:
+        array, values = array.cast(pa.large_string()), values.cast(pa.large_string())
     found = pc.fill_null(pc.index_in(array, value_set=values, skip_nulls=True), -1)
     return np.asarray(found).astype(np.int64)
 

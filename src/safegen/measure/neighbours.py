@@ -33,7 +33,7 @@ TARGETS = 100_000  # real rows that distances are measured to, at most
 PROBES = 10_000  # rows of a kind that distances are measured from, at most
 WORK = 6e10  # products of coordinates per search: three seconds of one core
 CORNERS = 16  # levels beyond which a column's corners are random ones in as many dimensions
-LEVELS = (0.001, 0.01)  # shares of the real rows that are called close
+LEVELS = (0.001, 0.003, 0.01)  # shares of the real rows that are called close
 REMOTE = 0.1  # share of the real rows that lie furthest from any other: the tails
 _AWAY = 1e-6  # a distance that is none
 
@@ -89,43 +89,34 @@ def closeness(
     if min(len(targets), int(single.sum()), len(new)) < FEWEST:
         return []
     kept = anchor.take(pa.array(targets))
-    both = _points(compared(kept, made.take(pa.array(new)), schema))
-    points, others = both[0], both[1]
+    points, others = _points(compared(kept, made.take(pa.array(new)), schema))
     most = _affordable(len(points), points.shape[1])
-    probes = _some(np.flatnonzero(single), most, rng)
     others = others[_some(np.arange(len(others)), most, rng)]
+    probes = _some(np.flatnonzero(single), most, rng)
     owner = owners(kept, schema)
     alone = len(np.unique(owner)) == len(owner)
     search = _Search(points, owner, neighbours=3 if alone else 10)
-    nearest, distance = search.of(others, nobody=-1)
-    space = search.spacing(nearest[:, 0], without=None)
-    found_real, distance_real = search.of(points[probes], nobody=owner[probes])
-    space_real = search.spacing(found_real[:, 0], without=probes)
-    known = np.isfinite(distance_real[:, 0]) & np.isfinite(space_real)
-    ratios = distance[:, 0] / space, (distance_real[:, 0] / space_real)[known]
-    far = np.quantile(space_real[known], 1 - REMOTE)
-    remote = space >= far, space_real[known] >= far
-    asked = [(level, False) for level in LEVELS] + [(LEVELS[-1], True)]
+    rows = search.ratios(others, None)
+    real_rows = search.ratios(points[probes], probes)
+    far = np.quantile(real_rows.space, 1 - REMOTE)
     result = []
-    for level, tails in asked:
-        inside = [r if tails else np.ones(len(r), dtype=bool) for r in remote]
-        rows, real_rows = (int(part.sum()) for part in inside)
-        if min(rows, real_rows) >= FEWEST:
-            cut = np.quantile(ratios[1][inside[1]], level, method="higher")
-            close = ratios[0][inside[0]] < cut
-            share, effective = clustered_share(close, nearest[inside[0], 0])
-            real_share = float((ratios[1][inside[1]] < cut).mean())
+    for level, tails in (*((level, False) for level in LEVELS), (LEVELS[-1], True)):
+        a, b = (r.part(r.space >= far) if tails else r for r in (rows, real_rows))
+        if min(len(a.value), len(b.value)) >= FEWEST:
+            cut = np.quantile(b.value, level, method="higher")
+            close = a.value < cut
+            share, effective = clustered_share(close, a.nearest)
             result.append(
                 Closeness(
-                    level,
-                    tails,
-                    int(close.sum()),
-                    rows,
-                    share,
-                    effective,
-                    real_share,
-                    real_rows / 2,
-                    len(points),
+                    level=level,
+                    remote=tails,
+                    close=int(close.sum()),
+                    rows=len(close),
+                    share=share,
+                    effective=effective if share else float(len(close)),
+                    real_share=float((b.value < cut).mean()),
+                    real_effective=len(b.value) / 2,
+                    targets=len(points),
                 )
             )
     return result
@@ -268,16 +259,36 @@ class _Search:
         order = np.argsort(distance, axis=1, kind="stable")
         return np.take_along_axis(at, order, 1), np.take_along_axis(distance, order, 1)
 
-    def spacing(self, at: Rows, without: Rows | None) -> Points:
-        """Each point's distance to the next one of another person, and of another person than the
-        point `without`: (n,)."""
-        which, inverse = np.unique(at, return_inverse=True)
-        near, distance = self.of(self.points[which], nobody=self.owner[which])
-        near, distance = near[inverse], distance[inverse]
-        if without is not None:
-            distance = np.where(self.owner[near] == self.owner[without][:, None], np.inf, distance)
-        nearest: Points = distance.min(axis=1)
-        return nearest
+    def ratios(self, probes: Points, own: Rows | None) -> _Ratios:
+        """The closeness of probes, those left out around which all rows are one person's.
+
+        own: which points the probes are; None: none of them. The distance from a probe's nearest
+        point to the next is to one of a third person.
+        """
+        person = -1 if own is None else self.owner[own]
+        neighbours, distances = self.of(probes, person)
+        near, distance = neighbours[:, 0], distances[:, 0]
+        which, back = np.unique(near, return_inverse=True)
+        after, spaces = self.of(self.points[which], self.owner[which])
+        spaces = spaces[back]
+        if own is not None:
+            ours = self.owner[after[back]] == self.owner[own][:, None]
+            spaces = np.where(ours, np.inf, spaces)
+        space = spaces.min(axis=1)
+        found = _Ratios(distance / space, space, near)
+        return found.part(np.isfinite(distance) & np.isfinite(space))
+
+
+@dataclass
+class _Ratios:
+    """Per row its closeness, the space around its nearest real row, and that one's number."""
+
+    value: Points
+    space: Points
+    nearest: Rows
+
+    def part(self, rows: npt.NDArray[np.bool_]) -> _Ratios:
+        return _Ratios(self.value[rows], self.space[rows], self.nearest[rows])
 
 
 def _without_extra() -> MissingExtra:

@@ -379,8 +379,9 @@ class PrivacyParams(RuleParams):
     """Whether the rows give real people away.
 
     A real identifier in the output has no excuse, so it gets the rule's severity; the rest is
-    statistics, for which `leaks` can ask less. Copies are measured against those that chance makes;
-    .5 % beyond them can be ruled out from about a thousand rows. An area of .55 is what a coin
+    statistics, for which `leaks` can ask less. Copies are measured against those that chance makes:
+    certain ones are refused at any share, and 1 % beyond chance can be ruled out in small releases
+    of coarse tables too. An area of .55 is what a coin
     tossed by somebody who knows one answer in ten would reach. Ten is the smallest group that
     statistical offices usually show. No real rows are held out by default: they would be missing
     from training.
@@ -406,7 +407,7 @@ class PrivacyParams(RuleParams):
             unit="share of rows",
             order="down",
         ),
-    ] = 0.005
+    ] = 0.01
     near_copies: Annotated[
         Share,
         Param(

@@ -34,6 +34,7 @@ _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
 _TIMES = 1.25  # a generator is not reality: its rows may meet real ones a quarter more often
 _SURE = 1.96
 _AT_MOST: dict[str, Severity] = {"allow": "audit", "warn": "warn", "refuse": "enforce"}
+_MILD_TO_STRICT = tuple(_AT_MOST.values())
 
 
 class PrivacyKept:
@@ -53,13 +54,10 @@ class PrivacyKept:
             *_membership(context, params),
             _small_groups(context, params.small_group, params.small_group_rows),
         ]
-        cap = _AT_MOST[params.leaks]
+        caps = [min(_AT_MOST[params.leaks], f.at_most, key=_MILD_TO_STRICT.index) for f in leaks]
         return [
             _identifiers(context, params.small_group),
-            *(
-                replace(f, at_most=min(cap, f.at_most, key=list(_AT_MOST.values()).index))
-                for f in leaks
-            ),
+            *(replace(f, at_most=cap) for f, cap in zip(leaks, caps, strict=True)),
         ]
 
 
@@ -122,7 +120,8 @@ def _copies(context: ReleaseContext, margin: float) -> Finding:
     required = f"no more copies than chance makes, and more than {margin:.2%} of the rows ruled out"
     if not found:
         return Finding("privacy", "copies", "met", "no column that could be copied", required)
-    judged = [(name, c, *_judged(c, staged, margin)) for name, c, staged in found]
+    alpha = _REFUSED_AT / len(found)
+    judged = [(name, c, *_judged(c, staged, margin, alpha)) for name, c, staged in found]
     order: list[Status] = ["met", "inconclusive", "unmet"]
     name, worst, status, interval = max(judged, key=lambda item: (order.index(item[2]), item[3][1]))
     where = f" of {name}" if len(found) > 1 else ""
@@ -156,10 +155,15 @@ def _coincidences(context: ReleaseContext) -> Iterator[tuple[str, Coincidence, i
                 yield name, found, context.staged[name].rows
 
 
-def _judged(c: Coincidence, staged: int, margin: float) -> tuple[Status, tuple[float, float]]:
-    """Unmet if copies are certainly more than chance makes, or a quarter more; met if more than the
-    margin beyond it, or that quarter, is ruled out. The copies beyond chance are no more than all copies: where all staged rows were
-    looked at, these are known without an interval."""
+def _judged(
+    c: Coincidence, staged: int, margin: float, alpha: float
+) -> tuple[Status, tuple[float, float]]:
+    """Unmet if copies are certainly more than chance makes and a quarter more; met if more than the
+    margin beyond it, or that quarter, is ruled out.
+
+    The copies beyond chance are no more than all copies: where all staged rows were looked at,
+    these are known without an interval.
+    """
     hits, chance_hits = c.share * c.effective, c.chance * c.chance_rows
     interval = difference_interval(hits, c.effective, chance_hits, c.chance_rows, times=c.boost)
     high = c.share
@@ -168,9 +172,7 @@ def _judged(c: Coincidence, staged: int, margin: float) -> tuple[Status, tuple[f
         high = share_interval(c.share * n, n)[1]
     interval = (min(interval[0], high), min(interval[1], high))
     times = _TIMES * c.boost
-    above = surely_above(
-        hits, c.effective, chance_hits, c.chance_rows, times=times, alpha=_REFUSED_AT
-    )
+    above = surely_above(hits, c.effective, chance_hits, c.chance_rows, times=times, alpha=alpha)
     most = max(margin, (_TIMES - 1) * c.boost * c.chance)
     return "unmet" if above else "met" if interval[1] <= most else "inconclusive", interval
 
@@ -241,12 +243,14 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
 
 
 def _too_few(check: str, required: str, *tables: pa.Table) -> Finding:
-    """No verdict on few rows; but where many rows are all like others, nobody can be met."""
+    """No verdict on few rows; but where there are many, and all are like others, there is nobody
+    to come near to. Rows that are real ones are judged as copies."""
     rows = min(t.num_rows for t in tables)
-    alike = f"fewer than {FEWEST} rows have values that no other row has: nothing to measure"
-    few = f"too few rows to measure distances: {rows:,}"
-    status: Status = "met" if rows >= FEWEST else "inconclusive"
-    return Finding("privacy", check, status, alike if rows >= FEWEST else few, required, n=rows)
+    if rows < FEWEST:
+        text = f"too few rows to measure distances: {rows:,}"
+        return Finding("privacy", check, "inconclusive", text, required, n=rows)
+    text = f"nothing to measure: fewer than {FEWEST} rows are unlike all other real ones"
+    return Finding("privacy", check, "met", text, required, n=rows)
 
 
 def _beyond(c: Closeness) -> tuple[float, float]:
