@@ -1,20 +1,21 @@
-"""What the keys of staged rows are, in eight bytes each: enough to find repeats and orphans."""
+"""Values and whole rows in eight bytes each: enough to find repeats, orphans and copies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from safegen.tables.cells import exact_cells
+from safegen.tables.cells import Cells, exact_cells, tolerant_cells
+from safegen.tables.images import is_image
+from safegen.tables.numbers import single
 from safegen.tables.relations import references
 from safegen.tables.schema import TableSchema
 
-__all__ = ["KeyTally", "judged_keys", "unique_keys"]
+__all__ = ["KeyTally", "judged_keys", "row_hashes", "unique_keys"]
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 
@@ -31,7 +32,7 @@ class KeyTally:
     def update(self, array: pa.Array) -> None:
         kept = array.drop_null()
         if len(kept):
-            self.parts.append(_hashes(kept))
+            self.parts.append(_hashes(exact_cells(kept)))
 
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
@@ -66,8 +67,27 @@ def judged_keys(schemas: Mapping[str, TableSchema]) -> dict[str, list[str]]:
     return {name: [c for t, c in dict.fromkeys(both) if t == name] for name in schemas}
 
 
-def _hashes(array: pa.Array) -> npt.NDArray[np.uint64]:
-    cells: npt.NDArray[Any] = exact_cells(array)
+def row_hashes(table: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Each row's values in these columns, hashed to 64 bits: (rows,). Images by their pixels.
+
+    Of a million rows and a million others two agree by chance once in 18 million times.
+    """
+    rows = np.zeros(table.num_rows, dtype=np.uint64)
+    for name in columns:
+        array = single(table.column(name))
+        cells = tolerant_cells(array) if is_image(array.type) else exact_cells(array)
+        rows = _mixed(rows + _ODD[0]) ^ _mixed(_hashes(cells) + _ODD[1])
+    return _mixed(rows)
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Every bit of a word in every bit of the result (SplitMix64: Steele, Lea and Flood 2014)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _hashes(cells: Cells) -> npt.NDArray[np.uint64]:
     padded = np.zeros((len(cells), 24), dtype=np.uint8)
     padded[:, : cells.shape[1]] = cells
     words = padded.view("<u8")

@@ -3,7 +3,8 @@
 A profile holds real values (levels, bounds) and therefore lives in memory only: it is never
 written, and findings name strata by ids such as `native_country#3`, the third most frequent level
 of that column in the source. A tally is updated batch by batch and needs constant memory, but for
-eight bytes per key.
+eight bytes per key. Ids and personal data have no levels: of these it is counted which real ones
+are shown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.measure.clusters import Spread, Units, encoded, independent_units, spread
+from safegen.measure.identifiers import Identifiers, IdentifierTally, identifies, owners
 from safegen.measure.keys import KeyTally, judged_keys
 from safegen.tables.matching import matching
 from safegen.tables.numbers import decoded
@@ -202,6 +204,7 @@ class TableProfile:
     schema: pa.Schema
     columns: dict[str, ColumnProfile]
     keys: tuple[str, ...] = ()  # columns of which every staged value is kept, hashed
+    identifiers: Mapping[str, Identifiers] = field(default_factory=dict)  # of the whole source
 
 
 def profiles(
@@ -232,9 +235,16 @@ def profiles(
                 for c in schemas[name].columns
             },
             tuple(keys[name]),
+            _identifiers(table, schemas[name]),
         )
         for name, table in tables.items()
     }
+
+
+def _identifiers(table: pa.Table, schema: TableSchema) -> dict[str, Identifiers]:
+    columns = [c.name for c in schema.columns if identifies(c)]
+    owner = owners(table, schema) if columns else np.empty(0, dtype=np.int64)
+    return {name: Identifiers.of(table.column(name), owner) for name in columns}
 
 
 @dataclass
@@ -295,9 +305,12 @@ class TableTally:
     schema: pa.Schema | None = None
     columns: dict[str, ColumnTally] = field(default_factory=dict)
     keys: dict[str, KeyTally] = field(default_factory=dict)  # of keys and foreign keys
+    identifiers: dict[str, IdentifierTally] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = {name: KeyTally() for name in self.profile.keys}
+        real = self.profile.identifiers
+        self.identifiers = {name: IdentifierTally.against(i) for name, i in real.items()}
         self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
 
     def update(self, table: pa.Table | pa.RecordBatch) -> None:
@@ -311,3 +324,5 @@ class TableTally:
                 tally.update(column)
                 if name in self.keys:
                     self.keys[name].update(column)
+                if name in self.identifiers:
+                    self.identifiers[name].update(column)

@@ -553,11 +553,81 @@ class WatermarkParams(RuleParams):
 
 
 class PrivacyParams(RuleParams):
-    """Whether the rows give real people away (not built yet)."""
+    """Whether the rows give real people away.
+
+    A real identifier in the output has no excuse, so it gets the rule's severity; the rest is
+    statistics, for which `leaks` can ask less. Copies are measured against those that chance makes:
+    certain ones are refused at any share, and 1 % beyond chance can be ruled out in small releases
+    of coarse tables too. An area of .55 is what a coin
+    tossed by somebody who knows one answer in ten would reach. Ten is the smallest group that
+    statistical offices usually show. No real rows are held out by default: they would be missing
+    from training.
+    """
 
     gates = _RELEASE
     asks = "Are there copies of real rows or identifiers, membership leaks, or small groups?"
-    built = False
+
+    leaks: Annotated[
+        Attitude,
+        Param(
+            "What to do about copies, near copies, membership leaks and small groups; copied "
+            "identifiers are judged by the severity alone.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "refuse"
+    copies: Annotated[
+        Share,
+        Param(
+            "Share of copied rows beyond those of chance that has to be ruled out; copies that "
+            "are certainly more than chance makes are unmet at any share.",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 0.01
+    near_copies: Annotated[
+        Share,
+        Param(
+            "The same for rows closer to a real row than nearly all real rows are to another.",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 0.01
+    membership: Annotated[
+        float,
+        Param(
+            "Area under the ROC curve up to which rows trained on may be told from rows held out; "
+            "its upper 95 % bound counts, and .5 is chance.",
+            unit="area",
+            order="down",
+        ),
+        Field(ge=0.5, le=1),
+    ] = 0.55
+    held_out: Annotated[
+        float,
+        Param(
+            "Share of the real rows to keep from training, which the membership test needs; 0 "
+            "leaves the test out. Of sequences and related tables none are kept.",
+            unit="share of rows",
+            order="up",
+        ),
+        Field(ge=0, le=0.5),
+    ] = 0.0
+    small_group: Annotated[
+        int,
+        Param("People from which on a level is no small group.", unit="people", order="up"),
+        Field(ge=1),
+    ] = 10
+    small_group_rows: Annotated[
+        Share,
+        Param(
+            "Share of a column's rows that may show levels of small groups; columns declared "
+            "public are not asked.",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 0.2
+    inconclusive: Inconclusive = "warn"
 
 
 #: Every built-in rule by name, in the order in which reports show them.

@@ -1,0 +1,295 @@
+"""How close rows are to each other: whether generated ones keep too close to those trained on.
+
+Numbers become normal scores by their rank among the real rows (a missing one is a level of its
+own), levels corners of equal distance; so a column with another level counts as much as two
+numbers drawn at random differ in the mean. Ids and invented personal data have no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from safegen.errors import MissingExtra
+from safegen.measure.compared import Compared, compared
+from safegen.measure.copies import clustered_share, compared_columns
+from safegen.measure.identifiers import owners
+from safegen.measure.keys import row_hashes
+from safegen.measure.measured import auc
+from safegen.tables.schema import TableSchema
+from safegen.tables.streams import stream
+
+__all__ = ["FEWEST", "Closeness", "Told", "closeness", "measurable", "told"]
+
+Points = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+FEWEST = 20  # rows of each kind
+TARGETS = 100_000  # real rows that distances are measured to, at most
+PROBES = 10_000  # rows of a kind that distances are measured from, at most
+WORK = 6e10  # products of coordinates per search: three seconds of one core
+CORNERS = 16  # levels beyond which a column's corners are random ones in as many dimensions
+LEVELS = (0.001, 0.003, 0.01)  # shares of the real rows that are called close
+REMOTE = 0.1  # share of the real rows that lie furthest from any other: the tails
+_AWAY = 1e-6  # a distance that is none
+
+
+def measurable(schema: TableSchema) -> bool:
+    """Whether rows of it have distances: images would need more than their pixels."""
+    return bool(compared_columns(schema)) and all(c.kind != "image" for c in schema.columns)
+
+
+# ---- close to one real row -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How many rows are close to a real row, of generated and of other real rows.
+
+    A row's closeness is its distance to the nearest real row over that one's distance to the next
+    real row: what is far less than 1 has little but that row to come from. `level` is the share of
+    real rows that defines "close"; `remote`: only of rows whose nearest lies far from the others.
+    The shares are worth those of so many independent rows: generated rows close to one real row
+    count as one person's, and real rows are close to each other in pairs. `targets`: the real rows
+    that distances were measured to.
+    """
+
+    level: float
+    remote: bool
+    close: int
+    rows: int
+    share: float
+    effective: float
+    real_share: float
+    real_effective: float
+    targets: int
+
+
+def closeness(
+    anchor: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0
+) -> list[Closeness]:
+    """Each level over all rows, the closest first, and the last over the remote ones; empty for
+    too few rows.
+
+    Real rows are held against the other real rows: of n independent rows, one is to the n − 1
+    others what a new row is. Rows of one person are not each other's neighbours. Copies are
+    counted elsewhere and left out: rows that are a real row, and real rows that are there twice.
+    """
+    rng = np.random.default_rng(stream(seed, 1))
+    columns = compared_columns(schema)
+    real, mine = row_hashes(anchor, columns), row_hashes(made, columns)
+    found, first, counts = np.unique(real, return_index=True, return_counts=True)
+    targets = _some(first, TARGETS, rng)
+    single = np.isin(targets, first[counts == 1])
+    new = np.flatnonzero(~np.isin(mine, found))
+    if min(len(targets), int(single.sum()), len(new)) < FEWEST:
+        return []
+    kept = anchor.take(pa.array(targets))
+    points, others = _points(compared(kept, made.take(pa.array(new)), schema))
+    most = _affordable(len(points), points.shape[1])
+    others = others[_some(np.arange(len(others)), most, rng)]
+    probes = _some(np.flatnonzero(single), most, rng)
+    owner = owners(kept, schema)
+    alone = len(np.unique(owner)) == len(owner)
+    search = _Search(points, owner, neighbours=3 if alone else 10)
+    rows = search.ratios(others, None)
+    real_rows = search.ratios(points[probes], probes)
+    far = np.quantile(real_rows.space, 1 - REMOTE)
+    result = []
+    for level, tails in (*((level, False) for level in LEVELS), (LEVELS[-1], True)):
+        a, b = (r.part(r.space >= far) if tails else r for r in (rows, real_rows))
+        if min(len(a.value), len(b.value)) >= FEWEST:
+            cut = np.quantile(b.value, level, method="higher")
+            close = a.value < cut
+            share, effective = clustered_share(close, a.nearest)
+            result.append(
+                Closeness(
+                    level=level,
+                    remote=tails,
+                    close=int(close.sum()),
+                    rows=len(close),
+                    share=share,
+                    effective=effective if share else float(len(close)),
+                    real_share=float((b.value < cut).mean()),
+                    real_effective=len(b.value) / 2,
+                    targets=len(points),
+                )
+            )
+    return result
+
+
+# ---- told from rows held out ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """How well rows trained on are told from rows held out: the area under the ROC curve, and its
+    standard error. `remote`: among the rows that lie furthest from any other."""
+
+    remote: bool
+    area: float
+    error: float
+    members: int
+    others: int
+
+
+def told(
+    anchor: pa.Table, held: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0
+) -> list[Told]:
+    """The attack over all rows and over the remote ones; empty for too few rows.
+
+    A row's score is its distance to the nearest other real row over that to the nearest generated
+    one: a density of the generated rows over one of reality, as in DOMIAS (van Breugel et al. 2023,
+    Membership Inference Attacks against Synthetic Data through Overfitting Detection, AISTATS),
+    by nearest neighbours. Only rows that no other real row equals are scored: identical rows are
+    held out together, and it is by chance alone that a single row is among the ones or the others;
+    so for a generator that gives nothing away the area is ½ exactly.
+    """
+    rng = np.random.default_rng(stream(seed, 2))
+    pool = pa.concat_tables([anchor, held])
+    member = np.arange(pool.num_rows) < anchor.num_rows
+    hashes = row_hashes(pool, compared_columns(schema))
+    _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    targets = _some(first, TARGETS, rng)
+    single = np.isin(targets, first[counts == 1])
+    kept, member = pool.take(pa.array(targets)), member[targets]
+    if min((single & member).sum(), (single & ~member).sum(), made.num_rows) < FEWEST:
+        return []
+    points, others = _points(compared(kept, made, schema))
+    most = _affordable(max(len(points), len(others)), points.shape[1])
+    probes = np.concatenate(
+        [_some(np.flatnonzero(single & side), most // 2, rng) for side in (member, ~member)]
+    )
+    real = _Search(points, np.arange(len(points)), neighbours=2)
+    to_real = real.of(points[probes], nobody=probes)[1][:, 0]
+    to_made = _Search(others, np.arange(len(others)), neighbours=1).of(points[probes], nobody=-1)
+    score = np.log(to_real + _AWAY) - np.log(to_made[1][:, 0] + _AWAY)
+    owner, inside = owners(kept, schema)[probes], member[probes]
+    remote = to_real >= np.quantile(to_real, 1 - REMOTE)
+    result = []
+    for tails, rows in ((False, np.ones(len(probes), dtype=bool)), (True, remote)):
+        counted = int(inside[rows].sum()), int((~inside[rows]).sum())
+        if min(counted) >= FEWEST:
+            area, influence = auc(score[rows], inside[rows])
+            _, code = np.unique(owner[rows], return_inverse=True)
+            error = float(np.sqrt((np.bincount(code, weights=influence) ** 2).sum()))
+            result.append(Told(tails, area, error / int(rows.sum()), *counted))
+    return result
+
+
+# ---- space ---------------------------------------------------------------------------------------
+
+
+def _points(columns: Sequence[Compared]) -> tuple[Points, Points]:
+    """Both tables' rows as points of one space, (rows, dimensions) each."""
+    parts = [_scores(c) if c.values is not None else _corners(*c.codes, c.cells) for c in columns]
+    real, made = (np.concatenate([p[side] for p in parts], axis=1) for side in (0, 1))
+    return real, made
+
+
+def _scores(column: Compared) -> tuple[Points, Points]:
+    """Normal scores of the numbers by mid-rank in the real rows, straight between them; missing
+    ones in the middle, a corner away."""
+    try:
+        from scipy.special import ndtri
+    except ImportError:
+        raise _without_extra() from None
+    assert column.values is not None
+    real, made = column.values
+    known = real[~np.isnan(real)]
+    grid, counts = np.unique(known, return_counts=True)
+    if not len(grid):
+        return np.zeros((len(real), 1)), np.zeros((len(made), 1))
+    upto = np.cumsum(counts)
+    scores = ndtri((upto - counts / 2) / len(known))
+    found = []
+    for values in (real, made):
+        absent = np.isnan(values)
+        score = np.interp(np.where(absent, grid[0], values), grid, scores)
+        found.append(np.stack([np.where(absent, 0.0, score), absent * np.sqrt(2)], axis=1))
+    if not any(f[:, 1].any() for f in found):
+        found = [f[:, :1] for f in found]
+    return found[0], found[1]
+
+
+def _corners(real: Rows, made: Rows, cells: int) -> tuple[Points, Points]:
+    """One corner per level, √2 from all others; of many levels random ones, so far in the mean."""
+    places = np.eye(cells)
+    if cells > CORNERS:
+        rng = np.random.default_rng(stream(cells, 3))
+        places = rng.choice([-1.0, 1.0], (cells, CORNERS)) / np.sqrt(CORNERS)
+    return places[real], places[made]
+
+
+def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def _affordable(points: int, dimensions: int) -> int:
+    return int(min(PROBES, max(500, WORK / (points * dimensions))))
+
+
+@dataclass
+class _Search:
+    """The nearest real points of other people, exactly."""
+
+    points: Points
+    owner: Rows
+    neighbours: int
+
+    def of(self, probes: Points, nobody: Rows | int) -> tuple[Rows, Points]:
+        """The numbers and distances of each probe's nearest neighbours that are not of the person
+        `nobody`, nearest first: (probes, neighbours) each; infinite where there is none left."""
+        try:
+            from sklearn.neighbors import NearestNeighbors
+            from threadpoolctl import threadpool_limits
+        except ImportError:
+            raise _without_extra() from None
+        with threadpool_limits(1):  # its threads wait for each other spinning
+            index = NearestNeighbors(
+                n_neighbors=min(self.neighbours, len(self.points)), algorithm="brute"
+            ).fit(self.points)
+            distance, at = index.kneighbors(probes)
+        mine = self.owner[at] == np.broadcast_to(nobody, len(probes))[:, None]
+        distance = np.where(mine, np.inf, np.maximum(distance, _AWAY))
+        order = np.argsort(distance, axis=1, kind="stable")
+        return np.take_along_axis(at, order, 1), np.take_along_axis(distance, order, 1)
+
+    def ratios(self, probes: Points, own: Rows | None) -> _Ratios:
+        """The closeness of probes, those left out around which all rows are one person's.
+
+        own: which points the probes are; None: none of them. The distance from a probe's nearest
+        point to the next is to one of a third person.
+        """
+        person = -1 if own is None else self.owner[own]
+        neighbours, distances = self.of(probes, person)
+        near, distance = neighbours[:, 0], distances[:, 0]
+        which, back = np.unique(near, return_inverse=True)
+        after, spaces = self.of(self.points[which], self.owner[which])
+        spaces = spaces[back]
+        if own is not None:
+            ours = self.owner[after[back]] == self.owner[own][:, None]
+            spaces = np.where(ours, np.inf, spaces)
+        space = spaces.min(axis=1)
+        found = _Ratios(distance / space, space, near)
+        return found.part(np.isfinite(distance) & np.isfinite(space))
+
+
+@dataclass
+class _Ratios:
+    """Per row its closeness, the space around its nearest real row, and that one's number."""
+
+    value: Points
+    space: Points
+    nearest: Rows
+
+    def part(self, rows: npt.NDArray[np.bool_]) -> _Ratios:
+        return _Ratios(self.value[rows], self.space[rows], self.nearest[rows])
+
+
+def _without_extra() -> MissingExtra:
+    return MissingExtra("this measurement needs scikit-learn: pip install 'safegen[sdv]'")
