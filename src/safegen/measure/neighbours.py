@@ -30,7 +30,7 @@ Rows = npt.NDArray[np.int64]
 
 FEWEST = 20  # rows of each kind
 TARGETS = 100_000  # real rows that distances are measured to, at most
-PROBES = 10_000  # rows of a kind that distances are measured from, at most
+PROBES = 4_000  # rows of a kind that distances are measured from, at most
 WORK = 6e10  # products of coordinates per search: three seconds of one core
 CORNERS = 16  # levels beyond which a column's corners are random ones in as many dimensions
 LEVELS = (0.001, 0.003, 0.01)  # shares of the real rows that are called close
