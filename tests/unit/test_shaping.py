@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safegen.errors import UsageError
+from safegen.measure.distances import shape_error
 from safegen.policy import NamedStratum, Policy
+from safegen.shaping.calibration import calibration
 from safegen.shaping.coding import Coder
 from safegen.shaping.drawing import inclusion, systematic, thinned
 from safegen.shaping.raking import rake
@@ -325,3 +327,51 @@ def test_no_shape_where_no_rule_asks_for_one() -> None:
     assert not asked_for(policy(False, False))
     assert asked_for(policy(True, False))
     assert asked_for(policy(False, True))
+
+
+# ---- calibration ---------------------------------------------------------------------------------
+
+
+def test_calibration_mends_marginals_keeps_ranks_and_copies_no_real_value() -> None:
+    rng = np.random.default_rng(5)
+    amount = np.where(rng.random(ROWS) < 0.6, 0.0, np.round(rng.lognormal(3, 1, ROWS), 2))
+    real = pa.table(
+        {"amount": amount, "age": rng.integers(18, 90, ROWS), "x": rng.normal(size=ROWS)}
+    )
+    made = pa.table(
+        {
+            "amount": np.where(amount == 0, 0.0, np.minimum(amount**0.8, amount.max())),
+            "days": rng.integers(0, 700, ROWS),
+            "x": np.clip(1.5 * rng.normal(size=ROWS), -3.9, 3.9),
+        }
+    )
+    schema = infer_schema(real)
+    change = calibration(real, made, schema)
+    mapped = change(made)
+    assert set(change.maps) == {"amount", "days", "x"}
+    assert mapped.schema.types == made.schema.types
+    before, after = (shape_error(real, t, schema).value for t in (made, mapped))
+    assert after < 2 < before
+    for name in ("amount", "x"):
+        old, new = (t.column(name).to_numpy() for t in (made, mapped))
+        order = np.argsort(old, kind="stable")
+        assert (np.diff(new[order]) >= 0).all()
+    assert not set(mapped.column("x").to_pylist()) & set(real.column("x").to_pylist())
+    assert (mapped.column("amount").to_numpy() == 0).mean() == pytest.approx((amount == 0).mean())
+    for name in real.column_names:
+        low, high = (f(real.column(name).to_numpy()) for f in (np.min, np.max))
+        assert low <= mapped.column(name).to_numpy().min()
+        assert mapped.column(name).to_numpy().max() <= high
+
+
+def test_calibration_is_declared_and_written_down() -> None:
+    real = real_rows()
+    asked = policy()
+    rule = asked.rule("selection").model_copy(update={"calibrate": True})
+    asked = asked.model_copy(update={"rules": {**asked.rules, "selection": rule}})
+    shape = shape_for(real, schema_of(real), asked, drawing(wrong), seed=3)
+    assert shape.facts["selection"]["calibrated"] == ["x", "y"]
+    made, _ = shaped(shape, wrong, 3_000)
+    assert made.column("y").null_count > 0
+    plain = shape_for(real, schema_of(real), policy(), drawing(wrong), seed=3)
+    assert plain.facts["selection"]["calibrated"] == []

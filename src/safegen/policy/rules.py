@@ -462,6 +462,14 @@ class SelectionParams(RuleParams):
         Param("Candidates drawn for each row kept.", unit="rows", order="none"),
         Field(ge=2, le=10),
     ] = 4
+    calibrate: Annotated[
+        bool,
+        Param(
+            "Whether numeric columns are mapped, rising, to the real marginals (smoothed).",
+            unit="choice",
+            order="none",
+        ),
+    ] = False
 
 
 class NamedStratum(BaseModel):

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.policy import SelectionParams, TailsParams
+from safegen.shaping.calibration import Calibration, calibration
 from safegen.shaping.coding import Coder
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
@@ -53,6 +54,7 @@ class Shape:
     pool: int
     raking: Raking | None
     strata: Strata | None
+    calibration: Calibration | None
     facts: dict[str, Any]
 
     def capacity(self, block_rows: int) -> int:
@@ -72,6 +74,8 @@ class Shape:
         are not all 1."""
         drawn = min(CANDIDATES, block_rows)
         tables, weights = [], []
+        if self.calibration is not None:
+            candidates = self.calibration(candidates)
         for number, start in enumerate(range(0, candidates.num_rows, drawn)):
             rng = np.random.default_rng(stream(seed, _DRAWN, block, number))
             pool = candidates.slice(start, drawn)
@@ -125,7 +129,12 @@ def shape_for(
     coder = Coder.of(real, schema, tails.strata if boosted else ())
     strata = rare_strata(real, schema, coder, tails) if boosted else None
     rows = int(np.clip(4 * real.num_rows, *PILOT))
-    pilot = coder.code(draw(rows if strata is None else MORE * rows))
+    made = draw(rows if strata is None else MORE * rows)
+    mapped = None
+    if selected and selection.calibrate:
+        mapped = calibration(real, made, schema)
+        made = mapped(made)
+    pilot = coder.code(made)
     bound = float(selection.pool) if selected else 1.0
     pool = max(int(np.ceil(bound)), 2)
     if strata is not None:
@@ -153,9 +162,10 @@ def shape_for(
             "pairs": len(raking.margins) - len(coder.columns),
             "real_rows": real.num_rows,
             "pilot_rows": pilot.rows,
+            "calibrated": [] if mapped is None else list(mapped.maps),
             # Of the pool, as if equally weighted: 1 where nothing is selected, 1 / pool at least.
             "effective_share": float(weights.sum() ** 2 / (weights**2).sum() / pilot.rows),
         }
     if strata is not None:
         strata = strata.reaching(pilot, weights, pool)
-    return Shape(pool, raking, strata, facts)
+    return Shape(pool, raking, strata, mapped, facts)

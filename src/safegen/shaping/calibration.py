@@ -1,0 +1,101 @@
+"""Monotone maps of numeric columns, by which the model's marginals become the real ones.
+
+A quantile map (Panofsky & Brier 1958) between smoothed quantile functions: each knot is the mean of
+at least `CELL` neighbouring values, so none is a real value. What ranks say of other columns stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.tables.numbers import decoded, from_numbers, to_numbers
+from safegen.tables.schema import TableSchema
+from safegen.tables.types import family
+
+__all__ = ["Calibration", "calibration"]
+
+KNOTS, CELL = 200, 10
+MASS = 0.01  # share of the rows from which on a value is a point mass, and stays what it is
+EXACT = 2**53  # numbers up to which floats are exact: larger ones are not mapped
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    made: np.ndarray  # knots, rising
+    real: np.ndarray
+    masses: np.ndarray
+    decimals: int | None  # to which floats are rounded, as the real ones are
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        mapped = np.interp(values, self.made, self.real)
+        if self.decimals is not None:
+            mapped = np.round(mapped, self.decimals)
+        return np.where(np.isin(values, self.masses), values, mapped)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Maps by column; columns without one stay as they are."""
+
+    maps: dict[str, _Map]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The rows with mapped numbers, in their types."""
+        for name, change in self.maps.items():
+            i = table.schema.get_field_index(name)
+            array = decoded(table.column(i))
+            numbers, present = to_numbers(array)
+            mapped = change(numbers.astype(np.float64))
+            if family(array.type) != "float":
+                mapped = np.round(mapped).astype(np.int64)
+            made = from_numbers(np.where(present, mapped, 0), present, array.type)
+            table = table.set_column(i, table.schema.field(i), made)
+        return table
+
+
+def calibration(real: pa.Table, made: pa.Table, schema: TableSchema) -> Calibration:
+    """Maps from the rows of a model to the real ones, for numeric columns with values enough.
+
+    Dates, decimals and levels are not mapped: they have masses, or digits, that mean something.
+    """
+    found = {}
+    for column in schema.columns:
+        if column.kind != "numeric":
+            continue
+        types = [decoded(t.column(column.name)) for t in (real, made)]
+        if family(types[0].type) not in ("int", "float") or types[0].type != types[1].type:
+            continue
+        values = []
+        for array in types:
+            numbers, present = to_numbers(array)
+            values.append(numbers[present].astype(np.float64))
+        change = _map(*values, whole=family(types[0].type) == "int")
+        if change is not None:
+            found[column.name] = change
+    return Calibration(found)
+
+
+def _map(real: np.ndarray, made: np.ndarray, *, whole: bool) -> _Map | None:
+    if not len(real) or not len(made) or np.abs(real).max() >= EXACT:
+        return None
+    distinct, counts = np.unique(real, return_counts=True)
+    masses = distinct[counts >= MASS * len(real)]
+    rest = [np.sort(x[~np.isin(x, masses)]) for x in (real, made)]
+    cells = min(KNOTS, min(len(r) for r in rest) // CELL)
+    if cells < 2:
+        return None
+    low, high = float(distinct[0]), float(distinct[-1])
+    knots = [np.array([part.mean() for part in np.array_split(r, cells)]) for r in rest]
+    ends = (min(low, float(made.min())), max(high, float(made.max())))
+    at = np.concatenate([[ends[0]], knots[1], [ends[1]]])
+    to = np.concatenate([[low], knots[0], [high]])
+    rising = np.concatenate([[True], np.diff(at) > 0])
+    return _Map(at[rising], to[rising], masses, 0 if whole else _decimals(real))
+
+
+def _decimals(values: np.ndarray) -> int | None:
+    """To how many decimals all values are rounded; None for more than six."""
+    return next((d for d in range(7) if np.array_equal(np.round(values, d), values)), None)
