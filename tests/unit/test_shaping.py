@@ -335,9 +335,8 @@ def test_no_shape_where_no_rule_asks_for_one() -> None:
 def test_calibration_mends_marginals_keeps_ranks_and_copies_no_real_value() -> None:
     rng = np.random.default_rng(5)
     amount = np.where(rng.random(ROWS) < 0.6, 0.0, np.round(rng.lognormal(3, 1, ROWS), 2))
-    real = pa.table(
-        {"amount": amount, "age": rng.integers(18, 90, ROWS), "x": rng.normal(size=ROWS)}
-    )
+    days, x = rng.integers(0, 900, ROWS), rng.normal(size=ROWS)
+    real = pa.table({"amount": amount, "days": days, "x": x})
     made = pa.table(
         {
             "amount": np.where(amount == 0, 0.0, np.minimum(amount**0.8, amount.max())),

@@ -87,11 +87,13 @@ def _map(real: np.ndarray, made: np.ndarray, *, whole: bool) -> _Map | None:
     cells = min(KNOTS, min(len(r) for r in rest) // CELL)
     if cells < 2:
         return None
-    low, high = float(distinct[0]), float(distinct[-1])
-    knots = [np.array([part.mean() for part in np.array_split(r, cells)]) for r in rest]
-    ends = (min(low, float(made.min())), max(high, float(made.max())))
-    at = np.concatenate([[ends[0]], knots[1], [ends[1]]])
-    to = np.concatenate([[low], knots[0], [high]])
+    knots = [
+        np.array(
+            [r[:CELL].mean(), *(part.mean() for part in np.array_split(r, cells)), r[-CELL:].mean()]
+        )
+        for r in rest
+    ]
+    to, at = knots
     rising = np.concatenate([[True], np.diff(at) > 0])
     return _Map(at[rising], to[rising], masses, 0 if whole else _decimals(real))
 
