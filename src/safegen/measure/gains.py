@@ -102,11 +102,12 @@ def gains(probe: Probe, most: float) -> Verdict:
     """Whether g (1 − w) of any part is `most` or more, at the level of .05.
 
     A cell's value and bounds are g (1 − w). The error is that of three independent binomials
-    (delta method, half a row more on either side: Gart and Zweifel 1967). A refit repeats a part of
-    the chance in the rows that it is shown, so this is too large rather than too small; where the
-    signs of both gaps differ, the rows shown are in the figure twice, and counted so. The gain is
-    at most the step from `made` to `again` itself, whose bound holds as well. A part is judged
-    where a generator that gives back what it is shown would pass at these numbers of rows.
+    (delta method, half a row more on either side: Gart and Zweifel 1967). A model repeats a part of
+    the chance in the rows that it is shown, so that is too large rather than too small. Where the
+    gap before may have had the other sign than the gap after, it is in the figure twice, and so is
+    its error. The gain is at most the step from `made` to `again`, whose bound holds as well. A
+    part is judged where a generator that gives back what it is shown would pass at these numbers of
+    rows.
     """
     if not probe.parts:
         return verdict([], [], ALPHA)
@@ -117,11 +118,12 @@ def gains(probe: Probe, most: float) -> Verdict:
     before, after = odds[:, 1] - odds[:, 0], odds[:, 2] - odds[:, 0]
     gain = np.abs(after) - np.abs(before)
     step = np.sqrt(variance[:, 1] + variance[:, 2])
-    turned = before * after < 0
-    error = np.sqrt(step**2 + np.where(turned, 4 * (variance[:, 0] + variance[:, 1]), 0.0))
+    shown = np.sqrt(variance[:, 0] + variance[:, 1])
+    z = normal_point(ALPHA)
+    turned = before * np.sign(after) < z * shown
+    error = np.sqrt(step**2 + np.where(turned, 4 * shown**2, 0.0))
     synthetic = 1 - probe.weight
     limit = math.log(most / synthetic) if synthetic else math.inf
-    z = normal_point(ALPHA)
     high = np.minimum(gain + z * error, np.abs(after - before) + z * step)
     share = (counts[:, 0] + 0.5) / (rows[0] + 1)
     faithful = np.sqrt((1 / rows[1] + 1 / rows[2]) / (share * (1 - share)))

@@ -211,7 +211,8 @@ def _gain(probe: Probe, most: float) -> Finding:
     judged = f"{found.judged} of {len(found.cells)} levels and tails can be judged with "
     judged += f"{probe.rows[1]:,} synthetic rows"
     shown = found.lost or found.open
-    worst = max(shown or found.cells, key=lambda c: c.value, default=None)
+    telling = shown or [c for c in found.cells if c.judged] or found.cells
+    worst = max(telling, key=lambda c: c.value, default=None)
     observed = judged
     if worst is not None:
         observed = f"largest {worst.value:.3g} ({worst.name}); {judged}"
