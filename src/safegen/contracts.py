@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from safegen.decision import Finding
     from safegen.lineage.facts import SourceFacts
     from safegen.measure.drawn import Drawn
+    from safegen.measure.gains import Probe
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.policy import RuleParams
     from safegen.tables.schema import TableSchema
@@ -137,6 +138,7 @@ class AdmissionContext(Protocol):
     sources: Sequence[SourceFacts]
     ledger: Mapping[str, object]
     doubts: Sequence[str]  # why nobody knows what the model was trained on
+    probe: Probe | None  # of a refit on synthetic rows; None before a fit is under way
 
 
 class ReleaseContext(Protocol):

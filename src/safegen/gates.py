@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from safegen.contracts import Scalar
     from safegen.measure.drawn import Drawn
+    from safegen.measure.gains import Probe
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.tables.schema import TableSchema
 
@@ -88,6 +89,7 @@ class Admission:
     sources: Sequence[SourceFacts]
     ledger: Mapping[str, Any]
     doubts: Sequence[str] = ()
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,15 @@ def resolve_all(
 
 
 def admit(
-    policy: Policy, facts: Sequence[SourceFacts], books: Books, doubts: Sequence[str] = ()
+    policy: Policy,
+    facts: Sequence[SourceFacts],
+    books: Books,
+    doubts: Sequence[str] = (),
+    probe: Probe | None = None,
 ) -> Decision:
     """The decision at the admission gate; recorded, allowed or not. `doubts`: why nobody knows
-    what else the model was trained on."""
-    context = Admission(facts, books.state, doubts)
+    what else the model was trained on. `probe`: what a refit on the synthetic rows does."""
+    context = Admission(facts, books.state, doubts, probe)
     decision = _decide(
         policy,
         "admission",

@@ -44,11 +44,13 @@ from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
 from safegen.measure.drawn import Reservoir
+from safegen.measure.gains import Probe
 from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.policy import Policy
 from safegen.preparation import Prepared, prepare
+from safegen.probing import due, probed
 from safegen.progress import progress
 from safegen.release import (
     IfExists,
@@ -193,15 +195,29 @@ class Generator:
         return prepared.decision
 
     def train(self) -> Generator:
-        """Step 5: fit the backend on what `prepare` admitted."""
+        """Step 5: fit the backend on what `prepare` admitted.
+
+        Where the policy asks what a refit does to synthetic rows, that is found out first, by a fit
+        on these alone. Raises: AdmissionRefused for a loop that would not be stable.
+        """
         prepared = self._ready()
-        if prepared.parts is None:
+        if (parts := prepared.parts) is None:
             raise UsageError("a loaded model is fitted already")
+        if prepared.probe is None and due(self.policy, prepared):
+            probe = probed(prepared, self._backend, self.options, self.policy)
+            prepared = self._prepared = self._admitted(replace(prepared, probe=probe))
         model = self._backend.fit(
-            prepared.parts.training, prepared.schemas, self.options, seed=prepared.seed
+            parts.training, prepared.schemas, self.options, seed=prepared.seed
         )
         self._take(model, prepared)
         return self
+
+    def _admitted(self, prepared: Prepared) -> Prepared:
+        """What was prepared, judged anew on what is known by now. Raises: AdmissionRefused."""
+        self._decision = gates.admit(
+            self.policy, prepared.facts, self._books, prepared.doubts, prepared.probe
+        )
+        return replace(prepared, decision=self._decision.enforce())
 
     def _take(self, model: Model, prepared: Prepared) -> None:
         """Have this model sampled, once admission was decided on what it alone can say.
@@ -211,9 +227,7 @@ class Generator:
         curves_of(model)
         doubts = tuple(dict.fromkeys((*prepared.doubts, *doubts_of(model))))
         if doubts != prepared.doubts:
-            self._decision = gates.admit(self.policy, prepared.facts, self._books, doubts)
-            self._decision.enforce()
-            prepared = replace(prepared, doubts=doubts, decision=self._decision)
+            prepared = self._admitted(replace(prepared, doubts=doubts))
         self._model, self._prepared, self._shapes = model, prepared, {}
 
     @classmethod
@@ -248,6 +262,9 @@ class Generator:
         model = AdoptedModel.adopt(
             synthesizer, name, table, prepared.schemas[name], seed=prepared.seed
         )
+        if due(gen.policy, prepared):
+            probe = Probe(problem="it was fitted elsewhere, and cannot be fitted again")
+            prepared = gen._admitted(replace(prepared, probe=probe))
         gen._take(model, prepared)
         return gen
 
@@ -479,6 +496,7 @@ class Generator:
             "places": list(prepared.places),
             "doubts": list(prepared.doubts),
             "held_out": prepared.held_out,
+            "probe": None if prepared.probe is None else prepared.probe.to_json(),
             "versions": self._versions,
         }
         path, digest = write_model(Path(folder), self._model, document)

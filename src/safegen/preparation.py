@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from safegen.measure.gains import Probe
+
 __all__ = [
+    "FEWEST",
     "Parts",
     "Prepared",
     "aligned",
@@ -56,19 +59,22 @@ class Parts:
 
     training: real and synthetic rows, without those held out. anchor: the real ones among them; all
     of `training` where no source is real, which only policies for laboratories admit. held: real
-    rows that no fit sees, for the rules that ask for them; without rows where none does.
+    rows that no fit sees, for the rules that ask for them; without rows where none does. made: the
+    training rows that are not real, of sources with synthetic rows.
     """
 
     training: Mapping[str, pa.Table]
     anchor: Mapping[str, pa.Table]
     held: Mapping[str, pa.Table]
+    made: Mapping[str, pa.Table]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Admitted sources with roles. `parts` is None when a model was loaded and its rows are not
     where they were; `held_out` is the share of real rows kept from training; `doubts` say why
-    ancestry is unproven; `places` where the sources are, as `read_source` takes them."""
+    ancestry is unproven; `places` where the sources are, as `read_source` takes them; `probe` what
+    a refit on the synthetic rows does, None where nobody asks."""
 
     facts: tuple[SourceFacts, ...]
     decision: Decision
@@ -78,6 +84,7 @@ class Prepared:
     held_out: float = 0.0
     doubts: tuple[str, ...] = ()
     places: tuple[Any, ...] = ()
+    probe: Probe | None = None
 
     @property
     def kind(self) -> Kind:
@@ -178,7 +185,8 @@ def parted(
             )
         anchor, held = {name: found.anchor}, {name: found.held}
     training = pooled([anchor, *made]) if real else anchor
-    return Parts(training, anchor, held)
+    synthetic = pooled(made) if made else {name: t.slice(0, 0) for name, t in anchor.items()}
+    return Parts(training, anchor, held, synthetic)
 
 
 def _place(source: Source) -> str | dict[str, Any]:

@@ -15,6 +15,7 @@ from safegen.errors import SourceError, UsageError, VerificationError
 from safegen.gates import Books
 from safegen.lineage.evidence import as_of_now, resolve
 from safegen.lineage.facts import SourceFacts
+from safegen.measure.gains import Probe
 from safegen.models import ModelFolder
 from safegen.policy import Policy
 from safegen.preparation import (
@@ -69,7 +70,8 @@ def restored(
     doubts = doubts_of(backend)
     doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
     doubts = tuple(dict.fromkeys(doubts))
-    decision = gates.admit(policy, facts, books, doubts)
+    probe = _probe(saved, known)
+    decision = gates.admit(policy, facts, books, doubts, probe)
     decision.enforce()
     # A stranger's document is not to be followed to any place: then only the caller names one.
     places = document["places"] if known and source is None else source
@@ -95,7 +97,22 @@ def restored(
         held_out,
         doubts,
         tuple(document["places"]) if known else (),
+        probe,
     )
+
+
+def _probe(saved: ModelFolder, known: bool) -> Probe:
+    """What a refit had shown when the model was fitted."""
+    document = saved.document.get("probe")
+    if not known:
+        return Probe(problem=_UNKNOWN)
+    if document is None:
+        return Probe(problem="the model was fitted without a probe")
+    try:
+        return Probe.from_json(document)
+    except (TypeError, KeyError, ValueError):
+        problem = f"{saved.folder}: its probe is not as this version writes them"
+        raise VerificationError([problem]) from None
 
 
 def _schemas(folder: Path, document: Any) -> dict[str, TableSchema]:

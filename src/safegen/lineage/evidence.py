@@ -22,6 +22,7 @@ from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
+from safegen.lineage.roots import roots_of, stated_of
 from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
@@ -57,7 +58,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         if ledger is not None and (bare := without_index(batches)) is not None:
             plain, plain_keyed = table_digests(bare, keys)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
-            pieces += [p for r in found.values() if (p := _from_record(r)).synthetic]
+            pieces += [p for r in found.values() if (p := _from_record(r, ledger)).synthetic]
     digest = combine(digests)
     together = {key_id: combine(values) for key_id, values in lookups.items()}
     each = {
@@ -121,10 +122,12 @@ def _from_ledger(
     """What the ledger knows of a source's content, and of every single table of several: a
     released table may be one of them."""
     whole = _known(ledger, digest, lookups)
-    pieces = [_from_record(r) for r in whole.values()]
+    pieces = [_from_record(r, ledger) for r in whole.values()]
     for name, part in parts.items():
         pieces += [
-            replace(piece := _from_record(r), part=name, text=f"table {name!r}: {piece.text}")
+            replace(
+                piece := _from_record(r, ledger), part=name, text=f"table {name!r}: {piece.text}"
+            )
             for dataset_id, r in _known(ledger, part["digest"], part["lookups"]).items()
             if dataset_id not in whole
         ]
@@ -159,13 +162,15 @@ def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> 
                 lower_bound=True,
             )
         ]
-    piece = _from_manifest(check.manifest, "its manifest", sound=not found)
+    piece = _from_manifest(check.manifest, "its manifest", ledger, sound=not found)
     if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
         piece = replace(piece, origin="unknown", proof=False)
     return [piece]
 
 
-def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
+def _from_manifest(
+    manifest: Manifest, where: str, ledger: Ledger | None, *, sound: bool
+) -> Evidence:
     share = _share(manifest.origin, manifest.composition, manifest.rows)
     origin: Origin = manifest.origin
     if not sound and origin == "real":
@@ -186,7 +191,15 @@ def _from_manifest(manifest: Manifest, where: str, *, sound: bool) -> Evidence:
         license=manifest.license,
         proof=sound,
         expires=manifest.expires,
+        **_behind(share, manifest.document(), ledger),
     )
+
+
+def _behind(share: float, manifest: Mapping[str, Any], ledger: Ledger | None) -> dict[str, Any]:
+    """Of synthetic rows the real sources behind them, of real ones when they were stated to be."""
+    if share:
+        return {"roots": roots_of(manifest, ledger)}
+    return {"stated": stated_of(manifest, ledger)}
 
 
 def _share(origin: str, composition: Mapping[str, Any], rows: int) -> float:
@@ -238,7 +251,7 @@ def _expired(expires: str | None) -> bool:
         return True
 
 
-def _from_record(record: Record) -> Evidence:
+def _from_record(record: Record, ledger: Ledger) -> Evidence:
     manifest = record.manifest
     if record.origin == "real" and _expired(record.expires):
         return Evidence(
@@ -270,6 +283,7 @@ def _from_record(record: Record) -> Evidence:
         license=manifest.get("license"),
         proof=True,
         expires=record.expires,
+        **_behind(share, manifest, ledger),
     )
 
 
@@ -296,7 +310,7 @@ def _from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Ev
         return [Evidence("sidecar", f"{name} is not the statement that the ledger has", "unknown")]
     if manifest.origin == "real" and _expired(manifest.expires):
         return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
-    piece = _from_manifest(manifest, name, sound=True)
+    piece = _from_manifest(manifest, name, ledger, sound=True)
     by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
     return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
 

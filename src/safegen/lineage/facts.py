@@ -13,7 +13,17 @@ from typing import Any
 
 from safegen.manifest.model import Ancestry, Origin, SourceEntry
 
-__all__ = ["Evidence", "SourceFacts", "combined"]
+__all__ = ["Evidence", "Root", "SourceFacts", "combined"]
+
+
+@dataclass(frozen=True)
+class Root:
+    """A source of depth 0 behind a dataset: where it was, its content, the statement about it."""
+
+    uri: str
+    logical_digest: str
+    dataset_id: str | None
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,8 @@ class Evidence:
 
     `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
     content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
-    is set when it speaks of one of several tables only.
+    is set when it speaks of one of several tables only. `roots` are the real sources behind a
+    dataset, None where they are not known; `stated` is when somebody stated that data is real.
     """
 
     ring: str
@@ -38,6 +49,8 @@ class Evidence:
     proof: bool = False
     part: str | None = None
     expires: str | None = None
+    roots: tuple[Root, ...] | None = None
+    stated: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -51,6 +64,15 @@ class Evidence:
             "share": self.share,
             "proof": self.proof,
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Evidence:
+        """The piece that a saved model keeps, of this version or an older one. Raises: TypeError,
+        KeyError on anything else."""
+        fields = dict(document)
+        if fields.get("roots") is not None:
+            fields["roots"] = tuple(Root(**root) for root in fields["roots"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,23 @@ class SourceFacts:
         """Whether the source's origin is known from a statement that binds to its content."""
         return self.origin != "unknown" and self.ancestry == "attested"
 
+    @property
+    def roots(self) -> tuple[Root, ...] | None:
+        """The real sources behind its synthetic rows, as proven statements list them; None where
+        they are not known for all of its parts, and where there are no such rows."""
+        told = [e for e in self.evidence if e.proof and e.synthetic]
+        known = [e for e in told if e.roots is not None]
+        parts = {e.part for e in known}
+        if not known or not (None in parts or parts >= {e.part for e in told}):
+            return None
+        return tuple(dict.fromkeys(root for e in known for root in e.roots or ()))
+
+    @property
+    def stated(self) -> str | None:
+        """When it was last stated that the source is real; None where nobody did."""
+        dates = (e.stated for e in self.evidence if e.proof and e.origin == "real")
+        return max((d for d in dates if d is not None), default=None)
+
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""
         return SourceEntry(
@@ -102,7 +141,7 @@ class SourceFacts:
     def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
         """The facts that `to_json` wrote. Raises: TypeError, KeyError on anything else."""
         fields = dict(document)
-        fields["evidence"] = tuple(Evidence(**e) for e in fields["evidence"])
+        fields["evidence"] = tuple(map(Evidence.from_json, fields["evidence"]))
         fields["problems"] = tuple(fields["problems"])
         return cls(**fields)
 

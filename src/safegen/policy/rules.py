@@ -433,18 +433,42 @@ class FidelityParams(RuleParams):
 
 
 class AnchorParams(RuleParams):
-    """Whether real rows stay in the loop (not built yet). One synthetic row per real one at most:
-    the balance at which accumulating loops are known to stay bounded."""
+    """Whether real rows hold the synthetic ones that training data has beside them.
+
+    One synthetic row per real one at most: bias of a loop then at most doubles. A refit that moves
+    the odds of a level or tail away from the real rows by a factor g is stable in a loop only while
+    g times the synthetic share is below 1; at 0.9 it would take the loop ten fits to settle. An
+    anchor freezes its day: after ten years somebody should look whether it is still reality.
+    """
 
     gates = _ADMISSION
     asks = "Are all real rows kept, and are they enough to hold the synthetic ones?"
-    built = False
 
     max_synthetic_per_real: Annotated[
         float,
         Param("Synthetic rows per real row in training data.", unit="ratio", order="down"),
         Field(ge=0),
     ] = 1.0
+    max_gain: Annotated[
+        float,
+        Param(
+            "Factor by which a refit on the synthetic rows may move odds away from the real ones, "
+            "times the share of synthetic rows.",
+            unit="ratio",
+            order="down",
+        ),
+        Field(gt=0),
+    ] = 0.9
+    max_age_days: Annotated[
+        int,
+        Param(
+            "Days since somebody last stated that the real rows are real.",
+            unit="days",
+            order="down",
+        ),
+        Field(ge=0),
+    ] = 3650
+    inconclusive: Inconclusive = "warn"
 
 
 class SelectionParams(RuleParams):

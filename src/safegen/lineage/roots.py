@@ -1,0 +1,52 @@
+"""The real sources at the end of a dataset's lines of ancestors, and since when they are stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safegen.ledger import Ledger, Record
+from safegen.lineage.facts import Root
+
+__all__ = ["roots_of", "stated_of"]
+
+_MAX_DEPTH = 64  # models in a line, beyond which nobody is followed
+
+
+def roots_of(
+    manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 0
+) -> tuple[Root, ...] | None:
+    """The sources of depth 0 that a dataset comes from; None where the line breaks off.
+
+    manifest: its document. What was synthetic among its sources is followed through the ledger.
+    """
+    found: dict[Root, None] = {}
+    for entry in manifest.get("sources") or ():
+        deeper: tuple[Root, ...] | None = None
+        if entry.get("origin") in ("real", "unknown") and not entry.get("depth"):
+            if isinstance(digest := entry.get("logical_digest"), str):
+                dataset = entry.get("dataset_id")
+                deeper = (Root(str(entry.get("uri")), digest, dataset, int(entry.get("rows", 0))),)
+        elif _level < _MAX_DEPTH and (record := _record(entry, ledger)) is not None:
+            deeper = roots_of(record.manifest, ledger, _level + 1)
+        if deeper is None:
+            return None
+        found.update(dict.fromkeys(deeper))
+    return tuple(found) or None
+
+
+def stated_of(manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 0) -> str | None:
+    """When a person stated that data is real: of what was derived, the first time for any of its
+    sources. None where that is not known."""
+    if manifest.get("statement") == "attestation":
+        return str(manifest.get("created"))
+    sources = manifest.get("sources") or ()
+    records = [_record(entry, ledger) for entry in sources if _level < _MAX_DEPTH]
+    found = [None if r is None else stated_of(r.manifest, ledger, _level + 1) for r in records]
+    known = [f for f in found if f is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def _record(entry: Mapping[str, Any], ledger: Ledger | None) -> Record | None:
+    dataset = entry.get("dataset_id")
+    return ledger.get(dataset) if ledger is not None and isinstance(dataset, str) else None

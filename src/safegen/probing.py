@@ -1,0 +1,88 @@
+"""Between steps 4 and 5: what a refit on the synthetic rows alone would do to them.
+
+Asked where the policy's anchor rule is active and training rows are both real and synthetic. It
+costs a fit on the synthetic rows and as many rows again, made as releases under the policy are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safegen.contracts import Backend, BackendOptions, Model
+from safegen.engines.blocks import block_plan, sample_block, shaped_block
+from safegen.errors import BackendError, SourceError, upstream
+from safegen.measure.gains import Probe, counted
+from safegen.policy import Policy
+from safegen.preparation import FEWEST, Prepared
+from safegen.shaping.drawing import thinned
+from safegen.shaping.shape import asked_for, shape_for
+from safegen.tables.streams import stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["due", "probed"]
+
+_DRAWN = 7_003  # names the stream of the rows that are made again
+_PILOT = 7_004  # and that of those from which constants are found
+
+
+def due(policy: Policy, prepared: Prepared) -> bool:
+    """Whether the policy asks, and there are synthetic rows besides real ones."""
+    shares = [f.synthetic_share for f in prepared.facts]
+    return "anchor" in policy.at("admission") and any(shares) and not all(shares)
+
+
+def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy: Policy) -> Probe:
+    """Fit the backend on the synthetic rows alone, and count what becomes of them.
+
+    Nothing is raised for a backend that cannot: the probe says so, as broken.
+    """
+    if prepared.kind not in ("table", "images"):
+        return Probe(problem="rows of sequences and related tables hang together: not probed")
+    assert prepared.parts is not None
+    ((name, real),) = prepared.parts.anchor.items()
+    made = prepared.parts.made[name]
+    if made.num_rows < FEWEST:
+        return Probe(problem=f"{made.num_rows:,} synthetic rows are too few to fit on")
+    try:
+        model = backend.fit({name: made}, prepared.schemas, options, seed=prepared.seed)
+        again = _again(model, backend, prepared, policy, real, made.num_rows)
+        return counted(real, made, again, prepared.schemas[name], selected=asked_for(policy))
+    except (SourceError, BackendError) as error:
+        return Probe(problem=f"no fit on the synthetic rows alone: {upstream(error)}", broken=True)
+
+
+def _again(
+    model: Model, backend: Backend, prepared: Prepared, policy: Policy, real: pa.Table, rows: int
+) -> pa.Table:
+    """Rows of the model as a release would have them; where those have weights, what stands for
+    all of them without."""
+    import pyarrow as pa
+
+    def draw(rows: int) -> pa.Table:
+        seed = _seed(prepared, _PILOT)
+        plan = block_plan(rows, backend.block_rows)
+        blocks = [sample_block(model, backend, n, seed=seed, block=i) for i, n in plan]
+        return pa.concat_tables([table for block in blocks for table in block.values()])
+
+    shape = None
+    if asked_for(policy) and prepared.kind == "table":
+        (schema,) = prepared.schemas.values()
+        shape = shape_for(real, schema, policy, draw, seed=prepared.seed)
+    capacity = backend.block_rows if shape is None else shape.capacity(backend.block_rows)
+    seed = _seed(prepared, _DRAWN)
+    tables, weights = [], []
+    for block, count in block_plan(rows, capacity):
+        made = shaped_block(model, backend, count, seed=seed, block=block, shape=shape)
+        ((_, table),) = made.tables.items()
+        tables.append(table)
+        weights.append(np.ones(table.num_rows) if made.weights is None else made.weights)
+    found = pa.concat_tables(tables)
+    return found.take(pa.array(thinned(np.concatenate(weights), seed)))
+
+
+def _seed(prepared: Prepared, name: int) -> int:
+    return int(stream(prepared.seed, name).generate_state(1)[0])
