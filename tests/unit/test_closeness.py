@@ -249,7 +249,7 @@ class TestSanity:
         assert columns(real, made)[1]["y"].p > 0.5
 
     def test_one_column_of_many_that_differs_is_found(self) -> None:
-        """Of sixty columns one is shifted by one deviation: the mean hides it, the cell does not."""
+        """Of sixty columns one is shifted by a deviation: the mean hides it, the cell does not."""
         rng = np.random.default_rng(6)
         real, made = (
             pa.table({f"c{i:02d}": rng.normal(size=ROWS) for i in range(60)}) for _ in range(2)
@@ -320,10 +320,11 @@ class TestSizes:
     def test_what_can_be_judged_grows_with_rows_and_falls_with_cells(self) -> None:
         noise = [np.sqrt(2 / n) for n in (1_000, 3_000, 10_000, 30_000)]
         for occupied in (0, 2, 12, 100):
-            known = [may_judge(s, 0.05, 0.05, 15, occupied) for s in noise]
+            even = (occupied / (2 * np.pi)) ** 0.5  # what chance shows in as many equal cells
+            known = [may_judge(s, 0.05, 0.05, 15, occupied, even * s) for s in noise]
             assert known == sorted(known)
             assert known[-1]
-            fewer = [may_judge(s, 0.05, 0.05, 1, occupied) for s in noise]
+            fewer = [may_judge(s, 0.05, 0.05, 1, occupied, even * s) for s in noise]
             assert all(f >= k for f, k in zip(fewer, known, strict=True))
 
     def test_what_is_said_to_be_judged_is_cleared_by_rows_without_fault(self) -> None:

@@ -343,7 +343,7 @@ def test_the_published_schema_is_what_the_code_says():
         GOOD + "x: 1\n",
         GOOD + "  support: {severity: warn, x: 1}\n",
         GOOD + "  suport: {severity: warn}\n",
-        GOOD + "  fidelity: {severity: warn}\n",
+        GOOD + "  watermark: {severity: warn}\n",
         GOOD + "  support: {severity: warn, tail: 0}\n",
         GOOD.replace("lineage: {severity: enforce}", "lineage: {severity: off}"),
         GOOD.replace('"1.0"', "1.0"),

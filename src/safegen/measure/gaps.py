@@ -40,7 +40,8 @@ CUTS = 1_000  # cells in which KS is computed: what it misses is below a thousan
 @dataclass(frozen=True, eq=False)
 class _Gap:
     """A distance of both samples. value, chance: estimated, and what chance alone shows. left: the
-    jackknife's values, (2, GROUPS). excess: λ, unbiased; of KS infinite, for it has none."""
+    jackknife's values, (2, GROUPS). excess: λ, unbiased; of KS infinite, for it has none. planned:
+    how many cells real rows are in, and what chance shows where all is as there."""
 
     value: float
     left: np.ndarray
@@ -48,6 +49,7 @@ class _Gap:
     excess: float = math.inf
     excess_left: np.ndarray | None = None
     occupied: int = 2
+    planned: tuple[int, float] = (0, 0.0)
 
 
 def marginal_cells(samples: Samples, margin: float, alpha: float) -> tuple[list[Cell], list[Cell]]:
@@ -85,10 +87,13 @@ def pair_cells(
     return [pooled], _cells(samples, names, gaps, worst, alpha), every
 
 
-def may_judge(noise: float, margin: float, alpha: float, cells: int, occupied: int = 0) -> bool:
+def may_judge(
+    noise: float, margin: float, alpha: float, cells: int, occupied: int = 0, chance: float = 0.0
+) -> bool:
     """Whether a generator without fault would clear the margin in each of so many cells.
 
-    noise: √(1/n + 1/m). occupied: cells of a total variation, of which λ is known; 0 for KS.
+    noise: √(1/n + 1/m). occupied, chance: of a total variation, the cells that real rows are in
+    and what chance alone shows (`Samples.deviation`); 0 for KS.
     """
     missed = MISSED / max(cells, 1)
     if not occupied:
@@ -97,8 +102,7 @@ def may_judge(noise: float, margin: float, alpha: float, cells: int, occupied: i
     # The upper point of chi² with K − 1 degrees of freedom, by Laurent and Massart 2000, lemma 1.
     free, rare = max(occupied - 1, 1), math.log(1 / missed)
     excess = (2 * math.sqrt(free * rare) + 2 * rare) * noise**2
-    even = math.sqrt(free / (2 * math.pi)) + math.sqrt(rare / 2)  # no larger than for equal cells
-    plain = (even + normal_point(alpha / 2) / 2) * noise
+    plain = chance + (math.sqrt(rare / 2) + normal_point(alpha / 2) / 2) * noise
     return min(plain, _highest(excess, occupied, noise, alpha / 2)) <= margin
 
 
@@ -125,7 +129,9 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
 
     value, left = samples.jackknife(real, made, distance)
     over, over_left = samples.jackknife(real, made, excess)
-    return _Gap(value, left, samples.deviation(real, made), over, over_left, int(seen.sum()))
+    planned = int((real.value > 0).sum()), samples.deviation(real, real)
+    shown = samples.deviation(real, made)
+    return _Gap(value, left, shown, over, over_left, int(seen.sum()), planned)
 
 
 def _ks(samples: Samples, column: Compared) -> _Gap:
@@ -175,7 +181,7 @@ def _cells(
                 min(1.0, high),
                 min(1.0, sides * math.exp(-2 * beyond**2)),
                 high <= margin,
-                may_judge(noise, margin, alpha, len(gaps), 0 if ks else gap.occupied),
+                may_judge(noise, margin, alpha, len(gaps), *gap.planned),
             )
         )
     return found

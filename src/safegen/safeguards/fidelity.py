@@ -27,6 +27,7 @@ from safegen.measure.questions import QUESTIONS, Answer, comparable, design_effe
 from safegen.measure.samples import Samples, samples
 from safegen.measure.verdicts import Cell, normal_point, spent, verdict
 from safegen.safeguards.schema import real_rows_missing
+from safegen.tables.sources import TABLE
 
 __all__ = ["FidelityKept"]
 
@@ -120,10 +121,8 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
     if missing:
         return replace(
             base,
-            observed=f"there are no rows to compare on one side or the other, in {len(missing)} "
-            "tables"
-            if len(missing) > 1
-            else "there are no rows to compare on one side",
+            observed="one side has no rows, or lacks a column: "
+            f"{len(missing)} of {len(context.schemas)} tables cannot be compared",
             next_step="ask for more rows, or for conditions that real rows meet",
         )
     pooled = _in_tables(answers, "pooled")
@@ -139,8 +138,8 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
         )
     result = verdict(pooled, cells, spent(params.alpha, context.depth))
     every = sum(a.every for a in answers.values())
-    worst = (result.lost or result.open or pooled)[0]
-    shown = result.lost or result.open
+    shown = sorted(result.lost or result.open, key=lambda cell: cell in result.pooled)
+    worst = (shown or pooled)[0]
     return replace(
         base,
         status=result.status,
@@ -157,10 +156,17 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
 
 def _in_tables(answers: dict[str, Answer], part: str) -> list[Cell]:
     return [
-        replace(cell, name=named(table, cell.name))
+        replace(cell, name=_name(table, cell, part))
         for table, answer in answers.items()
         for cell in getattr(answer, part)
     ]
+
+
+def _name(table: str, cell: Cell, part: str) -> str:
+    """A cell's column with its table, where there are several; a figure over all of a table."""
+    if part == "cells":
+        return named(table, cell.name)
+    return cell.name if table == TABLE else f"{cell.name} of {table}"
 
 
 def _observed(
