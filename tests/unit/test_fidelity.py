@@ -289,6 +289,20 @@ def test_what_can_be_judged_is_known_before_fitting() -> None:
         assert f"{found[0]} of {found[1]} " in said
 
 
+def test_sequences_are_asked_for_by_number_and_judged_by_rows() -> None:
+    """Three thousand sequences of four rows each, as many asked for: 12,000 rows on either side,
+    worth 3,000."""
+    rng = np.random.default_rng(0)
+    real = pa.table({"who": np.repeat(np.arange(3_000).astype(str), 4), "x": rng.normal(size=ROWS)})
+    schemas = {"table": infer_schema(real, {"who": {"role": "sequence_key"}})}
+    plain = {"table": infer_schema(real, {"who": {"kind": "id"}})}
+    params = FidelityParams(severity="enforce", column_margin=0.05)
+    tables = {"table": real}
+    assert judged_counts(tables, schemas, 3_000, params)["marginals"] == (0, 1)
+    assert judged_counts(tables, plain, ROWS, params)["marginals"] == (1, 1)
+    assert judged_counts(tables, plain, 3_000, params)["marginals"] == (0, 1)
+
+
 def test_the_safeguard_conforms() -> None:
     params = FidelityParams(severity="enforce")
     check_safeguard(FidelityKept(), params, releases=[context(law(1, 500), law(2, 500))])
