@@ -315,6 +315,7 @@ class TestSizes:
         _, cells = marginal_cells(samples(real, made, schema), 0.05, 0.05)
         assert cells[0].value > 0.95
         assert cells[0].p > 0.05
+        assert cells[0].high > 0.95
         assert not cells[0].judged
 
     def test_what_can_be_judged_grows_with_rows_and_falls_with_cells(self) -> None:

@@ -78,7 +78,8 @@ def design_effects(
     """By table how many rows are worth one independent row: 1 where every row is drawn by itself.
 
     Where rows hang together it is Kish's n Σm² / (Σm)² for units of m rows: all rows of a unit
-    count as copies of each other, which is never too few.
+    count as copies of each other. (What only the longest units have varies more still; its design
+    effect is at most the size of the longest.)
     """
     effects = {}
     for name, kinds in independent_units(tables, schemas).items():
