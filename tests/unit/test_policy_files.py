@@ -343,7 +343,7 @@ def test_the_published_schema_is_what_the_code_says():
         GOOD + "x: 1\n",
         GOOD + "  support: {severity: warn, x: 1}\n",
         GOOD + "  suport: {severity: warn}\n",
-        GOOD + "  fidelity: {severity: warn}\n",
+        GOOD + "  watermark: {severity: warn}\n",
         GOOD + "  support: {severity: warn, tail: 0}\n",
         GOOD.replace("lineage: {severity: enforce}", "lineage: {severity: off}"),
         GOOD.replace('"1.0"', "1.0"),
@@ -365,7 +365,7 @@ def test_the_schema_tells_unit_default_and_order_of_every_parameter():
             text = definitions[f"rule-{name}"]["properties"][key]["description"]
             assert f"Unit: {parameter.unit}." in text
             assert parameter.tighter in text
-            assert key == "severity" or f"Default: {parameter.default}." in text
+            assert key in ("severity", "strata") or f"Default: {parameter.default}." in text
 
 
 def test_the_reference_for_people_is_what_the_code_says():

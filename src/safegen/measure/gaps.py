@@ -12,8 +12,9 @@ chance moves apart:
   the true one is largest the estimate is normal with a deviation of at most half √(1/n + 1/m).
   Where there are many cells that is far off, and the other bound is better: by Cauchy and Schwarz
   a total variation is at most ½√λ, λ = Σ (p − q)² / w, w the pooled shares. λ has an estimate
-  that chance does not inflate, of variance 2Ks⁴ + 4λs², s² = 1/n + 1/m, for K cells. The better
-  of both bounds, each at half the level, is used.
+  that chance does not inflate, of variance 2Ks⁴ + 4λs², s² = 1/n + 1/m, for K cells. Cells of
+  fewer than `FILLED` rows say nothing: all their mass is added. The better of both bounds, each at
+  half the level, is used.
 """
 
 from __future__ import annotations
@@ -34,20 +35,25 @@ __all__ = ["BINS", "PAIRS", "coarse", "marginal_cells", "may_judge", "pair_cells
 
 PAIRS = 200  # at most: more columns than 20 have more pairs, and a random part is looked at
 BINS = 12  # of a column in a pair; rarer levels share one
+FILLED = 5  # rows of both samples in a cell, from which on its term of λ is worth something
 CUTS = 1_000  # cells in which KS is computed: what it misses is below a thousandth
 
 
 @dataclass(frozen=True, eq=False)
 class _Gap:
     """A distance of both samples. value, chance: estimated, and what chance alone shows. left: the
-    jackknife's values, (2, GROUPS). excess: λ, unbiased; of KS infinite, for it has none."""
+    jackknife's values, (2, GROUPS). excess: λ, unbiased, of `filled` cells; of KS infinite, for it
+    has none. sparse: the mass in the other cells. planned: by the real rows alone how many cells
+    are filled, what chance shows, and the mass in the other cells."""
 
     value: float
     left: np.ndarray
     chance: float = 0.0
     excess: float = math.inf
     excess_left: np.ndarray | None = None
-    occupied: int = 2
+    filled: int = 0
+    sparse: float = 0.0
+    planned: tuple[int, float, float] = (0, 0.0, 0.0)
 
 
 def marginal_cells(samples: Samples, margin: float, alpha: float) -> tuple[list[Cell], list[Cell]]:
@@ -85,21 +91,29 @@ def pair_cells(
     return [pooled], _cells(samples, names, gaps, worst, alpha), every
 
 
-def may_judge(noise: float, margin: float, alpha: float, cells: int, occupied: int = 0) -> bool:
+def may_judge(
+    noise: float,
+    margin: float,
+    alpha: float,
+    cells: int,
+    filled: int = 0,
+    chance: float = 0.0,
+    sparse: float = 0.0,
+) -> bool:
     """Whether a generator without fault would clear the margin in each of so many cells.
 
-    noise: √(1/n + 1/m). occupied: cells of a total variation, of which λ is known; 0 for KS.
+    noise: √(1/n + 1/m). The rest is about a total variation: how many cells are filled, what chance
+    alone shows (`Samples.deviation`), and the mass in the other cells; for KS it is 0.
     """
     missed = MISSED / max(cells, 1)
-    if not occupied:
+    if not filled and not sparse:
         largest = math.sqrt(math.log(2 / missed) / 2)
         return (largest + normal_point(alpha) / 2) * noise <= margin
     # The upper point of chi² with K − 1 degrees of freedom, by Laurent and Massart 2000, lemma 1.
-    free, rare = max(occupied - 1, 1), math.log(1 / missed)
+    free, rare = max(filled - 1, 1), math.log(1 / missed)
     excess = (2 * math.sqrt(free * rare) + 2 * rare) * noise**2
-    even = math.sqrt(free / (2 * math.pi)) + math.sqrt(rare / 2)  # no larger than for equal cells
-    plain = (even + normal_point(alpha / 2) / 2) * noise
-    return min(plain, _highest(excess, occupied, noise, alpha / 2)) <= margin
+    plain = chance + (math.sqrt(rare / 2) + normal_point(alpha / 2) / 2) * noise
+    return min(plain, _highest(excess, filled, noise, alpha / 2) + sparse) <= margin
 
 
 def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _Gap:
@@ -113,6 +127,7 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
     n, m = samples.sizes
     noise = real.variance + made.variance
     part = n / (n + m)
+    filled = real.value * n + made.value * m >= FILLED
 
     def distance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         found: np.ndarray = np.abs(p - q).sum(axis=-1) / 2
@@ -120,12 +135,20 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
 
     def excess(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         pooled = np.maximum(part * p + (1 - part) * q, np.finfo(float).tiny)
-        found: np.ndarray = np.where(p + q > 0, ((p - q) ** 2 - noise) / pooled, 0.0).sum(axis=-1)
+        found: np.ndarray = np.where(filled, ((p - q) ** 2 - noise) / pooled, 0.0).sum(axis=-1)
         return found
 
     value, left = samples.jackknife(real, made, distance)
     over, over_left = samples.jackknife(real, made, excess)
-    return _Gap(value, left, samples.deviation(real, made), over, over_left, int(seen.sum()))
+    sparse = float((real.value + made.value)[~filled].sum() / 2)
+    expected = real.value * (n + m) >= FILLED
+    planned = (
+        int(expected.sum()),
+        samples.deviation(real, real),
+        float(real.value[~expected].sum()),
+    )
+    shown = samples.deviation(real, made)
+    return _Gap(value, left, shown, over, over_left, int(filled.sum()), sparse, planned)
 
 
 def _ks(samples: Samples, column: Compared) -> _Gap:
@@ -144,12 +167,12 @@ def _ks(samples: Samples, column: Compared) -> _Gap:
     return _Gap(*samples.jackknife(real, made, distance))
 
 
-def _highest(excess: float, occupied: int, noise: float, alpha: float) -> float:
+def _highest(excess: float, filled: int, noise: float, alpha: float) -> float:
     """The upper bound ½√λ of a total variation: λ whose estimate would be this low with chance
     alpha, its variance being 2Ks⁴ + 4λs²."""
     z, s = normal_point(alpha), noise
     over = max(excess, 0.0)
-    root = math.sqrt(4 * over + 4 * (z * s) ** 2 + 2 * occupied * s**2)
+    root = math.sqrt(4 * over + 4 * (z * s) ** 2 + 2 * filled * s**2)
     return math.sqrt(over + 2 * (z * s) ** 2 + z * s * root) / 2
 
 
@@ -164,7 +187,8 @@ def _cells(
             high = gap.value + normal_point(alpha) / 2 * noise
         else:
             plain = gap.value + normal_point(alpha / 2) / 2 * noise
-            high = min(plain, _highest(gap.excess, gap.occupied, noise, alpha / 2))
+            filled = _highest(gap.excess, gap.filled, noise, alpha / 2)
+            high = min(plain, filled + gap.sparse)
         low = gap.value - gap.chance - math.sqrt(math.log(sides / alpha) / 2) * noise
         beyond = max(gap.value - gap.chance - margin, 0.0) / noise
         found.append(
@@ -175,7 +199,7 @@ def _cells(
                 min(1.0, high),
                 min(1.0, sides * math.exp(-2 * beyond**2)),
                 high <= margin,
-                may_judge(noise, margin, alpha, len(gaps), 0 if ks else gap.occupied),
+                may_judge(noise, margin, alpha, len(gaps), *gap.planned),
             )
         )
     return found
@@ -196,7 +220,8 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
     if len(over) == len(gaps):
         excess = float(np.mean([g.excess for g in gaps]))
         excess += point * samples.error(np.mean(over, axis=0))
-        high = min(high, math.sqrt(max(excess, 0.0)) / 2)
+        sparse = float(np.mean([g.sparse for g in gaps]))
+        high = min(high, math.sqrt(max(excess, 0.0)) / 2 + sparse)
     beyond = (under - margin) / error if error else math.copysign(math.inf, under - margin)
     return Cell(
         f"the mean over {len(gaps)} {what}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import pyarrow as pa
 from safegen.measure.clusters import independent_units
 from safegen.measure.gaps import marginal_cells, pair_cells
 from safegen.measure.masses import mass_cells, rare_levels, tails
-from safegen.measure.samples import Samples, samples
+from safegen.measure.samples import MOST, Samples, samples
 from safegen.measure.verdicts import Cell
 from safegen.tables.schema import TableSchema
+from safegen.tables.units import units
 
 __all__ = ["QUESTIONS", "Answer", "comparable", "design_effects", "judged_counts"]
 
@@ -77,40 +78,41 @@ def design_effects(
     """By table how many rows are worth one independent row: 1 where every row is drawn by itself.
 
     Where rows hang together it is Kish's n Σm² / (Σm)² for units of m rows: all rows of a unit
-    count as copies of each other, which is never too few.
+    count as copies of each other. (What only the longest units have varies more still; its design
+    effect is at most the size of the longest.)
     """
     effects = {}
     for name, kinds in independent_units(tables, schemas).items():
         effects[name] = 1.0
-        for units in kinds:
-            if units.codes is None or not len(units.codes):
+        for kind in kinds:
+            if kind.codes is None or not len(kind.codes):
                 continue
-            sizes = np.bincount(units.codes[units.codes >= 0]).astype(float)
-            alone = int((units.codes < 0).sum())
+            sizes = np.bincount(kind.codes[kind.codes >= 0]).astype(float)
+            alone = int((kind.codes < 0).sum())
             squares = float((sizes**2).sum()) + alone
-            effects[name] = max(effects[name], squares / len(units.codes))
+            effects[name] = max(effects[name], squares / len(kind.codes))
     return effects
 
 
 def judged_counts(
     real: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema], rows: int, params: Any
 ) -> dict[str, tuple[int, int]]:
-    """By question how many cells can be judged when `rows` rows are made, and how many there are.
+    """By question how many cells can be judged when `rows` are asked for, and how many there are.
 
-    From the real rows alone, as it is before anything is fitted.
+    From the real rows alone, as it is before anything is fitted. rows: as a request counts them,
+    of a table, of sequences, or of the tables that refer to no other.
     """
     counts = dict.fromkeys(QUESTIONS, (0, 0))
     effects = design_effects(real, schemas)
+    share = rows / max(units(real, schemas), 1)
     for table, source in real.items():
         schema = comparable(schemas[table])
         if schema is None or not source.num_rows:
             continue
         found = samples(source, source, schema)
-        made = min(rows, found.rows[1])
-        effect = effects[table]
-        found = Samples(
-            found.columns, found.rows, None, found.groups, (effect, effect * found.rows[1] / made)
-        )
+        made = min(share * source.num_rows, MOST)
+        own = effects[table]
+        found = replace(found, effects=(own, own * found.rows[1] / made))
         for name, ask in QUESTIONS.items():
             answer = ask(found, params)
             judged = sum(c.judged for c in answer.cells)

@@ -408,7 +408,7 @@ class FidelityParams(RuleParams):
             unit="AUC",
             order="down",
         ),
-    ] = 0.08
+    ] = 0.1
     held_out: Annotated[
         float,
         Param(

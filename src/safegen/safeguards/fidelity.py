@@ -27,6 +27,7 @@ from safegen.measure.questions import QUESTIONS, Answer, comparable, design_effe
 from safegen.measure.samples import Samples, samples
 from safegen.measure.verdicts import Cell, normal_point, spent, verdict
 from safegen.safeguards.schema import real_rows_missing
+from safegen.tables.sources import TABLE
 
 __all__ = ["FidelityKept"]
 
@@ -34,7 +35,7 @@ _SHOWN = 10
 _TRAINED = 20_000  # rows that a classifier is trained on, at most
 FEWEST_HELD = 100  # rows to test a classifier on
 
-_NORMAL_ERROR = f"95 % bounds either side; the mean's by a jackknife of {GROUPS} groups, "
+_MEAN = f"the mean's bounds by a jackknife of {GROUPS} groups, "
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,27 @@ class _Words:
 _WORDS = {
     "marginals": _Words(
         "columns",
-        "KS or total variation; " + _NORMAL_ERROR + "the others' by McDiarmid 1989 and Massart "
+        "KS or total variation; " + _MEAN + "the others' by McDiarmid 1989 and Massart "
         "1990 less what chance shows (below), by the normal law and chi² (above)",
         "the columns named have another distribution than in reality: another backend, its "
         "default distributions or more training may keep them",
     ),
     "pairs": _Words(
         "pairs",
-        "total variation of joint decile bins and levels; " + _NORMAL_ERROR + "the others' by "
+        "total variation of joint decile bins and levels; " + _MEAN + "the others' by "
         "McDiarmid 1989 less what chance shows (below), by chi² (above)",
         "the generator loses what columns have to do with each other: try another backend, such as "
         "diffusion.tabular, or declare a constraint where one column decides another",
     ),
     "tails": _Words(
         "tails",
-        "ratio of masses beyond the real quantiles; " + _NORMAL_ERROR + "the others' of log ratios",
+        "ratio of masses beyond the real quantiles; " + _MEAN + "the others' of log ratios",
         "the generator thins or swells the tails: one whose marginals are those of the data keeps "
         "them; look for clipping, a low temperature or rows chosen by a score",
     ),
     "rare": _Words(
         "rare levels",
-        "ratio of shares; " + _NORMAL_ERROR + "the others' of log ratios",
+        "ratio of shares; " + _MEAN + "the others' of log ratios",
         "rare levels lose or gain mass (#k: the k-th most frequent level in the source): another "
         "backend, or the weights that came with the rows, may keep them",
     ),
@@ -120,10 +121,8 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
     if missing:
         return replace(
             base,
-            observed=f"there are no rows to compare on one side or the other, in {len(missing)} "
-            "tables"
-            if len(missing) > 1
-            else "there are no rows to compare on one side",
+            observed="one side has no rows, or lacks a column: "
+            f"{len(missing)} of {len(context.schemas)} tables cannot be compared",
             next_step="ask for more rows, or for conditions that real rows meet",
         )
     pooled = _in_tables(answers, "pooled")
@@ -139,8 +138,8 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
         )
     result = verdict(pooled, cells, spent(params.alpha, context.depth))
     every = sum(a.every for a in answers.values())
-    worst = (result.lost or result.open or pooled)[0]
-    shown = result.lost or result.open
+    shown = sorted(result.lost or result.open, key=lambda cell: cell in result.pooled)
+    worst = (shown or pooled)[0]
     return replace(
         base,
         status=result.status,
@@ -148,19 +147,26 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
         + (f"; {len(result.lost)} beyond the margin" if result.lost else ""),
         interval=(worst.low, worst.high),
         n=sum(s.rows[1] for s in both.values()),
-        method=words.method
-        + (f"; Holm at {spent(params.alpha, context.depth):.2g} for depth {context.depth}"),
-        evidence=tuple(_told(c) for c in shown[:_SHOWN]),
+        method=f"{words.method}; each {_level(params)} on its side; unmet by Holm at "
+        f"{spent(params.alpha, context.depth):.2g}, for depth {context.depth}",
+        evidence=tuple(_told(c, params) for c in shown[:_SHOWN]),
         next_step={"unmet": words.worse, "inconclusive": _more(context)}.get(result.status),
     )
 
 
 def _in_tables(answers: dict[str, Answer], part: str) -> list[Cell]:
     return [
-        replace(cell, name=named(table, cell.name))
+        replace(cell, name=_name(table, cell, part))
         for table, answer in answers.items()
         for cell in getattr(answer, part)
     ]
+
+
+def _name(table: str, cell: Cell, part: str) -> str:
+    """A cell's column with its table, where there are several; a figure over all of a table."""
+    if part == "cells":
+        return named(table, cell.name)
+    return cell.name if table == TABLE else f"{cell.name} of {table}"
 
 
 def _observed(
@@ -175,8 +181,13 @@ def _observed(
     return text
 
 
-def _told(cell: Cell) -> str:
-    return f"{cell.name}: {cell.value:.3f}, 95 % bounds {cell.low:.3f} and {cell.high:.3f}"
+def _told(cell: Cell, params: Any) -> str:
+    ends = f"{cell.low:.3f} and {cell.high:.3f}"
+    return f"{cell.name}: {cell.value:.3f}, {_level(params)} bounds {ends}"
+
+
+def _level(params: Any) -> str:
+    return f"{100 * (1 - params.alpha):g} %"
 
 
 def _more(context: ReleaseContext) -> str:
@@ -254,8 +265,8 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
             interval=(low, high),
             n=held[table].num_rows,
             method="gradient-boosted trees trained on as many made and real rows, tested on the "
-            "same real rows that neither saw; 95 % bounds either side by the paired influence "
-            "function (DeLong et al. 1988), for these two fits",
+            "same real rows that neither saw; bounds by the paired influence function (DeLong et "
+            f"al. 1988) for these two fits, each {_level(params)} on its side",
             next_step={
                 "unmet": "what the target depends on is lost: try another backend, or train more",
                 "inconclusive": "hold more rows out (held_out in the policy), or fit on more",
