@@ -69,7 +69,7 @@ def test_a_run_is_recorded_shown_and_goes_on_where_it_was(tmp_path: Path, capsys
     assert replace["recall"][0] == pieces["real-only-0"]["recall"][0]
     assert replace["pictures"][0] == pieces["real-only-0"]["pictures"][0] != replace["pictures"][1]
     assert {len(pieces[name]["pictures"]) for name in pieces} == {1, 2}
-    assert pixels(replace["pictures"][0]).shape == (3 * 8, 10 * 8)
+    assert pixels(replace["pictures"][0]).shape == (3 * 9, 10 * 9)
     # One file, which shows every picture and needs nothing else.
     text = result.page.read_text()
     assert not re.search(r"<script|url\(|https?://|href=", text)
@@ -199,8 +199,8 @@ def test_a_sheet_has_a_column_to_a_class_and_white_where_there_is_none() -> None
     shown = np.zeros((5, 40, 40), dtype=np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None]
     table = from_arrays({"image": shown, "label": np.array(["b", "a", "a", "a", "a"])})
     drawn = pixels(pictures.sheet(table, "image", "label", ["a", "b", "c"]))
-    assert drawn.shape == (3 * 32, 3 * 32)  # larger ones are scaled
-    cells = drawn[16::32, 16::32].T.tolist()
+    assert drawn.shape == (3 * 33, 3 * 33)  # larger ones are scaled
+    cells = drawn[16::33, 16::33].T.tolist()
     assert cells == [[1, 2, 3], [0, 255, 255], [255, 255, 255]]
 
 
