@@ -184,6 +184,8 @@ def parted(
                 "training, as the policy asks (held_out): give more rows, or use another policy"
             )
         anchor, held = {name: found.anchor}, {name: found.held}
+        # As many synthetic rows are left out, or the real ones would weigh less than their sources.
+        made = [{name: split(t[name], held_out, entity=None).anchor} for t in made]
     training = pooled([anchor, *made]) if real else anchor
     synthetic = pooled(made) if made else {name: t.slice(0, 0) for name, t in anchor.items()}
     return Parts(training, anchor, held, synthetic)

@@ -73,7 +73,7 @@ def test_a_run_is_recorded_shown_and_goes_on_where_it_was(tmp_path: Path, capsys
     assert replace["recall"][0] == pieces["real-only-0"]["recall"][0]
     assert replace["pictures"][0] == pieces["real-only-0"]["pictures"][0] != replace["pictures"][1]
     assert {len(pieces[name]["pictures"]) for name in pieces} == {1, 2}
-    assert pixels(replace["pictures"][0]).shape == (3 * 8, 10 * 8)
+    assert pixels(replace["pictures"][0]).shape == (3 * 9, 10 * 9)
     # One file, which shows every picture and needs nothing else.
     text = result.page.read_text()
     assert not re.search(r"<script|url\(|https?://|href=", text)
@@ -116,7 +116,7 @@ def test_a_loop_that_loses_images_is_told_from_the_control(drawing: None, tmp_pa
     assert last["replace"]["recall"] < last["real-only"]["recall_low"]
     assert {record["copies"] for record in last.values()} == {1}
     (reality,) = pq.read_table(result.path / "records/real-0.parquet").to_pylist()
-    assert reality["copies"] < 0.1
+    assert reality["copies"] < 0.1 < reality["rare_share"]
     assert reality["recall"] > last["real-only"]["recall"]
     # The control alone: a loop that loses nothing is not said to.
     other = lab.run("image", tmp_path / "control", **told, arms=["real-only"])
@@ -175,9 +175,9 @@ GOOD = {"recall": 0.9, "coverage": 0.9, "rare_share": 1.0, "rare_share_seen": 1.
         ({"recall": 0.86, "coverage": 0.86, "rare_share": 0.7, "rare_share_seen": 1.4}, []),
         ({"recall": 0.85}, ["safeguarded: recall kept"]),
         ({"coverage": 0.85}, ["safeguarded: coverage kept"]),
-        ({"rare_share": 0.69}, ["safeguarded: rarest class by label, over its real share"]),
-        ({"rare_share_seen": 1.41}, ["safeguarded: rarest class as a network sees it"]),
-        ({"copies": 0.021}, ["safeguarded: near copies of real images"]),
+        ({"rare_share": 0.69}, ["safeguarded: rarest class"]),
+        ({"rare_share_seen": 1.41}, ["safeguarded: rarest class as seen"]),
+        ({"copies": 0.021}, ["safeguarded: near copies"]),
     ],
 )
 def test_each_verdict_can_fail(last: dict[str, float], unmet: list[str]) -> None:
@@ -212,8 +212,8 @@ def test_a_sheet_has_a_column_to_a_class_and_white_where_there_is_none() -> None
     shown = np.zeros((5, 40, 40), dtype=np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None]
     table = from_arrays({"image": shown, "label": np.array(["b", "a", "a", "a", "a"])})
     drawn = pixels(pictures.sheet(table, "image", "label", ["a", "b", "c"]))
-    assert drawn.shape == (3 * 32, 3 * 32)  # larger ones are scaled
-    cells = drawn[16::32, 16::32].T.tolist()
+    assert drawn.shape == (3 * 33, 3 * 33)  # larger ones are scaled
+    cells = drawn[16::33, 16::33].T.tolist()
     assert cells == [[1, 2, 3], [0, 255, 255], [255, 255, 255]]
 
 
@@ -259,3 +259,24 @@ def test_data_without_images_or_with_several_columns_of_classes(tmp_path: Path) 
 def test_simulations_have_no_safeguarded_arm(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no arm 'safeguarded'"):
         lab.run("gaussian", tmp_path / "run", arms=["safeguarded"])
+
+
+@pytest.mark.slow
+def test_digits_survive_five_fits_under_the_safeguards_and_not_without(tmp_path: Path) -> None:
+    """A quarter of an hour: one chain of what docs/lab.md has two of."""
+    result = lab.run("image", tmp_path / "run", arms=["replace", "safeguarded"])
+    held = {check.name: check for check in result.checks}
+    for name in (
+        "safeguarded: recall kept",
+        "safeguarded: coverage kept",
+        "safeguarded: near copies",
+        "replace: recall kept",
+    ):
+        assert held[name].held, held[name]
+    records = pq.read_table(result.path / "records/safeguarded-0.parquet").to_pydict()
+    assert records["refused"] == [""] * 5
+    assert records["effective_depth"] == [1, 1.5, 1.75, 1.875, 1.9375]
+    assert records["recognised"][0] > 0.9
+    # A release has 20 ± 4.4 images of a class of 2 % by chance alone: all five are taken together.
+    for name in ("rare_share", "rare_share_seen"):
+        assert image.BAND[0] < np.mean(records[name]) < image.BAND[1]

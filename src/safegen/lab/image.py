@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from safegen.errors import UsageError
 from safegen.lab.arms import Arm, chosen
@@ -35,18 +34,19 @@ METRICS: Mapping[str, str] = {
     "coverage": "coverage",
     "precision": "precision",
     "density": "density",
-    "class_error": "classes by label: total variation, %",
-    "class_error_seen": "classes as a network sees them, %",
-    "rare_share": "rarest class by label, over its real share",
-    "rare_share_seen": "rarest class as a network sees it",
-    "tstr": "TSTR, accuracy",
-    "recognised": "recognised as labelled",
-    "copies": "near copies of real images",
+    "class_error": "class error, %",
+    "class_error_seen": "class error as seen, %",
+    "rare_share": "rarest class",
+    "rare_share_seen": "rarest class as seen",
+    "tstr": "TSTR",
+    "recognised": "recognised",
+    "copies": "near copies",
 }
-"""What is measured of each release; see `safegen.measure.images.Exam`."""
+"""What is measured of each release; see `safegen.measure.images.Exam.judged`."""
 
-DIGITS: Mapping[str, Any] = {"steps": 800, "batch_size": 64, "sampler_steps": 12}
-"""Options with which `diffusion.image` learns 1,000 digits in about a minute of one core."""
+DIGITS: Mapping[str, Any] = {"steps": 800, "batch_size": 64}
+"""Options with which `diffusion.image` learns 1,000 digits in about a minute of one core. With half
+as many steps of sampling, 12, it loses two points of recall at once."""
 
 THINNED, RARE = "8", 0.02  # the class of the digits that is made rare, and its share then
 FEWEST_HELD, MOST_HELD = 200, 2_000  # images to measure against
@@ -224,19 +224,20 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
         m: t for m, t in METRICS.items() if all(np.isfinite(f[m]).all() for f in found.values())
     }
     pieces = pa.concat_tables([run.records(_reality(c)) for c in range(chains)])
-    real = {m: float(pc.mean(pc.cast(pieces[m], pa.float64())).as_py() or "nan") for m in said}
+    real = {m: float(pieces[m].to_numpy().mean()) for m in said}
     checks = _checks(found, said, real["copies"]) if depth > 1 else []
     text = (
         f"Loops of {settings['backend']} on {settings['data']}: {settings['rows']:,} real images, "
         "as many in each release, measured against real images that no fit has seen, on features "
-        "of a small network. Curves are medians over chains, bands their 10 to 90 %."
+        "of a small network; “as seen” is by its verdicts, else by label. Curves are medians over "
+        "chains, bands their 10 to 90 %."
     )
-    caption = f"First and last of {depth} fits: mean over {chains} chain(s)"
-    rows = [("real images", *(_value(real[m]) for m in said))]
-    for arm, metrics in found.items():
-        for fit, place in (("first", 0), ("last", -1)):
-            rows.append((f"{arm}, {fit}", *(_value(metrics[m][:, place].mean()) for m in said)))
-    more = table(caption, ("", *said.values()), rows)
+    caption = f"First and last of {depth} fits, mean over {chains} chain(s)"
+    rows = [
+        (says, f"{real[m]:.3f}", *(_walk(f[m].mean(axis=0)) for f in found.values()))
+        for m, says in said.items()
+    ]
+    more = table(caption, ("", "real images", *found), rows)
     more += differences(found, said)
     more += _refusals(run, arms)
     sheets = [(arm.name, run.records(f"{arm.name}-0")["pictures"].to_pylist()) for arm in arms]
@@ -247,8 +248,8 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     return run.finish(checks, document)
 
 
-def _value(number: float) -> str:
-    return f"{number:.3f}" if np.isfinite(number) else ""
+def _walk(means: np.ndarray) -> str:
+    return f"{means[0]:.3f} → {means[-1]:.3f}"
 
 
 def _refusals(run: Run, arms: Sequence[Arm]) -> str:
@@ -273,7 +274,7 @@ def _checks(found: Found, said: Mapping[str, str], copies: float) -> list[Check]
         for metric in [m for m in ("rare_share", "rare_share_seen") if m in said]:
             value, interval = _last(ours, metric)
             held = BAND[0] <= value <= BAND[1]
-            says = f"{BAND[0]} to {BAND[1]}; {interval}"
+            says = f"{BAND[0]} to {BAND[1]} of its real share; {interval}"
             checks.append(Check(f"safeguarded: {said[metric]}", value, says, held))
         value, interval = _last(ours, "copies")
         says = f"at most {copies + POINT:.3g}, a point above real images; {interval}"

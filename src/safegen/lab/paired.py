@@ -63,12 +63,12 @@ def differences(found: Found, metrics: Mapping[str, str]) -> str:
     chains, depth = found[CONTROL]["effective_depth"].shape
     caption = f"After {depth} fits: difference to real-only, "
     caption += "mean of pairs, 95 % interval" if chains > 1 else "one chain, so without intervals"
+    arms = [arm for arm in found if arm != CONTROL]
     rows = [
-        (arm, *(_signed(*paired(found, arm, metric)) for metric in metrics))
-        for arm in found
-        if arm != CONTROL
+        (says, *(_signed(*paired(found, arm, metric)) for arm in arms))
+        for metric, says in metrics.items()
     ]
-    return table(caption, ("arm", *metrics.values()), rows)
+    return table(caption, ("", *arms), rows)
 
 
 def _signed(value: float, half: float) -> str:

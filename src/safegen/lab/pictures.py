@@ -19,8 +19,8 @@ SIDE = 32  # pixels: larger images are scaled to so many square
 
 
 def sheet(table: pa.Table, image: str, label: str, classes: Sequence[str]) -> bytes:
-    """A PNG file with the first images of each class, a column to a class, `EACH` below each other;
-    what a class does not have is white."""
+    """A PNG file with the first images of each class, a column to a class, `EACH` below each other,
+    a white line between them; what a class does not have is white."""
     labels = np.array([str(value) for value in table.column(label).to_pylist()])
     places = [np.flatnonzero(labels == c)[:EACH] for c in classes]
     first, _ = decoded_images(image, table.column(image).slice(0, 1))
@@ -28,13 +28,14 @@ def sheet(table: pa.Table, image: str, label: str, classes: Sequence[str]) -> by
     # A first one that is shown nowhere: there may be no other.
     chosen = table.column(image).take(pa.array([0, *np.concatenate(places).tolist()], pa.int64()))
     pixels, _ = decoded_images(image, chosen, side)
-    drawn = np.full((len(classes), EACH, *pixels.shape[1:]), 255, dtype=np.uint8)
+    shape = (len(classes), EACH, side + 1, side + 1, pixels.shape[-1])
+    drawn = np.full(shape, 255, dtype=np.uint8)
     at = 1
     for column, rows in enumerate(places):
-        drawn[column, : len(rows)] = pixels[at : at + len(rows)]
+        drawn[column, : len(rows), :side, :side] = pixels[at : at + len(rows)]
         at += len(rows)
     # (classes, EACH, height, width, channels) → (EACH · height, classes · width, channels)
-    whole = drawn.transpose(1, 2, 0, 3, 4).reshape(EACH * side, len(classes) * side, -1)
+    whole = drawn.transpose(1, 2, 0, 3, 4).reshape(EACH * (side + 1), len(classes) * (side + 1), -1)
     return encoded_images(whole[None])[0]
 
 
