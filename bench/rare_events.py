@@ -5,9 +5,10 @@ classifier finds that is trained on real and boosted rows together.
         --data kdd99_10pct.parquet:label:teardrop.
 
 Per seed half of the rows (at most `--rows`) train, and as many others test. A release of as many
-rows is made by the copula under `rare-events`; gradient-boosted trees are trained on the real
-rows, and on them with the release, with its weights and without. What they find is measured by the
-average precision on the test rows. Differences to the real rows alone are paired by seed, and their
+rows is made by the copula under `rare-events`; extremely randomised trees are trained on the real
+rows, and on them with the release, with its weights and without. (Gradient boosting as it comes
+fails on two in a thousand, and would flatter any help.) What they find is measured by the average
+precision on the test rows. Differences to the real rows alone are paired by seed, and their
 intervals Student's.
 """
 
@@ -23,9 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fidelity import machine, versions
 from scipy.stats import t as student
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import average_precision_score
-from threadpoolctl import threadpool_limits
 
 from safegen import Generator
 from safegen.policy import Policy
@@ -49,10 +49,9 @@ def precision(
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], test: tuple[np.ndarray, np.ndarray]
 ) -> float:
     x, y, w = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    model = HistGradientBoostingClassifier(random_state=0, early_stopping=False, max_iter=60)
-    with threadpool_limits(1):
-        model.fit(x, y, sample_weight=w)
-        return float(average_precision_score(test[1], model.predict_proba(test[0])[:, 1]))
+    model = ExtraTreesClassifier(100, min_samples_leaf=2, random_state=0)
+    model.fit(x, y, sample_weight=w)
+    return float(average_precision_score(test[1], model.predict_proba(test[0])[:, 1]))
 
 
 def run(path: Path, target: str, level: str, rows: int, seed: int) -> dict[str, float]:
@@ -100,7 +99,7 @@ def run(path: Path, target: str, level: str, rows: int, seed: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", action="append", required=True, help="FILE:TARGET:LEVEL")
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--seeds", type=int, default=10)
     given = parser.parse_args()
     for data in given.data:
