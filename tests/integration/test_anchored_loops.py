@@ -52,14 +52,16 @@ def test_a_loop_that_keeps_its_real_rows_is_admitted_and_one_that_does_not_is_no
     place: Path,
 ) -> None:
     real = place / "real.parquet"
-    first = generator(place).fit(real).generate(ROWS, place / "1")
-    gen = generator(place).fit(real, first)
-    second = gen.generate(ROWS, place / "2")
+    rules = policy(place, "severity: enforce}\n  selection: {severity: enforce")
+    first = generator(place, rules).fit(real).generate(ROWS, place / "1")
+    assert generator(place).fit(real, first).decision.allowed
+    second = generator(place, rules).fit(real, first).generate(ROWS, place / "2")
     found = second.manifest.decisions[0]["findings"]
     for check in ("ratio", "kept", "age"):
         assert found[f"anchor/{check}"]["status"] == "met"
     assert found["anchor/gain"]["status"] in ("met", "inconclusive")
     assert found["anchor/gain"]["n"] == ROWS
+    assert "selected as releases are" in found["anchor/gain"]["method"]
     # the real rows behind the second release are known through the first, in the ledger
     assert generator(place).prepare(real, second).findings["anchor/kept"].status == "met"
 
@@ -69,14 +71,15 @@ def test_a_loop_that_keeps_its_real_rows_is_admitted_and_one_that_does_not_is_no
 
     pq.write_table(people().slice(0, ROWS // 2), half := place / "half.parquet")
     safegen.attest(half, by="a tester", ledger=place / "ledger.db")
-    short = generator(place).fit(real).generate(ROWS // 2, place / "short")
-    for release in (short, generator(place).fit(real, short).generate(ROWS // 2, place / "next")):
+    short = generator(place, rules).fit(real).generate(ROWS // 2, place / "short")
+    after = generator(place, rules).fit(real, short).generate(ROWS // 2, place / "after")
+    for release in (short, after):
         with pytest.raises(safegen.AdmissionRefused) as part:
             generator(place).prepare(half, release)
         assert "anchor/kept" in blocked(part)
     assert generator(place).prepare(real, short).findings["anchor/kept"].status == "met"
 
-    other = generator(place).fit(real, seed=8).generate(ROWS, place / "other", seed=12)
+    other = generator(place, rules).fit(real, seed=8).generate(ROWS, place / "other", seed=12)
     with pytest.raises(safegen.AdmissionRefused) as both:
         generator(place).fit(real, first, other)
     assert blocked(both) == {"anchor/ratio"}
@@ -85,7 +88,7 @@ def test_a_loop_that_keeps_its_real_rows_is_admitted_and_one_that_does_not_is_no
 def test_rows_without_their_manifest_have_ancestors_that_nobody_knows(place: Path) -> None:
     """Columns say that they are synthetic, and nothing says of what: inconclusive, so a warning."""
     real = place / "real.parquet"
-    made = generator(place).fit(real).generate(2_000, place / "1")
+    made = generator(place, "baseline").fit(real).generate(2_000, place / "1")
     pq.write_table(made.to_arrow(provenance=True).slice(0, 1_500), place / "part.parquet")
     found = generator(place).prepare(real, place / "part.parquet")
     assert found.findings["anchor/kept"].status == "inconclusive"
@@ -96,7 +99,8 @@ def test_rows_without_their_manifest_have_ancestors_that_nobody_knows(place: Pat
 
 
 def test_real_rows_saved_as_csv_are_the_same_rows(place: Path) -> None:
-    made = generator(place).fit(place / "real.parquet").generate(2_000, place / "1")
+    gen = generator(place, "baseline").fit(place / "real.parquet")
+    made = gen.generate(2_000, place / "1")
     people().to_pandas().to_csv(place / "real.csv", index=False)
     found = generator(place).prepare(place / "real.csv", made)
     assert found.findings["anchor/kept"].status == "met"
