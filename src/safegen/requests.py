@@ -71,7 +71,9 @@ class Request:
         if prepared.parts is None:
             return None
         anchor = prepared.parts.anchor
-        found = profiles(anchor, prepared.schemas, self.conditions, tail)
+        found = profiles(
+            anchor, prepared.schemas, self.conditions, tail, others=prepared.parts.held
+        )
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:

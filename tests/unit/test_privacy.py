@@ -409,3 +409,17 @@ def test_chance_is_rarely_called_more_than_chance(times: float) -> None:
     said = [surely_above(a, 2, b, 1, times=times, alpha=0.001) for a, b in pairs.astype(float)]
     assert often[said].sum() / 20_000 < 0.0019
     assert surely_above(80, 2, 10, 1, times=times, alpha=0.001)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_few_columns_make_no_rows_look_like_copies(columns: int) -> None:
+    """Other rows of one law are as close to real ones as real ones to each other, in any number of
+    dimensions."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=8_400)
+        y = rng.choice(["a", "b", "c"], 8_400, p=[0.6, 0.3, 0.1])
+        table = pa.table({"x": x, "y": y} if columns == 2 else {"x": x, "z": x})
+        real, other = table.slice(0, 4_200), table.slice(4_200)
+        found = judged(real, other)
+        assert found["near-copies"].status != "unmet", found["near-copies"]
