@@ -1,4 +1,4 @@
-"""What the policy `rare-events` does for a rare class: its quota, its weighted prevalence, and what a
+"""What the policy `rare-events` does for a rare class: quota, weighted prevalence, and what a
 classifier finds that is trained on real and boosted rows together.
 
     python bench/rare_events.py --data creditcard_fraud.parquet:Class:1 \\

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,8 @@ from safegen.contracts import (
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
-from safegen.engines.blocks import block_plan, sample_block
-from safegen.engines.local import sample_blocks
 from safegen.errors import (
     LedgerError,
-    SourceError,
     TargetError,
     UsageError,
 )
@@ -63,16 +60,13 @@ from safegen.release import (
 )
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
+from safegen.sampling import Sampling
 from safegen.statements import register
-from safegen.tables.matching import matching
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
-from safegen.tables.streams import stream
 from safegen.tables.units import units
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from safegen.shaping.shape import Shape
     from safegen.tables.constraints import Constraint
 
@@ -88,7 +82,6 @@ _KINDS = {
 }
 
 
-_PILOT = 7_002  # names the stream of the rows from which constants are found
 _LOOKING = {"fidelity", "privacy"}
 _ROWS_SEEN = 50_000
 """Rows of a release that these rules measure: enough for a share of 1 % to have an error of 4 %."""
@@ -307,7 +300,6 @@ class Generator:
         depth = prepared.effective_depth
         stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": depth}
         profiles = request.profiles(prepared, self._tail)
-        shape = self._shape(request)
         self._books = self._books.now()
         if missing := self._books.state.get("key_epochs_missing"):
             raise LedgerError(
@@ -320,7 +312,7 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request)
-            shaped = self._stage(stage, request, shape, workers)  # 6, 7, 8
+            shaped = self._stage(stage, request, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
                 if keep_report:
@@ -347,65 +339,19 @@ class Generator:
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-    def _shape(self, request: Request) -> Shape | None:
-        """How candidates become rows, found once for a model and conditions; None where all do."""
-        from safegen.shaping.shape import asked_for, shape_for
-
-        prepared = self._ready()
-        if not asked_for(self.policy) or prepared.kind != "table":
-            return None
-        if (anchor := self._meeting(request, held=False)) is None:
-            raise SourceError(
-                "the policy has rows selected by the real ones, which are not where the model "
-                "remembers them: name them (Generator.load(..., source=...), --source)"
-            )
-        key = repr(sorted(request.conditions.items()))
-        if key not in self._shapes:
-            ((name, real),) = anchor.items()
-            draw = partial(self._candidates, request.conditions)
-            self._shapes[key] = shape_for(
-                real, prepared.schemas[name], self.policy, draw, seed=prepared.seed
-            )
-        return self._shapes[key]
-
-    def _candidates(self, conditions: Mapping[str, Scalar], rows: int) -> pa.Table:
-        """Rows to find constants with; of a stream of their own, so that none is released."""
-        import pyarrow as pa
-
-        assert self._model is not None
-        seed = int(stream(self._ready().seed, _PILOT).generate_state(1)[0])
-        found: list[pa.Table] = []
-        for block, wanted in block_plan(rows, self._backend.block_rows):
-            made = sample_block(
-                self._model, self._backend, wanted, seed=seed, block=block, conditions=conditions
-            )
-            found += made.values()
-        return pa.concat_tables(found)
-
-    def _stage(
-        self, stage: Staging, request: Request, shape: Shape | None, workers: int | None
-    ) -> dict[str, Any]:
+    def _stage(self, stage: Staging, request: Request, workers: int | None) -> dict[str, Any]:
         """Sample, shape and write the rows. What the rules that shape have done, by rule."""
         assert self._model is not None
-        schemas = self._ready().schemas
-        blocks = sample_blocks(
-            self._model,
-            self._backend,
-            schemas,
-            rows=request.rows,
-            seed=request.seed,
-            conditions=request.conditions or None,
-            workers=workers,
-            shape=shape,
-        )
+        sampling = Sampling(self._model, self._backend, self.policy, self._ready(), self._shapes)
+        shape = sampling.shape(request)
         tally = None if shape is None else shape.tally()
         with progress("sampling", request.rows, "rows") as advance:
-            for made in blocks:
+            for made in sampling.blocks(request, shape, workers):
                 stage.write(made.tables, made.weights)
                 if tally is not None and made.weights is not None:
                     ((_, table),) = made.tables.items()
                     tally.update(table, made.weights)
-                advance(units(made.tables, schemas))
+                advance(units(made.tables, self.schemas))
         if shape is None:
             return {}
         return shape.facts if tally is None else {**shape.facts, "tails": tally.facts()}
@@ -418,28 +364,19 @@ class Generator:
         most = _IMAGES_SEEN if prepared.kind == "images" else _ROWS_SEEN
         return {name: Reservoir(most, request.seed) for name in prepared.schemas}
 
-    def _meeting(self, request: Request, *, held: bool) -> dict[str, pa.Table] | None:
-        """The real rows that meet the conditions: those trained on, or those held out."""
-        parts = self._ready().parts
-        if parts is None:
-            return None
-        return {
-            name: matching(t, {k: v for k, v in request.conditions.items() if k in t.schema.names})
-            for name, t in (parts.held if held else parts.anchor).items()
-        }
-
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request
     ) -> Decision:
         prepared = self._ready()
+        parts = prepared.parts
         context = gates.Release(
             rows=stage.rows,
             units=request.rows,
             conditions=request.conditions,
             schemas=prepared.schemas,
             real=profiles,
-            anchor=self._meeting(request, held=False),
-            held=self._meeting(request, held=True),
+            anchor=None if parts is None else request.meeting(parts.anchor),
+            held=None if parts is None else request.meeting(parts.held),
             made={n: d for n, r in stage.reservoirs.items() if (d := r.value()) is not None},
             depth=prepared.depth,
             staged=stage.tallies,

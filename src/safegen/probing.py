@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safegen.contracts import Backend, BackendOptions, Model
-from safegen.engines.blocks import block_plan, sample_block, shaped_block
+from safegen.engines.blocks import block_plan, shaped_block
 from safegen.errors import BackendError, SourceError, upstream
 from safegen.measure.gains import Probe, counted
 from safegen.policy import Policy
 from safegen.preparation import FEWEST, Prepared
+from safegen.sampling import candidates, seed_of
 from safegen.shaping.drawing import thinned
 from safegen.shaping.shape import asked_for, shape_for
-from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,17 +63,14 @@ def _again(
     import pyarrow as pa
 
     def draw(rows: int) -> pa.Table:
-        seed = _seed(prepared, _PILOT)
-        plan = block_plan(rows, backend.block_rows)
-        blocks = [sample_block(model, backend, n, seed=seed, block=i) for i, n in plan]
-        return pa.concat_tables([table for block in blocks for table in block.values()])
+        return candidates(model, backend, rows, seed_of(prepared, _PILOT))
 
     shape = None
     if asked_for(policy) and prepared.kind == "table":
         (schema,) = prepared.schemas.values()
         shape = shape_for(real, schema, policy, draw, seed=prepared.seed)
     capacity = backend.block_rows if shape is None else shape.capacity(backend.block_rows)
-    seed = _seed(prepared, _DRAWN)
+    seed = seed_of(prepared, _DRAWN)
     tables, weights = [], []
     for block, count in block_plan(rows, capacity):
         made = shaped_block(model, backend, count, seed=seed, block=block, shape=shape)
@@ -82,7 +79,3 @@ def _again(
         weights.append(np.ones(table.num_rows) if made.weights is None else made.weights)
     found = pa.concat_tables(tables)
     return found.take(pa.array(thinned(np.concatenate(weights), seed)))
-
-
-def _seed(prepared: Prepared, name: int) -> int:
-    return int(stream(prepared.seed, name).generate_state(1)[0])

@@ -11,10 +11,13 @@ from safegen.manifest import digest_of
 from safegen.measure.profile import TableProfile, profiles
 from safegen.preparation import Prepared
 from safegen.tables.image_folders import FILE_NAME
+from safegen.tables.matching import matching
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import MAX_FILES, TABLE
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from safegen.contracts import Scalar
 
 __all__ = ["Request", "checked_count", "checked_seed", "image_form"]
@@ -62,6 +65,13 @@ class Request:
             }
         )
         return cls(rows, seed, dict(conditions), digest)
+
+    def meeting(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """The rows that meet the conditions, each table's those on columns that it has."""
+        return {
+            name: matching(t, {k: v for k, v in self.conditions.items() if k in t.schema.names})
+            for name, t in tables.items()
+        }
 
     def profiles(self, prepared: Prepared, tail: float) -> dict[str, TableProfile] | None:
         """The real rows within the conditions, by table; None when the real rows are not here.

@@ -317,7 +317,8 @@ def test_shipped_policies_ask_what_the_table_says():
 
 def test_active_rules_at_each_gate():
     assert list(Policy.load("baseline").at("admission")) == ["lineage"]
-    assert list(Policy.load("baseline").at("release")) == ["manifest", "schema", "support"]
+    baseline = Policy.load("baseline")
+    assert list(baseline.at("release")) == ["manifest", "schema", "support", "fidelity", "privacy"]
     assert list(Policy.load("training").at("release")) == ["manifest"]
 
 

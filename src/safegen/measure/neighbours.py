@@ -193,7 +193,7 @@ def _points(columns: Sequence[Compared]) -> tuple[Points, Points]:
 
 
 def _scores(column: Compared) -> tuple[Points, Points]:
-    """Normal scores of the numbers by mid-rank in the real rows at `KNOTS` of their values, straight
+    """Normal scores of numbers by mid-rank in the real rows at `KNOTS` of their values, straight
     between them; missing ones in the middle, a corner away.
 
     With every value a knot real numbers would stand as far apart as their ranks, evenly, and new

@@ -9,26 +9,28 @@ A policy only says what is asked. Safeguards find out, the decision judges.
 """
 
 from safegen.policy.model import SCHEMA, Origin, Policy, Report
-from safegen.policy.review import Note, Row, explain, lint
-from safegen.policy.rules import (
-    ALWAYS_ON,
+from safegen.policy.params import (
     GATES,
-    RULES,
-    AnchorParams,
     Change,
-    FidelityParams,
     Gate,
-    LineageParams,
-    ManifestParams,
-    NamedStratum,
     Order,
     Param,
     Parameter,
-    PrivacyParams,
     RuleParams,
+    Severity,
+)
+from safegen.policy.review import Note, Row, explain, lint
+from safegen.policy.rules import (
+    ALWAYS_ON,
+    RULES,
+    AnchorParams,
+    FidelityParams,
+    LineageParams,
+    ManifestParams,
+    NamedStratum,
+    PrivacyParams,
     SchemaParams,
     SelectionParams,
-    Severity,
     SupportParams,
     TailsParams,
 )

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from safegen.errors import PolicyError, Problem, SafegenError, upstream
 from safegen.policy.document import Node, read
 from safegen.policy.model import SCHEMA, Header, Origin, Place, Policy, conflicts
-from safegen.policy.rules import RULES, RuleParams
+from safegen.policy.params import RuleParams
+from safegen.policy.rules import RULES
 from safegen.policy.waiver import Waiver
 from safegen.policy.wording import did_you_mean, dotted, said
 

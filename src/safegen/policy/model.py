@@ -20,7 +20,8 @@ from pydantic import (
 
 from safegen.errors import UsageError
 from safegen.policy.frozen import Frozen
-from safegen.policy.rules import ALWAYS_ON, GATES, RULES, Gate, RuleParams
+from safegen.policy.params import GATES, Gate, RuleParams
+from safegen.policy.rules import ALWAYS_ON, RULES
 from safegen.policy.waiver import Text, Waiver
 from safegen.policy.wording import did_you_mean, said
 

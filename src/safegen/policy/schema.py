@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from safegen.policy.model import SCHEMA, Header
-from safegen.policy.rules import ALWAYS_ON, RULES, RuleParams
+from safegen.policy.params import RuleParams
+from safegen.policy.rules import ALWAYS_ON, RULES
 from safegen.policy.waiver import Waiver
 
 __all__ = ["json_schema"]

@@ -1,0 +1,151 @@
+"""What a rule and its parameters are: each with type, default, unit and order.
+
+A rule is a class. Its fields are the parameters a policy file may write; the default of each, its
+unit and the direction that makes it tighter stand beside it in a `Param`. Everything else (the
+JSON Schema, `explain`, the comparison of two policies, the error messages) is read from here.
+
+A third-party safeguard derives its own `Params` from `RuleParams` in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from safegen.errors import PluginError
+
+__all__ = [
+    "Change",
+    "GATES",
+    "Gate",
+    "Order",
+    "Param",
+    "Parameter",
+    "RuleParams",
+    "Severity",
+]
+
+Gate = Literal["admission", "release"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+
+Severity = Literal["off", "audit", "warn", "enforce"]
+Change = Literal["TIGHTEN", "LOOSEN", "SAME", "INCOMPARABLE"]
+Order = Literal["up", "down", "listed", "none"]
+
+_TIGHTER: Mapping[str, str] = {
+    "up": "bigger is tighter",
+    "down": "smaller is tighter",
+    "none": "no order: any change is incomparable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """What one parameter means: put it into the `Annotated` of a field of a `RuleParams`.
+
+    `doc` is one sentence; `unit` what the number counts ("share", "rows", …; "choice" for words);
+    `order` says which way is tighter: "up" (bigger), "down" (smaller), "listed" (a `Literal`
+    whose words stand from loose to tight), "none" (no value is tighter than another).
+    """
+
+    doc: str
+    unit: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of one rule, as declared. `default` is None for `severity`, which has none."""
+
+    name: str
+    doc: str
+    unit: str
+    order: Order
+    default: Any
+    levels: tuple[str, ...] = ()
+
+    @property
+    def tighter(self) -> str:
+        """Which way is tighter, in words: "smaller is tighter", or "allow < warn < refuse"."""
+        return " < ".join(self.levels) if self.order == "listed" else _TIGHTER[self.order]
+
+    def compare(self, old: object, new: object) -> Change:
+        """What going from `old` to `new` does to the policy.
+
+        TIGHTEN or LOOSEN as the declared order says; SAME for equal values; INCOMPARABLE where
+        there is no order, or where a value is not one that the order knows (NaN, another word).
+        """
+        before, after = self._position(old), self._position(new)
+        if before is None or after is None:
+            return "SAME" if self.order == "none" and old == new else "INCOMPARABLE"
+        if before == after:
+            return "SAME"
+        return "TIGHTEN" if before < after else "LOOSEN"
+
+    def _position(self, value: object) -> float | None:
+        """Where a value stands from loose to tight; None when the order does not know it."""
+        if self.order == "listed":
+            return self.levels.index(value) if value in self.levels else None
+        if self.order == "none" or not isinstance(value, int | float) or math.isnan(value):
+            return None
+        return value if self.order == "up" else -value
+
+
+class RuleParams(BaseModel):
+    """A rule's parameters as one policy sets them: frozen, strict, every value materialised.
+
+    Subclasses declare `gates` (where the rule decides; empty for a rule that only shapes rows),
+    `asks` (the question it answers, in a phrase) and `built` (False: declared, but this version
+    has no code for it, so a policy may only say `off`). Every field needs a `Param` and a default;
+    `severity` alone has no default, because a policy has to say what an unmet rule does.
+
+    Raises: PluginError while a subclass is declared, when a parameter lacks one of these.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    gates: ClassVar[frozenset[Gate]] = frozenset()
+    asks: ClassVar[str] = ""
+    built: ClassVar[bool] = True
+
+    severity: Annotated[
+        Severity,
+        Param(
+            "What an unmet rule does: off (not evaluated), audit (recorded), "
+            "warn (recorded and shown), enforce (refused).",
+            unit="choice",
+            order="listed",
+        ),
+    ]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Refuse a declaration that lint, diff or explain could not read later."""
+        if unknown := cls.gates - set(GATES):
+            raise PluginError(f"{cls.__qualname__}: unknown gates {sorted(unknown)}; use {GATES}")
+        for name, parameter in cls.parameters().items():
+            if name != "severity" and cls.model_fields[name].is_required():
+                raise PluginError(f"{cls.__qualname__}.{name}: a parameter needs a default")
+            if parameter.order == "listed" and not parameter.levels:
+                raise PluginError(f"{cls.__qualname__}.{name}: order 'listed' needs a Literal")
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Every parameter of this rule by name, severity first, in the order of declaration."""
+        found = {}
+        for name, field in cls.model_fields.items():
+            param = next((m for m in field.metadata if isinstance(m, Param)), None)
+            if param is None:
+                raise PluginError(
+                    f"{cls.__qualname__}.{name}: annotate it with Param(doc, unit=, order=)"
+                )
+            words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            found[name] = Parameter(name, param.doc, param.unit, param.order, default, words)
+        return found

@@ -1,0 +1,97 @@
+"""Steps 6 and 7: a fitted model's candidates, and the rows that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safegen.contracts import Backend, Model, Scalar
+from safegen.engines.blocks import Block, block_plan, sample_block
+from safegen.engines.local import sample_blocks
+from safegen.errors import SourceError
+from safegen.policy import Policy
+from safegen.preparation import Prepared
+from safegen.shaping.shape import Shape, asked_for, shape_for
+from safegen.tables.streams import stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from safegen.requests import Request
+
+__all__ = ["Sampling", "candidates", "seed_of"]
+
+_PILOT = 7_002  # names the stream of the rows from which constants are found
+
+
+@dataclass
+class Sampling:
+    """A fitted model under a policy. `shapes` keeps the constants found for sets of conditions."""
+
+    model: Model
+    backend: Backend
+    policy: Policy
+    prepared: Prepared
+    shapes: dict[str, Shape]
+
+    def shape(self, request: Request) -> Shape | None:
+        """How candidates become rows; None where all do.
+
+        Raises: SourceError when the real rows to select by are not at hand.
+        """
+        prepared = self.prepared
+        if not asked_for(self.policy) or prepared.kind != "table":
+            return None
+        if prepared.parts is None:
+            raise SourceError(
+                "the policy has rows selected by the real ones, which are not where the model "
+                "remembers them: name them (Generator.load(..., source=...), --source)"
+            )
+        key = repr(sorted(request.conditions.items()))
+        if key not in self.shapes:
+            ((name, real),) = request.meeting(prepared.parts.anchor).items()
+            seed = seed_of(prepared, _PILOT)
+
+            def draw(rows: int) -> pa.Table:
+                return candidates(self.model, self.backend, rows, seed, request.conditions)
+
+            self.shapes[key] = shape_for(
+                real, prepared.schemas[name], self.policy, draw, seed=prepared.seed
+            )
+        return self.shapes[key]
+
+    def blocks(self, request: Request, shape: Shape | None, workers: int | None) -> Iterator[Block]:
+        """The blocks of a request, in order. Raises: BackendError."""
+        return sample_blocks(
+            self.model,
+            self.backend,
+            self.prepared.schemas,
+            rows=request.rows,
+            seed=request.seed,
+            conditions=request.conditions or None,
+            workers=workers,
+            shape=shape,
+        )
+
+
+def candidates(
+    model: Model,
+    backend: Backend,
+    rows: int,
+    seed: int,
+    conditions: Mapping[str, Scalar] | None = None,
+) -> pa.Table:
+    """Rows of one table, as the model samples them, to find constants with."""
+    import pyarrow as pa
+
+    found: list[pa.Table] = []
+    for block, wanted in block_plan(rows, backend.block_rows):
+        made = sample_block(model, backend, wanted, seed=seed, block=block, conditions=conditions)
+        found += made.values()
+    return pa.concat_tables(found)
+
+
+def seed_of(prepared: Prepared, name: int) -> int:
+    """The seed of a stream of rows that are never released, by the number that names it."""
+    return int(stream(prepared.seed, name).generate_state(1)[0])
