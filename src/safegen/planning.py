@@ -13,6 +13,7 @@ from safegen.measure.clusters import asked
 from safegen.measure.keys import judged_keys
 from safegen.measure.profile import profiles
 from safegen.measure.questions import judged_counts
+from safegen.shaping.shape import MOST, asked_for
 from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     start = time.perf_counter()
     model.sample(drawn, seed=0, block=0)
     sampled = time.perf_counter() - start
+    pool = _pool(gen)
     facts = [
         ("sources", f"{real:,} rows, admitted by {gen.policy.id}"),
         ("fit, forecast", _about(fitted + per_row * (real - used))),
-        ("sample, forecast", f"{_about(sampled * rows / drawn)} in one process"),
+        ("sample, forecast", f"{_about(sampled * rows * pool / drawn)} in one process"),
         ("memory so far", f"{_peak_mib():,.0f} MiB at most; {_growth(prepared.schemas)}"),
     ]
     support = gen.policy.at("release").get("support")
@@ -64,6 +66,15 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     if fidelity is not None:
         facts.append(("fidelity gate", _judged(gen, rows, fidelity)))
     return facts
+
+
+def _pool(gen: Generator) -> int:
+    """Candidates that are sampled for each row, at most."""
+    if gen._ready().kind != "table" or not asked_for(gen.policy):
+        return 1
+    if gen.policy.rule("tails").severity != "off":
+        return MOST
+    return int(gen.policy.rule("selection").pool)  # type: ignore[attr-defined]
 
 
 def _judged(gen: Generator, rows: int, params: Any) -> str:

@@ -192,12 +192,13 @@ def test_dry_run_makes_no_files(run: Any, world: World) -> None:
     before = listing(world.place)
     told = run("generate", "people.csv", "-n", 1_000, "--dry-run")
     assert told.code == 0
-    assert [line.split("  ")[0] for line in told.out.splitlines()] == [
+    assert [line.split("  ")[0] for line in told.out.splitlines() if line[0] != " "] == [
         "sources",
         "fit, forecast",
         "sample, forecast",
         "memory so far",
         "support gate",
+        "fidelity gate",
     ]
     forecast = run("generate", "people.csv", "-n", 1_000, "-o", "out/new", "--dry-run", "--json")
     assert set(forecast.document) >= {"sources", "fit, forecast"}
