@@ -17,6 +17,8 @@ from safegen.requests import Request
 
 __all__ = ["draft"]
 
+_SHOWN = 20
+
 
 def draft(
     prepared: Prepared,
@@ -106,12 +108,17 @@ def _shaping(policy: Policy, shaped: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shortfalls(shaped: Mapping[str, Any]) -> list[str]:
-    """The strata that have fewer rows than they should, by id."""
-    short = shaped.get("tails", {}).get("short", [])
-    if not short:
-        return []
-    more = f" and {len(short) - 20} more" if len(short) > 20 else ""
-    return [f"tails: {len(short)} strata are short of their quotas: {', '.join(short[:20])}{more}"]
+    """The levels and strata that have fewer rows than they should, by id."""
+    what = {
+        "selection": "levels have less than four fifths of their share among the rows selected",
+        "tails": "strata are short of their quotas",
+    }
+    found = []
+    for rule, text in what.items():
+        if short := shaped.get(rule, {}).get("short", []):
+            more = f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
+            found.append(f"{rule}: {len(short)} {text}: {', '.join(short[:_SHOWN])}{more}")
+    return found
 
 
 def _claims(prepared: Prepared, decision: Decision) -> list[dict[str, Any]]:

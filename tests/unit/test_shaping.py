@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,6 +157,19 @@ def test_selection_mends_shares_and_pairs() -> None:
     for town in "abcd":
         due = share(real, "town", town)
         assert share(made, "town", town) == pytest.approx(due, abs=0.005 + 0.03 * due)
+
+
+def test_levels_that_a_model_has_lost_are_named() -> None:
+    """A pool cannot give what is not in it; a model that has it is not blamed."""
+    real = real_rows()
+
+    def without_d(seed: int, rows: int) -> pa.Table:
+        table = real_rows(seed, rows + rows // 10)
+        return table.filter(pc.not_equal(table.column("town"), "d")).slice(0, rows)
+
+    for make, short in ((without_d, ["town#4"]), (real_rows, []), (wrong, [])):
+        shape = shape_for(real, schema_of(real), policy(), drawing(make), seed=3)
+        assert shape.facts["selection"]["short"] == short
 
 
 def test_selection_leaves_a_right_model_as_it_is() -> None:

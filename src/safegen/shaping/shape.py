@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from safegen.policy import SelectionParams, TailsParams
 from safegen.shaping.calibration import Calibration, calibration
-from safegen.shaping.coding import Coder
+from safegen.shaping.coding import Coder, Coding
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
 from safegen.shaping.strata import Strata, StrataTally, rare_strata
@@ -38,6 +38,12 @@ MORE = 4
 
 MOST = 10
 """Candidates for a row, at most: a region that would need more stays short."""
+
+PARITY = 0.8
+"""Least share of a level after selection, over its real share (see docs/policies.md)."""
+
+ROWS = 30
+"""Real rows of a level from which on that is asked."""
 
 _DRAWN = 7_001  # names the stream of draws from pools
 
@@ -143,11 +149,12 @@ def shape_for(
         bound = min(bound, pool / strata.most)
     facts: dict[str, Any] = {}
     raking = None
+    known = coder.code(real)
     weights = np.ones(pilot.rows)
     if selected:
         raking = rake(
             coder,
-            coder.code(real),
+            known,
             pilot.first(rows),
             pilot,
             target=schema.target,
@@ -163,9 +170,28 @@ def shape_for(
             "real_rows": real.num_rows,
             "pilot_rows": pilot.rows,
             "calibrated": [] if mapped is None else list(mapped.maps),
+            "short": _short(coder, known, pilot, weights),
             # Of the pool, as if equally weighted: 1 where nothing is selected, 1 / pool at least.
             "effective_share": float(weights.sum() ** 2 / (weights**2).sum() / pilot.rows),
         }
     if strata is not None:
         strata = strata.reaching(pilot, weights, pool)
     return Shape(pool, raking, strata, mapped, facts)
+
+
+def _short(coder: Coder, real: Coding, pilot: Coding, weights: np.ndarray) -> list[str]:
+    """The levels that would have less than `PARITY` of their share: selection must not do to rare
+    levels what a generator does. Those of too few real rows to tell are not among them."""
+    found = []
+    for i, name in enumerate(coder.names):
+        if not coder.is_levels(i):
+            continue
+        width = coder.width(i, fine=True)
+        counts = np.bincount(real.fine[i], minlength=width)
+        due = counts / real.rows
+        got = np.bincount(pilot.fine[i], weights, width) / weights.sum()
+        seen = np.maximum(due * pilot.rows, 1.0)  # candidates that a faithful model has
+        least = PARITY * due * (1 - 3 / np.sqrt(seen))
+        few = np.flatnonzero((counts >= ROWS) & (got < least))
+        found += [f"{name}#{code}" for code in few if 0 < code < width - 1]
+    return found
