@@ -80,8 +80,9 @@ class Refits:
     ) -> None:
         """Keep a piece of records of every arm of a chain, but for those that the run has.
 
-        real: the chain's real rows; each release has as many. judge: of what a control picks from a
-        release; None where no arm picks. `advance` is told of each fit.
+        real: the chain's real rows; each release has as many. judge: of rows that the release gate
+        has not held against these, or not as they are; None where it is not asked. `advance` is
+        told of each fit.
 
         Raises: what fitting and generating raise; Refused only where an arm's first release is.
         """
@@ -112,6 +113,7 @@ class Refits:
             place = Path(name)
             pq.write_table(real, first := place / "real.parquet")
             made: list[Path] = []
+            shown: list[Path] = []
             gen: Generator | None = None
             for t in range(1, self.depth + 1):
                 key = int(stream(self.seed, 2, chain, t).generate_state(1)[0])
@@ -119,7 +121,8 @@ class Refits:
                 refused = ""
                 try:
                     if gen is None or way.again:
-                        gen = self._fitted(way, way.sources(first, made, rng), place, key)
+                        shown = way.sources(first, made, rng)
+                        gen = self._fitted(way, shown, place, key)
                     count = way.times * real.num_rows
                     dataset = gen.generate(count, place / f"{t}", seed=key, workers=1)
                 except Refused as error:
@@ -130,16 +133,16 @@ class Refits:
                     )
                 else:
                     path, rows, weights = dataset.path, dataset.to_arrow(), dataset.weights()
-                    faults = _unmet(dataset.manifest)
                     if way.pick is not None:
-                        assert judge is not None
                         whole = dataset.to_arrow(provenance=True)
                         picked = way.pick(whole, real, self.schema, rng)
                         path = place / f"{t}.parquet"
                         pq.write_table(picked, path)
                         rows = picked.select(rows.column_names)
                         weights = np.asarray(picked.column(WEIGHT_COLUMN))
-                        faults = judge(rows, weights)
+                    # The gate itself has held a release against the real rows that it was told of.
+                    told = way.pick is None and first in shown
+                    faults = _unmet(dataset.manifest) if told or not judge else judge(rows, weights)
                     made.append(path)
                     depth = float(dataset.manifest.effective_depth)
                     last = {

@@ -191,10 +191,9 @@ def _checks(found: Found, said: Mapping[str, str], run: Run, arms: Sequence[Arm]
         checks.append(Check("safeguarded: TSTR above the library's first", value, says, value > 0))
     for arm in arms:
         records = [run.records(f"{arm.name}-{c}") for c in range(run.settings["chains"])]
-        last_faults = [bool(r["faults"][-1].as_py()) for r in records]
-        share = sum(last_faults) / len(last_faults)
+        share = sum(any(r["faults"].to_pylist()) for r in records) / len(records)
         if arm.name in CONTROLS:
-            says = "1: refused by the release gate in every chain"
+            says = "1: a release of every chain refused by the gate"
             checks.append(Check(f"{arm.name}: refused", share, says, share == 1))
         elif arm.name == "safeguarded":
             refused = sum(any(r["refused"].to_pylist()) for r in records) / len(records)
