@@ -51,8 +51,11 @@ class Calibration:
             mapped = change(numbers.astype(np.float64))
             if family(array.type) != "float":
                 mapped = np.round(mapped).astype(np.int64)
-            made = from_numbers(np.where(present, mapped, 0), present, array.type)
-            table = table.set_column(i, table.schema.field(i), made)
+            there = np.asarray(array.is_valid())  # NaN stays NaN, and null is null
+            if family(array.type) == "float":
+                mapped = np.where(present, mapped, np.nan)
+            made = from_numbers(np.where(there, mapped, 0), there, array.type)
+            table = table.set_column(i, table.schema.field(i), made.cast(table.field(i).type))
         return table
 
 
