@@ -19,6 +19,7 @@ from safegen.preparation import FEWEST, Prepared
 from safegen.sampling import candidates, seed_of
 from safegen.shaping.drawing import thinned
 from safegen.shaping.shape import asked_for, shape_for
+from safegen.tables.numbers import taken
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,4 +79,4 @@ def _again(
         tables.append(table)
         weights.append(np.ones(table.num_rows) if made.weights is None else made.weights)
     found = pa.concat_tables(tables)
-    return found.take(pa.array(thinned(np.concatenate(weights), seed)))
+    return taken(found, thinned(np.concatenate(weights), seed))

@@ -19,6 +19,7 @@ from safegen.shaping.coding import Coder
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
 from safegen.shaping.strata import Strata, StrataTally, rare_strata
+from safegen.tables.numbers import taken
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Shape:
             rng = np.random.default_rng(stream(seed, _DRAWN, block, number))
             pool = candidates.slice(start, drawn)
             chosen, weight = self._drawn(pool, max(drawn // self.pool, 1), rng)
-            tables.append(pool.take(pa.array(chosen)))
+            tables.append(taken(pool, chosen))
             weights.append(weight)
         table = pa.concat_tables(tables).slice(0, rows)
         return table, None if self.strata is None else np.concatenate(weights)[:rows]
