@@ -268,3 +268,22 @@ def test_rows_that_are_nearly_all_equal_cannot_be_held_out(tmp_path: Path, ledge
     gen = safegen.Generator(policy=tmp_path / "held.yaml", ledger=ledger)
     with pytest.raises(SourceError, match=r"equal rows .* stay together"):
         gen.fit(table)
+
+
+def test_calibration_breaks_no_constraint(place: Path, ledger: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 500, ROWS)
+    table = pa.table({"low": low, "high": low + rng.geometric(0.1, ROWS), "x": people()["x"]})
+    text = (place / "selecting.yaml").read_text()
+    text = text.replace(
+        "selection: {severity: enforce}", "selection: {severity: enforce, calibrate: true}"
+    )
+    (tmp_path / "calibrating.yaml").write_text(text)
+    constraint = {"type": "Inequality", "low_column_name": "low", "high_column_name": "high"}
+    gen = safegen.Generator(
+        policy=tmp_path / "calibrating.yaml", ledger=ledger, options={"constraints": [constraint]}
+    )
+    made = gen.fit(table).generate(ROWS, tmp_path / "out")
+    assert made.manifest.safeguards["selection"]["done"]["calibrated"] == ["x"]
+    rows = made.to_arrow()
+    assert (rows["low"].to_numpy() <= rows["high"].to_numpy()).all()

@@ -6,7 +6,7 @@ request is a prefix of a longer one, and any process can make any block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +116,12 @@ def shape_for(
     draw: Callable[[int], pa.Table],
     *,
     seed: int,
+    constrained: Collection[str] = (),
 ) -> Shape:
     """Constants for the model from which `draw(n)` takes n rows that are never released.
 
     real: the rows whose shares candidates are selected to have, and whose rare regions are boosted.
+    constrained: columns that the model keeps in a relation with others: they are not calibrated.
 
     Raises: UsageError for strata that the policy names and the rows cannot have.
     """
@@ -133,7 +135,7 @@ def shape_for(
     made = draw(rows if strata is None else MORE * rows)
     mapped = None
     if selected and selection.calibrate:
-        mapped = calibration(real, made, schema)
+        mapped = calibration(real, made, schema, constrained)
         made = mapped(made)
     pilot = coder.code(made)
     bound = float(selection.pool) if selected else 1.0
