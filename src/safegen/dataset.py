@@ -258,9 +258,10 @@ class Dataset:
             table = table.filter(pc.equal(origin, self._origin))
         if self._thinned is not None:
             from safegen.shaping.drawing import thinned
+            from safegen.tables.numbers import taken
 
             weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
-            table = table.take(pa.array(thinned(weights, self._thinned)))
+            table = taken(table, thinned(weights, self._thinned))
             one = pa.array(np.ones(table.num_rows, dtype=np.float32))
             table = table.set_column(
                 table.schema.get_field_index(WEIGHT_COLUMN), WEIGHT_COLUMN, one

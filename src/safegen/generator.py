@@ -342,7 +342,9 @@ class Generator:
     def _stage(self, stage: Staging, request: Request, workers: int | None) -> dict[str, Any]:
         """Sample, shape and write the rows. What the rules that shape have done, by rule."""
         assert self._model is not None
-        sampling = Sampling(self._model, self._backend, self.policy, self._ready(), self._shapes)
+        sampling = Sampling(
+            self._model, self._backend, self.policy, self._ready(), self.options, self._shapes
+        )
         shape = sampling.shape(request)
         tally = None if shape is None else shape.tally()
         with progress("sampling", request.rows, "rows") as advance:

@@ -18,6 +18,7 @@ from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
 from safegen.shaping.drawing import thinned
 from safegen.tables.batches import WEIGHT_COLUMN, Batches
+from safegen.tables.numbers import taken
 from safegen.tables.relations import related
 from safegen.tables.schema import (
     TableSchema,
@@ -165,7 +166,7 @@ def parted(
 ) -> Parts:
     """The rows of sources, with what is known of each, parted.
 
-    Raises: SourceError where holding rows out leaves too few.
+    Raises: SourceError where holding rows out leaves too few, or takes far more than asked for.
     """
     real = [
         t
@@ -182,6 +183,13 @@ def parted(
             raise SourceError(
                 f"{table.num_rows:,} real rows are too few to hold {held_out:.0%} of them out of "
                 "training, as the policy asks (held_out): give more rows, or use another policy"
+            )
+        if found.held.num_rows > min(2 * held_out, (1 + held_out) / 2) * table.num_rows:
+            raise SourceError(
+                f"{held_out:.0%} of the real rows cannot be held out of training, as the policy "
+                f"asks (held_out): equal rows (or those of one entity) stay together, and so "
+                f"{found.held.num_rows:,} of {table.num_rows:,} would be; give columns that tell "
+                "rows apart, or use another policy"
             )
         anchor, held = {name: found.anchor}, {name: found.held}
         # As many synthetic rows are left out, or the real ones would weigh less than their sources.
@@ -246,7 +254,6 @@ def by_weight(source: Source, fact: SourceFacts, seed: int) -> Source:
     """The source; of one synthetic table whose rows have different weights those that stand for
     all, for no backend takes weights, and without them a loop would boost again what was boosted.
     Real rows are kept whatever a column says of them."""
-    import pyarrow as pa
 
     if len(source.tables) != 1 or not fact.synthetic_share:
         return source
@@ -257,7 +264,7 @@ def by_weight(source: Source, fact: SourceFacts, seed: int) -> Source:
     weights = _weights(table.column(WEIGHT_COLUMN))
     if weights is None:
         return source
-    return replace(source, tables={name: Batches.of(table.take(pa.array(thinned(weights, seed))))})
+    return replace(source, tables={name: Batches.of(taken(table, thinned(weights, seed)))})
 
 
 def _weights(column: pa.ChunkedArray) -> np.ndarray | None:

@@ -16,9 +16,10 @@ from safegen.errors import BackendError, SourceError, upstream
 from safegen.measure.gains import Probe, counted
 from safegen.policy import Policy
 from safegen.preparation import FEWEST, Prepared
-from safegen.sampling import candidates, seed_of
+from safegen.sampling import candidates, constrained, seed_of
 from safegen.shaping.drawing import thinned
-from safegen.shaping.shape import asked_for, shape_for
+from safegen.shaping.shape import Shape, asked_for, shape_for
+from safegen.tables.numbers import taken
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,26 +50,38 @@ def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy
         return Probe(problem=f"{made.num_rows:,} synthetic rows are too few to fit on")
     try:
         model = backend.fit({name: made}, prepared.schemas, options, seed=prepared.seed)
-        again = _again(model, backend, prepared, policy, real, made.num_rows)
+        shape = _shape(model, backend, options, prepared, policy, real)
+        again = _again(model, backend, prepared, shape, made.num_rows)
         return counted(real, made, again, prepared.schemas[name], selected=asked_for(policy))
     except (SourceError, BackendError) as error:
         return Probe(problem=f"no fit on the synthetic rows alone: {upstream(error)}", broken=True)
 
 
+def _shape(
+    model: Model,
+    backend: Backend,
+    options: BackendOptions,
+    prepared: Prepared,
+    policy: Policy,
+    real: pa.Table,
+) -> Shape | None:
+    def draw(rows: int) -> pa.Table:
+        return candidates(model, backend, rows, seed_of(prepared, _PILOT))
+
+    if not asked_for(policy) or prepared.kind != "table":
+        return None
+    (schema,) = prepared.schemas.values()
+    bound = constrained(options)
+    return shape_for(real, schema, policy, draw, seed=prepared.seed, constrained=bound)
+
+
 def _again(
-    model: Model, backend: Backend, prepared: Prepared, policy: Policy, real: pa.Table, rows: int
+    model: Model, backend: Backend, prepared: Prepared, shape: Shape | None, rows: int
 ) -> pa.Table:
     """Rows of the model as a release would have them; where those have weights, what stands for
     all of them without."""
     import pyarrow as pa
 
-    def draw(rows: int) -> pa.Table:
-        return candidates(model, backend, rows, seed_of(prepared, _PILOT))
-
-    shape = None
-    if asked_for(policy) and prepared.kind == "table":
-        (schema,) = prepared.schemas.values()
-        shape = shape_for(real, schema, policy, draw, seed=prepared.seed)
     capacity = backend.block_rows if shape is None else shape.capacity(backend.block_rows)
     seed = seed_of(prepared, _DRAWN)
     tables, weights = [], []
@@ -78,4 +91,4 @@ def _again(
         tables.append(table)
         weights.append(np.ones(table.num_rows) if made.weights is None else made.weights)
     found = pa.concat_tables(tables)
-    return found.take(pa.array(thinned(np.concatenate(weights), seed)))
+    return taken(found, thinned(np.concatenate(weights), seed))

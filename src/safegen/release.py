@@ -92,7 +92,7 @@ class Staging:
             table = self._stamped(name, table)
             known = np.ones(table.num_rows) if weights is None else weights
             if name in self.tallies:
-                self.tallies[name].update(table)
+                self.tallies[name].update(table, weights)
             if name in self.reservoirs:
                 self.reservoirs[name].update(table, known)
             tagged = self._tagged(table, known)

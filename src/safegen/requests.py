@@ -59,6 +59,7 @@ class Request:
                 "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
                 "sources": [f.logical_digest for f in prepared.facts],
                 "fit_seed": str(prepared.seed),
+                "held_out": prepared.held_out,
                 "seed": str(seed),
                 "rows": rows,
                 "conditions": {k: repr(v) for k, v in conditions.items()},

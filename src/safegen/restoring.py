@@ -83,6 +83,8 @@ def restored(
     if not known:
         schemas = {n: _without_public(s) for n, s in schemas.items()}
     held_out = _share(saved.folder, document.get("held_out", 0.0))
+    if not known:  # rows that it may have seen must not judge it as if it had not
+        held_out = 0.0
     parts = None
     if found is not None:
         if wrong := _differences(schemas, pooled(found), judged=not known):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safegen.contracts import Backend, Model, Scalar
+from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.engines.blocks import Block, block_plan, sample_block
 from safegen.engines.local import sample_blocks
 from safegen.errors import SourceError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from safegen.requests import Request
 
-__all__ = ["Sampling", "candidates", "seed_of"]
+__all__ = ["Sampling", "candidates", "constrained", "seed_of"]
 
 _PILOT = 7_002  # names the stream of the rows from which constants are found
 
@@ -33,6 +33,7 @@ class Sampling:
     backend: Backend
     policy: Policy
     prepared: Prepared
+    options: BackendOptions
     shapes: dict[str, Shape]
 
     def shape(self, request: Request) -> Shape | None:
@@ -57,7 +58,12 @@ class Sampling:
                 return candidates(self.model, self.backend, rows, seed, request.conditions)
 
             self.shapes[key] = shape_for(
-                real, prepared.schemas[name], self.policy, draw, seed=prepared.seed
+                real,
+                prepared.schemas[name],
+                self.policy,
+                draw,
+                seed=prepared.seed,
+                constrained=constrained(self.options),
             )
         return self.shapes[key]
 
@@ -90,6 +96,11 @@ def candidates(
         made = sample_block(model, backend, wanted, seed=seed, block=block, conditions=conditions)
         found += made.values()
     return pa.concat_tables(found)
+
+
+def constrained(options: BackendOptions) -> frozenset[str]:
+    """The columns that constraints among a backend's options bind to each other."""
+    return frozenset(n for c in getattr(options, "constraints", None) or () for n in c.columns)
 
 
 def seed_of(prepared: Prepared, name: int) -> int:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import safegen
-from safegen.errors import SourceError, UsageError
+from safegen.errors import SourceError, TargetError, UsageError
 from safegen.measure.distances import pair_error
 
 ROWS = 6_000
@@ -175,3 +175,115 @@ def test_a_named_stratum_of_a_column_that_is_not_there_is_an_error(
     made = gen.fit(place / "real.parquet", schema=SCHEMA).generate(2_000, tmp_path / "some")
     high = np.mean(made.to_arrow().column("y").to_numpy() > 4.0)
     assert high > 1.5 * np.mean(people().column("y").to_numpy() > 4.0)
+
+
+def test_string_views_are_selected_held_out_and_resampled(ledger: Path, tmp_path: Path) -> None:
+    table = people()
+    for name in ("kind", "label"):
+        i = table.schema.get_field_index(name)
+        table = table.set_column(i, name, table.column(name).cast(pa.string_view()))
+    (tmp_path / "views.yaml").write_text(
+        "schema: safegen.policy/v1\nid: views\nversion: '1'\ndescription: a test\ncontact: nobody\n"
+        "rules:\n  lineage: {severity: enforce, max_depth: 1.0}\n  manifest: {severity: enforce}\n"
+        "  selection: {severity: enforce}\n  tails: {severity: enforce}\n"
+        "  fidelity: {severity: warn, held_out: 0.2}\n"
+        "  privacy: {severity: warn, held_out: 0.2}\n"
+    )
+    gen = safegen.Generator(policy=tmp_path / "views.yaml", ledger=ledger)
+    made = gen.fit(table, schema=SCHEMA, seed=7).generate(3_000, tmp_path / "out")
+    assert made.to_arrow().schema.field("kind").type == pa.string_view()
+    assert not [w for w in made.manifest.warnings if "failed" in w]
+    assert made.resampled().to_arrow().num_rows < 3_000
+    gen.fit(table, made, schema=SCHEMA)  # thinned by its weights
+
+
+def test_boosts_do_not_count_as_lost_missing_values(ledger: Path, tmp_path: Path) -> None:
+    """What only frauds have is missing less often where frauds are boosted."""
+    rng = np.random.default_rng(0)
+    fraud = rng.random(40_000) < 0.0095
+    table = pa.table(
+        {
+            "fraud": np.where(fraud, "yes", "no"),
+            "chargeback": pa.array(rng.normal(size=40_000), mask=~fraud),
+            "amount": rng.normal(size=40_000),
+        }
+    )
+    gen = safegen.Generator(policy="rare-events", ledger=ledger)
+    gen.fit(table, schema={"columns": {"fraud": {"role": "target"}}})
+    made = gen.generate(40_000, tmp_path / "out")
+    column = made.to_arrow().column("chargeback")
+    assert column.null_count / 40_000 < table.column("chargeback").null_count / 40_000 - 0.02
+    assert made.manifest.rows == 40_000
+
+
+def test_a_model_that_saw_all_rows_does_not_pass_for_one_that_held_some_out(
+    place: Path, ledger: Path, tmp_path: Path
+) -> None:
+    policies = {}
+    for share in (0.0, 0.2):
+        text = (place / "selecting.yaml").read_text()
+        held = f"  fidelity: {{severity: warn, held_out: {share}}}\n"
+        policies[share] = tmp_path / f"{share}.yaml"
+        policies[share].write_text(text + held)
+    source = place / "real.parquet"
+    gen = safegen.Generator(policy=policies[0.0], ledger=ledger).fit(source, schema=SCHEMA)
+    gen.save(tmp_path / "model")
+    loaded = safegen.Generator.load(tmp_path / "model", policy=policies[0.2], ledger=ledger)
+    loaded.generate(500, tmp_path / "out")
+    fresh = safegen.Generator(policy=policies[0.2], ledger=ledger).fit(source, schema=SCHEMA)
+    with pytest.raises(TargetError, match="not the one"):
+        fresh.generate(500, tmp_path / "out", if_exists="same")
+
+
+def test_a_stranger_s_word_on_what_was_held_out_is_not_taken(place: Path, tmp_path: Path) -> None:
+    """A model that nobody vouches for may have seen the rows that it says it has not."""
+    (tmp_path / "held.yaml").write_text(
+        (place / "selecting.yaml").read_text() + "  privacy: {severity: warn, held_out: 0.2}\n"
+    )
+    options: dict[str, Any] = {"policy": tmp_path / "held.yaml"}
+    gen = safegen.Generator(**options, ledger=tmp_path / "a.db")
+    gen.fit(place / "real.parquet", schema=SCHEMA).save(tmp_path / "model")
+    for ledger, held in ((tmp_path / "a.db", True), (tmp_path / "b.db", False)):
+        loaded = safegen.Generator.load(
+            tmp_path / "model", source=place / "real.parquet", ledger=ledger, **options
+        )
+        parts = loaded._ready().parts
+        assert parts is not None
+        assert bool(parts.held["table"].num_rows) == held
+        loaded.generate(500, tmp_path / f"out{held}")
+        assert loaded.decision is not None
+        status = loaded.decision.findings["privacy/membership"].status
+        assert held or status == "inconclusive"
+
+
+def test_rows_that_are_nearly_all_equal_cannot_be_held_out(tmp_path: Path, ledger: Path) -> None:
+    """Equal rows stay together: a side of nearly all rows is not the share that was asked for."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "held.yaml").write_text(
+        "schema: safegen.policy/v1\nid: held\nversion: '1'\ndescription: a test\ncontact: nobody\n"
+        "rules:\n  lineage: {severity: enforce}\n  manifest: {severity: enforce}\n"
+        "  fidelity: {severity: warn, held_out: 0.2}\n"
+    )
+    table = pa.table({"q0": np.where(rng.random(2_000) < 0.02, "yes", "0")})
+    gen = safegen.Generator(policy=tmp_path / "held.yaml", ledger=ledger)
+    with pytest.raises(SourceError, match=r"equal rows .* stay together"):
+        gen.fit(table)
+
+
+def test_calibration_breaks_no_constraint(place: Path, ledger: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 500, ROWS)
+    table = pa.table({"low": low, "high": low + rng.geometric(0.1, ROWS), "x": people()["x"]})
+    text = (place / "selecting.yaml").read_text()
+    text = text.replace(
+        "selection: {severity: enforce}", "selection: {severity: enforce, calibrate: true}"
+    )
+    (tmp_path / "calibrating.yaml").write_text(text)
+    constraint = {"type": "Inequality", "low_column_name": "low", "high_column_name": "high"}
+    gen = safegen.Generator(
+        policy=tmp_path / "calibrating.yaml", ledger=ledger, options={"constraints": [constraint]}
+    )
+    made = gen.fit(table).generate(ROWS, tmp_path / "out")
+    assert made.manifest.safeguards["selection"]["done"]["calibrated"] == ["x"]
+    rows = made.to_arrow()
+    assert (rows["low"].to_numpy() <= rows["high"].to_numpy()).all()

@@ -388,3 +388,21 @@ def test_calibration_is_declared_and_written_down() -> None:
     assert made.column("y").null_count > 0
     plain = shape_for(real, schema_of(real), policy(), drawing(wrong), seed=3)
     assert plain.facts["selection"]["calibrated"] == []
+
+
+# ---- types that Arrow has few functions for ------------------------------------------------------
+
+
+def test_calibration_keeps_nan_null_and_half_floats() -> None:
+    rng = np.random.default_rng(3)
+    half = rng.normal(size=4_000).astype(np.float16)
+    holes = np.where(rng.random(4_000) < 0.2, np.nan, rng.normal(size=4_000))
+    real = pa.table({"half": half, "holes": holes, "nulls": pa.array(holes, from_pandas=True)})
+    change = calibration(real, real, infer_schema(real, {}))
+    assert set(change.maps) == {"half", "holes", "nulls"}
+    found = change(real)
+    assert found.schema == real.schema
+    assert [found.column(n).null_count for n in real.column_names] == [
+        real.column(n).null_count for n in real.column_names
+    ]
+    assert np.array_equal(np.isnan(found.column("holes").to_numpy()), np.isnan(holes))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from safegen.errors import MissingExtra, UsageError
 from safegen.measure.compared import Compared, compared, subset
 from safegen.measure.measured import Measured, areas, auc
+from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 
 __all__ = ["c2st", "real_looking", "tstr", "utility_drop"]
@@ -32,7 +33,7 @@ def c2st(real: pa.Table, made: pa.Table, schema: TableSchema, *, seed: int = 0) 
     if min(real.num_rows, made.num_rows) < FOLDS:
         raise UsageError(f"C2ST needs at least {FOLDS} rows of either kind")
     rows = [pa.array(subset(t.num_rows, MOST, seed)) for t in (real, made)]
-    parts = real.take(rows[0]), made.take(rows[1])
+    parts = taken(real, rows[0]), taken(made, rows[1])
     columns = compared(*parts, schema)
     features, levels = _features(columns)
     features_both = np.concatenate(features)
@@ -86,7 +87,7 @@ def tstr(
     if schema.column(target).kind not in ("categorical", "boolean"):
         raise UsageError(f"the target of TSTR must have levels, and column {target!r} has numbers")
     rows = [pa.array(subset(t.num_rows, MOST, seed)) for t in (real, made)]
-    parts = real.take(rows[0]), made.take(rows[1])
+    parts = taken(real, rows[0]), taken(made, rows[1])
     found, share = _learned(*parts, schema, target, None, seed)
     value, interval = areas(found, share)
     return Measured(
@@ -123,10 +124,10 @@ def utility_drop(
     drawn = [pa.array(subset(t.num_rows, size, seed)) for t in (real, made)]
     if weights is not None:
         weights = weights[np.asarray(drawn[1])]
-    held = held.take(pa.array(subset(held.num_rows, MOST, seed)))
+    held = taken(held, subset(held.num_rows, MOST, seed))
     areas_of, influences = [], []
     for table, rows, weight in ((real, drawn[0], None), (made, drawn[1], weights)):
-        found, share = _learned(held, table.take(rows), schema, target, weight, seed)
+        found, share = _learned(held, taken(table, rows), schema, target, weight, seed)
         areas_of.append(float(share @ [area for area, _ in found]))
         influences.append(share @ np.stack([influence for _, influence in found]))
     gap = influences[0] - influences[1]

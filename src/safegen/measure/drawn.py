@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from safegen.tables.numbers import taken
 from safegen.tables.streams import stream
 
 __all__ = ["Drawn", "Reservoir"]
@@ -46,7 +47,7 @@ class Reservoir:
         self.seen += table.num_rows
         stay = np.flatnonzero(keys < self._cut)
         if len(stay):
-            self._batches.append((table.take(pa.array(stay)), weights[stay], keys[stay]))
+            self._batches.append((taken(table, stay), weights[stay], keys[stay]))
         if sum(len(k) for _, _, k in self._batches) > 2 * self.most:
             self._thin()
 
@@ -55,7 +56,7 @@ class Reservoir:
         if len(keys) <= self.most and len(self._batches) == 1:
             return
         stay = np.argsort(keys, kind="stable")[: self.most]
-        table = pa.concat_tables([t for t, _, _ in self._batches]).take(pa.array(stay))
+        table = taken(pa.concat_tables([t for t, _, _ in self._batches]), stay)
         weights = np.concatenate([w for _, w, _ in self._batches])[stay]
         if len(stay) == self.most:
             self._cut = float(keys[stay[-1]])

@@ -20,6 +20,7 @@ from safegen.measure.copies import clustered_share, compared_columns
 from safegen.measure.identifiers import owners
 from safegen.measure.keys import row_hashes
 from safegen.measure.measured import auc
+from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 from safegen.tables.streams import stream
 
@@ -89,8 +90,8 @@ def closeness(
     new = np.flatnonzero(~np.isin(mine, found))
     if min(len(targets), int(single.sum()), len(new)) < FEWEST:
         return []
-    kept = anchor.take(pa.array(targets))
-    points, others = _points(compared(kept, made.take(pa.array(new)), schema))
+    kept = taken(anchor, targets)
+    points, others = _points(compared(kept, taken(made, new), schema))
     most = _affordable(len(points), points.shape[1])
     others = others[_some(np.arange(len(others)), most, rng)]
     probes = _some(np.flatnonzero(single), most, rng)
@@ -157,7 +158,7 @@ def told(
     _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     targets = _some(first, TARGETS, rng)
     single = np.isin(targets, first[counts == 1])
-    kept, member = pool.take(pa.array(targets)), member[targets]
+    kept, member = taken(pool, targets), member[targets]
     if min((single & member).sum(), (single & ~member).sum(), made.num_rows) < FEWEST:
         return []
     points, others = _points(compared(kept, made, schema))

@@ -268,6 +268,9 @@ class ColumnTally:
     profile: ColumnProfile
     rows: int = 0
     missing: int = 0
+    weight: float = 0.0
+    squares: float = 0.0
+    absent: float = 0.0  # weight of the missing
     outside: int = 0
     levels: Counter[Any] = field(default_factory=Counter)
     tails: Counter[str] = field(default_factory=Counter)
@@ -275,9 +278,29 @@ class ColumnTally:
     high: Any = None
     several: bool = False
 
-    def update(self, array: pa.Array) -> None:
+    @property
+    def absent_share(self) -> float:
+        """The share of the missing, weighted: what would be missing without boosts."""
+        return self.absent / self.weight if self.weight else 0.0
+
+    @property
+    def effective(self) -> float:
+        """Rows of equal weight that are worth as much (Kish 1965)."""
+        return self.weight**2 / self.squares if self.squares else 0.0
+
+    def update(self, array: pa.Array, weights: npt.NDArray[np.float64] | None = None) -> None:
+        """Count a batch. weights: of its rows; None: all are 1."""
+        absent = missing(array)
         self.rows += len(array)
-        self.missing += missing(array)
+        self.missing += absent
+        if weights is None:
+            self.weight += len(array)
+            self.squares += len(array)
+            self.absent += absent
+        else:
+            self.weight += float(weights.sum())
+            self.squares += float((weights**2).sum())
+            self.absent += float(weights[~_present(array)].sum()) if absent else 0.0
         profile = self.profile
         if not profile.judged or profile.rows == profile.missing:
             return
@@ -327,7 +350,10 @@ class TableTally:
         self.identifiers = {name: IdentifierTally.against(i) for name, i in real.items()}
         self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
 
-    def update(self, table: pa.Table | pa.RecordBatch) -> None:
+    def update(
+        self, table: pa.Table | pa.RecordBatch, weights: npt.NDArray[np.float64] | None = None
+    ) -> None:
+        """Count a batch. weights: of its rows; None: all are 1."""
         self.schema = table.schema
         self.rows += table.num_rows
         for name, tally in self.columns.items():
@@ -335,7 +361,7 @@ class TableTally:
                 column = table.column(table.schema.get_field_index(name))
                 if isinstance(column, pa.ChunkedArray):
                     column = column.combine_chunks()
-                tally.update(column)
+                tally.update(column, weights)
                 if name in self.keys:
                     self.keys[name].update(column)
                 if name in self.identifiers:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from safegen.measure.compared import Compared, Pair, compared, subset
 from safegen.measure.measured import GROUPS
+from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 from safegen.tables.streams import stream
 
@@ -128,7 +129,7 @@ def samples(
     """
     picked = [subset(t.num_rows, MOST, seed) for t in (real, made)]
     parts = [
-        t if len(rows) == t.num_rows else t.take(pa.array(rows))
+        t if len(rows) == t.num_rows else taken(t, rows)
         for t, rows in zip((real, made), picked, strict=True)
     ]
     columns = compared(parts[0], parts[1], schema)

@@ -222,12 +222,12 @@ def _missing_shares(
     ]
     for table, tally in judged:
         real = tally.profile
-        shares = tally.missing / max(tally.rows, 1), real.missing / max(real.rows, 1)
+        shares = tally.absent_share, real.missing / max(real.rows, 1)
         sides = [(drawn(context, tally, s), s) for s in real.spreads]
         units, spread = min(sides, key=lambda side: side[0] * side[1].worth)
         counts = (
-            *_effective(tally.missing, tally.rows, units * spread.worth),
-            *_effective(real.missing, real.rows, spread.units * spread.worth),
+            *_effective(shares[0], tally.effective, units * spread.worth),
+            *_effective(shares[1], real.rows, spread.units * spread.worth),
         )
         yield _Gap(
             named(table, real.column.name),
@@ -242,7 +242,7 @@ def _missing_shares(
         )
 
 
-def _effective(hits: int, rows: int, n: float) -> tuple[float, float]:
-    """Hits and n of as many independent rows as these are worth, with the same share of hits."""
+def _effective(share: float, rows: float, n: float) -> tuple[float, float]:
+    """Hits and n of as many independent rows as these are worth, with this share of hits."""
     n = min(n, rows)
-    return (hits * n / rows if rows else 0.0), n
+    return share * n, n

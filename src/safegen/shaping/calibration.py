@@ -6,6 +6,7 @@ at least `CELL` neighbouring values, so none is a real value. What ranks say of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,19 +52,25 @@ class Calibration:
             mapped = change(numbers.astype(np.float64))
             if family(array.type) != "float":
                 mapped = np.round(mapped).astype(np.int64)
-            made = from_numbers(np.where(present, mapped, 0), present, array.type)
-            table = table.set_column(i, table.schema.field(i), made)
+            there = np.asarray(array.is_valid())  # NaN stays NaN, and null is null
+            if family(array.type) == "float":
+                mapped = np.where(present, mapped, np.nan)
+            made = from_numbers(np.where(there, mapped, 0), there, array.type)
+            table = table.set_column(i, table.schema.field(i), made.cast(table.field(i).type))
         return table
 
 
-def calibration(real: pa.Table, made: pa.Table, schema: TableSchema) -> Calibration:
+def calibration(
+    real: pa.Table, made: pa.Table, schema: TableSchema, constrained: Collection[str] = ()
+) -> Calibration:
     """Maps from the rows of a model to the real ones, for numeric columns with values enough.
 
-    Dates, decimals and levels are not mapped: they have masses, or digits, that mean something.
+    Dates, decimals and levels are not mapped: they have masses, or digits, that mean something; nor
+    are `constrained` columns, which maps of their own would take out of their relation.
     """
     found = {}
     for column in schema.columns:
-        if column.kind != "numeric":
+        if column.kind != "numeric" or column.name in constrained:
             continue
         types = [decoded(t.column(column.name)) for t in (real, made)]
         if family(types[0].type) not in ("int", "float") or types[0].type != types[1].type:

@@ -114,7 +114,8 @@ def _pairs(coder: Coder, real: Coding, made: Coding, target: str | None, seed: i
     """The pairs to rake: those with the target, and the others that differ most."""
     every = list(combinations(range(len(coder.columns)), 2))
     wanted = [p for p in every if target in (coder.names[p[0]], coder.names[p[1]])]
-    others = [p for p in every if p not in set(wanted)]
+    known = set(wanted)
+    others = [p for p in every if p not in known]
     if len(others) > LOOKED_AT:
         some = np.random.default_rng(stream(seed, len(others))).choice(
             len(others), LOOKED_AT, False

@@ -6,7 +6,7 @@ request is a prefix of a longer one, and any process can make any block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from safegen.shaping.coding import Coder, Coding
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
 from safegen.shaping.strata import Strata, StrataTally, rare_strata
+from safegen.tables.numbers import taken
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Shape:
             rng = np.random.default_rng(stream(seed, _DRAWN, block, number))
             pool = candidates.slice(start, drawn)
             chosen, weight = self._drawn(pool, max(drawn // self.pool, 1), rng)
-            tables.append(pool.take(pa.array(chosen)))
+            tables.append(taken(pool, chosen))
             weights.append(weight)
         table = pa.concat_tables(tables).slice(0, rows)
         return table, None if self.strata is None else np.concatenate(weights)[:rows]
@@ -121,10 +122,12 @@ def shape_for(
     draw: Callable[[int], pa.Table],
     *,
     seed: int,
+    constrained: Collection[str] = (),
 ) -> Shape:
     """Constants for the model from which `draw(n)` takes n rows that are never released.
 
     real: the rows whose shares candidates are selected to have, and whose rare regions are boosted.
+    constrained: columns that the model keeps in a relation with others: they are not calibrated.
 
     Raises: UsageError for strata that the policy names and the rows cannot have.
     """
@@ -138,7 +141,7 @@ def shape_for(
     made = draw(rows if strata is None else MORE * rows)
     mapped = None
     if selected and selection.calibrate:
-        mapped = calibration(real, made, schema)
+        mapped = calibration(real, made, schema, constrained)
         made = mapped(made)
     pilot = coder.code(made)
     bound = float(selection.pool) if selected else 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Strata:
         """How many times as often as the mean row one of the most boosted is to be drawn."""
         return max((s.boost for s in self.strata), default=1.0) / self.mean
 
-    @property
+    @cached_property
     def _tables(self) -> dict[tuple[int, ...], np.ndarray]:
         """The largest boost by cell, for all strata of the same columns together."""
         found: dict[tuple[int, ...], np.ndarray] = {}

@@ -24,6 +24,7 @@ __all__ = [
     "limits",
     "scale_of",
     "single",
+    "taken",
     "to_numbers",
 ]
 
@@ -56,6 +57,14 @@ def filtered(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
     """`Table.filter`, also of string views, which Arrow cannot filter."""
     plain = pa.schema([f.with_type(computable(f.type)) for f in table.schema])
     return table.cast(plain).filter(mask).cast(table.schema)
+
+
+def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """`Table.take` of row numbers, also of string views, which Arrow cannot take."""
+    if not any(pa.types.is_string_view(t) for t in table.schema.types):
+        return table.take(pa.array(rows))
+    plain = pa.schema([f.with_type(computable(f.type)) for f in table.schema])
+    return table.cast(plain).take(pa.array(rows)).cast(table.schema)
 
 
 def scale_of(values: pa.Array) -> int | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from safegen.errors import UsageError
 from safegen.tables.cells import exact_cells
+from safegen.tables.numbers import filtered
 
 __all__ = ["Split", "split"]
 
@@ -42,7 +43,7 @@ def split(table: pa.Table, held_out: float, *, entity: str | None = None) -> Spl
         return Split(table, table.slice(0, 0))
     names = sorted(table.schema.names) if entity is None else [entity]
     away = _positions(table.select(names)) >= 1 - held_out
-    return Split(table.filter(pa.array(~away)), table.filter(pa.array(away)))
+    return Split(filtered(table, pa.array(~away)), filtered(table, pa.array(away)))
 
 
 def _positions(table: pa.Table) -> npt.NDArray[np.float64]:
