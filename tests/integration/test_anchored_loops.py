@@ -106,6 +106,16 @@ def test_real_rows_saved_as_csv_are_the_same_rows(place: Path) -> None:
     assert found.findings["anchor/kept"].status == "met"
 
 
+def test_real_rows_count_once_however_often_they_are_named(place: Path) -> None:
+    real = place / "real.parquet"
+    gen = generator(place, "baseline").fit(real)
+    made = [gen.generate(3_000, place / str(n), seed=n) for n in (1, 2)]
+    people().to_pandas().to_csv(place / "real.csv", index=False)
+    for again in (real, place / "real.csv", people()):
+        with pytest.raises(safegen.UsageError, match="holds the same rows as"):
+            generator(place).prepare(real, again, *made)
+
+
 # ---- gain ----------------------------------------------------------------------------------------
 
 

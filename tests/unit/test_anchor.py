@@ -81,6 +81,12 @@ def test_real_rows_alone_need_no_anchor() -> None:
     assert {c: f.status for c, f in found.items()} == {"ratio": "met", "kept": "met"}
 
 
+def test_rows_that_only_a_mixture_calls_real_are_none() -> None:
+    """Its own columns say so; releases would be compared with all of it, synthetic rows too."""
+    assert judged(made(1000, share=0.5, roots=None))["ratio"].status == "unmet"
+    assert judged(real(rows=500), made(1000, share=0.5))["ratio"].status == "met"
+
+
 def test_more_synthetic_rows_than_real_ones_are_refused() -> None:
     assert judged(real(), made(1000))["ratio"].status == "met"
     assert judged(real(), made(1001))["ratio"].status == "unmet"

@@ -58,9 +58,10 @@ def _real(sources: Sequence[SourceFacts]) -> list[SourceFacts]:
 
 
 def _counts(sources: Sequence[SourceFacts]) -> tuple[float, float]:
-    """Real and synthetic rows."""
+    """Real and synthetic rows. What else is in a source with synthetic rows is neither: only its
+    own columns say that it is real, and releases are not compared with it."""
     synthetic = math.fsum(s.rows * s.synthetic_share for s in sources)
-    return sum(s.rows for s in sources) - synthetic, synthetic
+    return sum(s.rows for s in _real(sources)), synthetic
 
 
 def _ratio(sources: Sequence[SourceFacts], most: float) -> Finding:
