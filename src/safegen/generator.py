@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -311,7 +312,7 @@ class Generator:
             target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
-            stage.reservoirs = self._reservoirs(request)
+            stage.reservoirs = self._reservoirs(request, keys)
             shaped = self._stage(stage, request, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
@@ -358,13 +359,27 @@ class Generator:
             return {}
         return shape.facts if tally is None else {**shape.facts, "tails": tally.facts()}
 
-    def _reservoirs(self, request: Request) -> dict[str, Reservoir]:
-        """What the rules that look at single rows will see; nothing where none does."""
+    def _reservoirs(
+        self, request: Request, keys: Sequence[tuple[str, bytes]]
+    ) -> dict[str, Reservoir]:
+        """What the rules that look at single rows will see; nothing where none does.
+
+        Which rows that are hangs on the ledger's key: a model knows the seed of a request, and
+        could put its copies where nobody would look.
+        """
         if not _LOOKING & self.policy.at("release").keys():
             return {}
         prepared = self._ready()
         most = _IMAGES_SEEN if prepared.kind == "images" else _ROWS_SEEN
-        return {name: Reservoir(most, request.seed) for name in prepared.schemas}
+        key = keys[-1][1][:64] if keys else b""
+        drawn = hashlib.blake2b(
+            f"{request.digest} {request.seed}".encode(),
+            digest_size=7,
+            key=key,
+            person=b"safegen-drawn",
+        )
+        seed = int.from_bytes(drawn.digest(), "little")
+        return {name: Reservoir(most, seed) for name in prepared.schemas}
 
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request

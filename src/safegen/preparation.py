@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safegen import gates
 from safegen.contracts import Backend, Kind, adds_images, doubts_of
 from safegen.decision import Decision
-from safegen.errors import SourceError
+from safegen.errors import SourceError, UsageError
 from safegen.gates import Books
 from safegen.lineage.depth import child_depth
 from safegen.lineage.facts import SourceFacts
@@ -135,6 +135,7 @@ def prepare(
     declared = read_declared(schema)
     opened = [in_memory(read_source(s)) for s in sources]
     opened, facts, books = gates.resolve_all(opened, books)
+    _check_different(facts)
     doubts = doubts_of(backend)
     decision = gates.admit(policy, facts, books, doubts)
     decision.enforce()
@@ -197,6 +198,17 @@ def parted(
     training = pooled([anchor, *made]) if real else anchor
     synthetic = pooled(made) if made else {name: t.slice(0, 0) for name, t in anchor.items()}
     return Parts(training, anchor, held, synthetic)
+
+
+def _check_different(facts: Sequence[SourceFacts]) -> None:
+    """Raises: UsageError for one content given twice, in whatever kind of file: real rows would
+    count twice beside synthetic ones, and no row of them would be one person's any more."""
+    seen: dict[tuple[str, str], str] = {}
+    for fact in facts:
+        marks = [("digest", fact.logical_digest), *fact.lookups.items()]
+        if twin := next((seen[mark] for mark in marks if mark in seen), None):
+            raise UsageError(f"{fact.uri} holds the same rows as {twin}: name one of them")
+        seen.update(dict.fromkeys(marks, fact.uri))
 
 
 def _place(source: Source) -> str | dict[str, Any]:

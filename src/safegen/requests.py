@@ -81,10 +81,12 @@ class Request:
         """
         if prepared.parts is None:
             return None
-        anchor = prepared.parts.anchor
-        found = profiles(
-            anchor, prepared.schemas, self.conditions, tail, others=prepared.parts.held
-        )
+        # Held-out rows are real too: what a split took from training altogether is missed here.
+        import pyarrow as pa
+
+        parts = prepared.parts
+        anchor = {n: pa.concat_tables([t, parts.held[n]]) for n, t in parts.anchor.items()}
+        found = profiles(anchor, prepared.schemas, self.conditions, tail)
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:

@@ -86,13 +86,14 @@ def test_a_loop_that_keeps_its_real_rows_is_admitted_and_one_that_does_not_is_no
 
 
 def test_rows_without_their_manifest_have_ancestors_that_nobody_knows(place: Path) -> None:
-    """Columns say that they are synthetic, and nothing says of what: inconclusive, so a warning."""
+    """Columns say that they are synthetic, and nothing says of what: with their manifest they might
+    have been refused, so without it they are."""
     real = place / "real.parquet"
     made = generator(place, "baseline").fit(real).generate(2_000, place / "1")
     pq.write_table(made.to_arrow(provenance=True).slice(0, 1_500), place / "part.parquet")
-    found = generator(place).prepare(real, place / "part.parquet")
-    assert found.findings["anchor/kept"].status == "inconclusive"
-    assert "anchor/kept" in {r.finding.name for r in found.warnings}
+    with pytest.raises(safegen.AdmissionRefused) as refused:
+        generator(place).prepare(real, place / "part.parquet")
+    assert blocked(refused) == {"anchor/kept"}
     pq.write_table(made.to_arrow(), place / "whole.parquet")  # known to the ledger by its rows
     found = generator(place).prepare(real, place / "whole.parquet")
     assert found.findings["anchor/kept"].status == "met"
@@ -104,6 +105,16 @@ def test_real_rows_saved_as_csv_are_the_same_rows(place: Path) -> None:
     people().to_pandas().to_csv(place / "real.csv", index=False)
     found = generator(place).prepare(place / "real.csv", made)
     assert found.findings["anchor/kept"].status == "met"
+
+
+def test_real_rows_count_once_however_often_they_are_named(place: Path) -> None:
+    real = place / "real.parquet"
+    gen = generator(place, "baseline").fit(real)
+    made = [gen.generate(3_000, place / str(n), seed=n) for n in (1, 2)]
+    people().to_pandas().to_csv(place / "real.csv", index=False)
+    for again in (real, place / "real.csv", people()):
+        with pytest.raises(safegen.UsageError, match="holds the same rows as"):
+            generator(place).prepare(real, again, *made)
 
 
 # ---- gain ----------------------------------------------------------------------------------------
@@ -256,8 +267,9 @@ def test_a_saved_model_is_judged_again_by_its_probe(
     assert blocked(drift) == {"anchor/gain"}
     lax = loaded("severity: enforce, max_gain: 1.5", "ledger.db")
     assert lax.decision.findings["anchor/gain"].status == "met"
-    stranger = loaded("severity: enforce, max_gain: 1.5", "other.db").decision.findings
-    assert {stranger[f"anchor/{c}"].status for c in ("kept", "age", "gain")} == {"inconclusive"}
+    stranger = loaded("severity: warn, max_gain: 1.5", "other.db").decision.findings
+    assert stranger["anchor/kept"].status == "unmet"
+    assert {stranger[f"anchor/{c}"].status for c in ("age", "gain")} == {"inconclusive"}
     with pytest.raises(safegen.AdmissionRefused) as unknown:
         loaded("severity: enforce, max_gain: 1.5, inconclusive: fail", "other.db")
     assert {"anchor/kept", "anchor/age", "anchor/gain"} <= blocked(unknown)

@@ -123,10 +123,17 @@ def test_a_loop_that_loses_images_is_told_from_the_control(drawing: None, tmp_pa
     assert other.checks == ()
 
 
+def _lenient(name: str) -> Policy:
+    """A shipped policy that lets copies pass: the backend of these tests draws its own rows."""
+    policy = Policy.load(name)
+    privacy = policy.rule("privacy").model_copy(update={"severity": "off"})
+    return policy.model_copy(update={"rules": {**policy.rules, "privacy": privacy}})
+
+
 def under(monkeypatch: pytest.MonkeyPatch, policies: dict[str, str]) -> None:
     """Have these arms run under other policies."""
     others = {
-        arm: dataclasses.replace(WAYS[arm], policy=partial(Policy.load, name))
+        arm: dataclasses.replace(WAYS[arm], policy=partial(_lenient, name))
         for arm, name in policies.items()
     }
     monkeypatch.setattr(refits, "WAYS", {**WAYS, **others})

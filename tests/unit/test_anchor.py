@@ -81,6 +81,12 @@ def test_real_rows_alone_need_no_anchor() -> None:
     assert {c: f.status for c, f in found.items()} == {"ratio": "met", "kept": "met"}
 
 
+def test_rows_that_only_a_mixture_calls_real_are_none() -> None:
+    """Its own columns say so; releases would be compared with all of it, synthetic rows too."""
+    assert judged(made(1000, share=0.5, roots=None))["ratio"].status == "unmet"
+    assert judged(real(rows=500), made(1000, share=0.5))["ratio"].status == "met"
+
+
 def test_more_synthetic_rows_than_real_ones_are_refused() -> None:
     assert judged(real(), made(1000))["ratio"].status == "met"
     assert judged(real(), made(1001))["ratio"].status == "unmet"
@@ -123,11 +129,11 @@ def test_a_synthetic_file_of_the_same_content_is_no_real_source() -> None:
     assert judged(real(), made(roots=(twin,)))["kept"].status == "unmet"
 
 
-def test_unknown_ancestors_are_inconclusive_never_met() -> None:
-    assert judged(real(), made(roots=None))["kept"].status == "inconclusive"
+def test_unknown_ancestors_are_unmet_for_losing_them_must_not_help() -> None:
+    assert judged(real(), made(roots=None))["kept"].status == "unmet"
     unproven = Evidence("stamp", "stamped", "synthetic", 1.0, 1, 1.0, roots=(ROOT,))
     stamped = facts("out", 9, "made", "synthetic", 1, (unproven,), 1.0)
-    assert judged(real(), stamped)["kept"].status == "inconclusive"
+    assert judged(real(), stamped)["kept"].status == "unmet"
     beside = judged(real("other"), made(roots=None), made())["kept"]
     assert beside.status == "unmet"
 
@@ -167,12 +173,12 @@ def test_a_saved_model_keeps_what_it_knew_and_a_strangers_proves_nothing() -> No
     assert judged(*again)["kept"].status == judged(*again)["age"].status == "met"
     doubted = [s.untrusted("a stranger's") for s in again]
     found = judged(*doubted)
-    assert (found["kept"].status, found["age"].status) == ("inconclusive", "inconclusive")
+    assert (found["kept"].status, found["age"].status) == ("unmet", "inconclusive")
     for source in (document := [s.to_json() for s in sources]):
         for piece in source["evidence"]:
             del piece["roots"], piece["stated"]
     older = judged(*map(SourceFacts.from_json, document))  # as versions before this one wrote them
-    assert (older["kept"].status, older["age"].status) == ("inconclusive", "inconclusive")
+    assert (older["kept"].status, older["age"].status) == ("unmet", "inconclusive")
 
 
 # ---- the gain ------------------------------------------------------------------------------------

@@ -124,10 +124,23 @@ class TestCopies:
             rng = np.random.default_rng([5, seed])
             real, made = (pa.table({"x": rng.choice(3000, 1000, p=p)}) for _ in range(2))
             found = coincidence(real, Drawn(made, np.ones(1000)), schema)
-            assert found is not None
-            gaps.append(found.share - found.chance)
-        assert abs(np.mean(gaps)) < 4 * np.std(gaps) / 300**0.5
-        assert np.std(gaps) / 300**0.5 < 0.002
+            assert [c.people for c in found] == [1, 2, 3]
+            gaps.append([c.share - c.chance for c in found])
+        assert (np.abs(np.mean(gaps, axis=0)) < 4 * np.std(gaps, axis=0) / 300**0.5).all()
+        assert (np.std(gaps, axis=0) / 300**0.5 < 0.002).all()
+
+    def test_a_source_that_holds_its_rows_several_times_hides_no_copy(self) -> None:
+        for times in (2, 3):
+            several = pa.concat_tables([people(0, 2000)] * times)
+            assert judged(people(0, 2000), several)["copies"].status == "unmet"
+            honest = {c: f.status for c, f in judged(people(1, 2000), several).items()}
+            assert "unmet" not in honest.values()
+            moved = np.asarray(people(0, 2000)["income"]) * (1 + 1e-9)
+            near = people(0, 2000).set_column(0, "income", pa.array(moved))
+            assert judged(near, several)["near-copies"].status == "unmet"
+            held = pa.concat_tables([people(2, 1000)] * times)
+            found = judged(near, several, held=held, params={"held_out": 0.2})
+            assert found["membership"].status == "unmet"
 
     def test_a_row_of_several_people_points_at_nobody(self) -> None:
         """A row twice in the source belongs to two rows, but may belong to one entity."""
@@ -136,7 +149,7 @@ class TestCopies:
         entity = twice.append_column("who", who)
         made = people(0, 500).append_column("who", pa.array([f"s{i}" for i in range(500)]))
         schema = infer_schema(entity, {"who": {"role": "entity"}})
-        assert judged(people(0, 500), twice)["copies"].observed.startswith("0 of 500")
+        assert "of 2 that are alike" in judged(people(0, 500), twice)["copies"].observed
         assert judged(made, entity, schema)["copies"].status == "unmet"
 
     def test_few_rows_drawn_of_many_rule_nothing_out_and_few_rows_in_all_do(self) -> None:
@@ -423,3 +436,39 @@ def test_few_columns_make_no_rows_look_like_copies(columns: int) -> None:
         real, other = table.slice(0, 4_200), table.slice(4_200)
         found = judged(real, other)
         assert found["near-copies"].status != "unmet", found["near-copies"]
+
+
+# ---- small and odd tables ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.null(), pa.float64()])
+def test_a_column_without_any_value_breaks_nothing(type_: pa.DataType) -> None:
+    real, made = (
+        people(seed).append_column("empty", pa.array([None] * ROWS, type_)) for seed in (0, 1)
+    )
+    assert {f.status for f in judged(made, real).values()} == {"met"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rows", [60, 100, 300])
+def test_new_rows_of_few_numbers_are_no_near_copies(rows: int, seed: int) -> None:
+    """With every value a knot of the scale real rows would stand evenly, and new ones between."""
+    rng = np.random.default_rng([9, rows, seed])
+    x = rng.normal(size=2 * rows)
+    rare = np.where(rng.random(20 * rows) < 0.97, 0, rng.exponential(size=20 * rows))
+    for table in (pa.table({"x": x}), pa.table({"x": x, "y": x**2}), pa.table({"rare": rare})):
+        half = table.num_rows // 2
+        found = judged(table.slice(half), table.slice(0, half))
+        assert found["near-copies"].status != "unmet"
+
+
+def test_a_decoy_beside_real_texts_hides_none_of_them() -> None:
+    """Three real ids, and one that only looks as if it had been counted up to."""
+    ids = [f"Q{i * 977:07d}" + "ABCDEFGHIJ"[i % 10] for i in range(ROWS)]
+    real = people(0).append_column("who", pa.array(ids))
+    schema = infer_schema(real, {"who": {"role": "id"}})
+    decoy = ids[3][:-1] + "C"
+    assert decoy not in ids
+    shown = [*ids[:3], decoy, *(f"new-{i}" for i in range(ROWS - 4))]
+    made = people(1).append_column("who", pa.array(shown))
+    assert judged(made, real, schema)["identifiers"].status == "unmet"

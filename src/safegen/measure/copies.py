@@ -10,6 +10,10 @@ probability E[2·F₂ / n], F₂ being the number of combinations that are there
 1953, Biometrika 40: Turing's estimate). That is the rate at which a new row of the same
 distribution copies one of n − 1 rows, without bias; no row has to be set aside for it, and rows
 that were set aside together with their duplicates could not tell it.
+
+A source that holds its rows several times over has no combination of one person, and all of it
+could be handed out. So the same is asked of combinations of two and of three people: one of n rows
+is with two others with the probability E[3·F₃ / n], and so on.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from safegen.tables.schema import ID_ROLES, TableSchema
 
 __all__ = ["Coincidence", "clustered_share", "coincidence", "compared_columns", "small_levels"]
 
+_ALIKE = 3  # people with one combination, of whose copies chance is known
+
 
 @dataclass(frozen=True)
 class Coincidence:
@@ -34,7 +40,7 @@ class Coincidence:
 
     `share` is worth as much as that of `effective` independent rows, and `chance` as that of
     `chance_rows`. `boost`: where rows of rare regions were made more often, and weigh less, chance
-    makes up to so many times as many copies.
+    makes up to so many times as many copies. `people`: how many have the combinations.
     """
 
     rows: int  # generated rows that were looked at
@@ -45,6 +51,7 @@ class Coincidence:
     chance_rows: float
     real_rows: int
     boost: float = 1.0
+    people: int = 1
 
 
 def compared_columns(schema: TableSchema) -> list[str]:
@@ -53,29 +60,37 @@ def compared_columns(schema: TableSchema) -> list[str]:
     return [c.name for c in schema.columns if c.kind not in invented and c.role not in ID_ROLES]
 
 
-def coincidence(anchor: pa.Table, made: Drawn, schema: TableSchema) -> Coincidence | None:
-    """Count; None where no column can be compared. Both tables have at least one row."""
+def coincidence(anchor: pa.Table, made: Drawn, schema: TableSchema) -> list[Coincidence]:
+    """Count rows that are those of one person, of two and of three; empty where no column can be
+    compared. Both tables have at least one row."""
     columns = compared_columns(schema)
     if not columns:
-        return None
+        return []
     owner = owners(anchor, schema)
     combinations, code = np.unique(row_hashes(anchor, columns), return_inverse=True)
     people = np.bincount(np.unique(np.stack([code, owner]), axis=1)[0], minlength=len(combinations))
     mine = row_hashes(made.table, columns)
     at = np.minimum(np.searchsorted(combinations, mine), len(combinations) - 1)
-    hit = (combinations[at] == mine) & (people[at] == 1)
-    share, effective = clustered_share(hit, owners(made.table, schema))
-    chance, chance_rows = _chance(np.bincount(code)[people == 2], np.bincount(owner))
-    return Coincidence(
-        rows=len(mine),
-        copies=int(hit.sum()),
-        share=share,
-        effective=effective,
-        chance=chance,
-        chance_rows=chance_rows,
-        real_rows=anchor.num_rows,
-        boost=float(made.weights.mean() / made.weights.min()),
-    )
+    whose, rows, rows_of_people = owners(made.table, schema), np.bincount(code), np.bincount(owner)
+    found = []
+    for many in range(1, _ALIKE + 1):
+        hit = (combinations[at] == mine) & (people[at] == many)
+        share, effective = clustered_share(hit, whose)
+        chance, chance_rows = _chance(rows[people == many + 1], rows_of_people)
+        found.append(
+            Coincidence(
+                rows=len(mine),
+                copies=int(hit.sum()),
+                share=share,
+                effective=effective,
+                chance=chance,
+                chance_rows=chance_rows,
+                real_rows=anchor.num_rows,
+                boost=float(made.weights.mean() / made.weights.min()),
+                people=many,
+            )
+        )
+    return found
 
 
 def clustered_share(
@@ -99,8 +114,8 @@ def _chance(
 ) -> tuple[float, float]:
     """Turing's estimate, and of how many independent rows its variance is.
 
-    twice: how many rows there are of each combination that exactly two people have. These come
-    as independent rare events, each of so many rows.
+    twice: how many rows there are of each combination that exactly two people have (or one more
+    than those asked about). These come as independent rare events, each of so many rows.
     """
     rows = int(rows_of_people.sum())
     if not len(twice):
@@ -121,6 +136,7 @@ def small_levels(
             continue
         real = Identifiers.of(anchor.column(column.name), owner)
         shown = real.places(made.column(column.name))
-        rare = shown[(shown >= 0) & (real.people[shown] < few)]
+        known = shown[shown >= 0]  # a column without any real value has no level
+        rare = known[real.people[known] < few]
         found[column.name] = len(rare), len(np.unique(rare))
     return found

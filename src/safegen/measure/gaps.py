@@ -37,6 +37,7 @@ PAIRS = 200  # at most: more columns than 20 have more pairs, and a random part 
 BINS = 12  # of a column in a pair; rarer levels share one
 FILLED = 5  # rows of both samples in a cell, from which on its term of λ is worth something
 CUTS = 1_000  # cells in which KS is computed: what it misses is below a thousandth
+SHOWN = math.sqrt(math.pi / 2) * math.log(2)  # Kolmogorov's mean: of KS by chance, in √(1/n + 1/m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,8 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
     """
     value = float(np.mean([g.value for g in gaps]))
     error = samples.error(np.mean([g.left for g in gaps], axis=0))
-    under = value - float(np.mean([g.chance for g in gaps]))
+    shown = [SHOWN * samples.noise if g.excess == math.inf else g.chance for g in gaps]
+    under = value - float(np.mean(shown))
     over = [g.excess_left for g in gaps if g.excess_left is not None]
     point = student_point(alpha if len(over) < len(gaps) else alpha / 2)
     high = value + point * error

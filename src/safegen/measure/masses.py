@@ -39,12 +39,21 @@ EXPECTED = 10.0  # effective made rows that a faithful generator would have ther
 
 @dataclass(frozen=True, eq=False)
 class Masses:
-    """Parts of columns: shares on both sides, and what they are called."""
+    """Parts of columns: shares on both sides, and what they are called.
+
+    known: (parts,), the share of the rows of which the shares are, those with a value.
+    """
 
     names: Sequence[str]
     real: Shares
     made: Shares
+    known: np.ndarray
     few: int  # that too few rows are in, or would be
+
+    def sizes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Per part the effective numbers of rows of which the shares are: real, made."""
+        n, m = samples.sizes
+        return self.known * n, self.known * m
 
 
 def tails(samples: Samples) -> Masses:
@@ -62,7 +71,7 @@ def tail_gap(samples: Samples) -> float | None:
     masses = tails(samples)
     if not masses.names:
         return None
-    n, m = samples.sizes
+    n, m = masses.sizes(samples)
     ratio = (masses.made.value + 0.5 / m) / (masses.real.value + 0.5 / n)
     return float(np.log(ratio).mean())
 
@@ -90,7 +99,9 @@ def mass_cells(
     return both, _cells(samples, masses, single, alpha)
 
 
-def ratio_error(share: np.ndarray, sizes: tuple[float, float]) -> np.ndarray:
+def ratio_error(
+    share: np.ndarray, sizes: tuple[float | np.ndarray, float | np.ndarray]
+) -> np.ndarray:
     """The error of the log of a ratio of two shares, of samples of these sizes, where both are
     `share`: √((1 − p)/p · (1/n + 1/m))."""
     error: np.ndarray = np.sqrt((1 - share) / share * sum(1 / n for n in sizes))
@@ -108,7 +119,7 @@ def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, al
     value, left = samples.jackknife(masses.real, masses.made, mean)
     error = samples.error(left)
     share = masses.real.value
-    chance = np.sqrt(masses.real.variance + share * (1 - share) / samples.sizes[1]) / share
+    chance = np.sqrt(masses.real.variance + share * (1 - share) / masses.sizes(samples)[1]) / share
     shift = float(chance.mean()) / math.sqrt(2 * math.pi) * (1 if kept else -1)
     half = student_point(alpha) * error
     ends = (value - half, value + shift + half) if kept else (value + shift - half, value + half)
@@ -128,14 +139,14 @@ def _cells(
     samples: Samples, masses: Masses, margins: tuple[float, float], alpha: float
 ) -> list[Cell]:
     # Half a row more on either side: the log of no rows has no error (Gart and Zweifel 1967).
-    n, m = samples.sizes
+    n, m = masses.sizes(samples)
     p, q = masses.real.value + 0.5 / n, masses.made.value + 0.5 / m
     extra = 0.5 / m**2
     error = np.sqrt(masses.real.variance / p**2 + (masses.made.variance + extra) / q**2)
     ratio = np.log(q / p)
     low, high = (math.log(x) for x in margins)
     z = normal_point(alpha)
-    faithful = ratio_error(masses.real.value, samples.sizes)
+    faithful = ratio_error(masses.real.value, (n, m))
     power = normal_point(MISSED / (2 * len(ratio)))
     room = min(-low, high)
     normal = NormalDist()
@@ -156,7 +167,7 @@ def _cells(
     return found
 
 
-_Part = tuple[str, Shares, Shares]
+_Part = tuple[str, Shares, Shares, float]  # the last: the share of real rows with a value
 
 
 def _gathered(samples: Samples, parts: Iterator[_Part]) -> Masses:
@@ -166,13 +177,15 @@ def _gathered(samples: Samples, parts: Iterator[_Part]) -> Masses:
     worth = [
         part
         for part in every
-        if float(part[1].value[0]) * n >= ROWS and float(part[1].value[0]) * m >= EXPECTED
+        if float(part[1].value[0]) * part[3] * n >= ROWS
+        and float(part[1].value[0]) * part[3] * m >= EXPECTED
     ]
     if not worth:
         none = Shares(np.empty(0), np.empty((0, 0)), np.empty(0))
-        return Masses([], none, none, len(every))
-    real, made = _joined([_raised(r) for _, r, _ in worth]), _joined([m for _, _, m in worth])
-    return Masses([name for name, _, _ in worth], real, made, len(every) - len(worth))
+        return Masses([], none, none, np.empty(0), len(every))
+    real, made = _joined([_raised(p[1]) for p in worth]), _joined([p[2] for p in worth])
+    known = np.array([p[3] for p in worth])
+    return Masses([p[0] for p in worth], real, made, known, len(every) - len(worth))
 
 
 def _joined(parts: Sequence[Shares]) -> Shares:
@@ -198,10 +211,12 @@ def _tails(samples: Samples) -> Iterator[_Part]:
             )
             codes = tuple(_sides(values, *cuts) for values in column.values)
             real_shares, made_shares = samples.shares((codes[0], codes[1]), 4)
+            there = 1 - float(real_shares.value[-1])
             for side, name in enumerate(("low", "high")):
                 share = _of_known(real_shares, side)
                 if share.value[0]:
-                    yield f"{column.name}#{name} {tail:.0%}", share, _of_known(made_shares, side)
+                    made = _of_known(made_shares, side)
+                    yield f"{column.name}#{name} {tail:.0%}", share, made, there
 
 
 def _sides(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -236,7 +251,7 @@ def _rare(samples: Samples) -> Iterator[_Part]:
         for position, k in enumerate(rare):
             name = f"{column.name}#{rank[int(k)] if k else 'missing'}"
             cell = np.array([position])
-            yield name, real.of(cell), made.of(cell)
+            yield name, real.of(cell), made.of(cell), 1.0
 
 
 def _raised(shares: Shares) -> Shares:

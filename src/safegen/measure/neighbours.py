@@ -34,7 +34,8 @@ TARGETS = 100_000  # real rows that distances are measured to, at most
 PROBES = 4_000  # rows of a kind that distances are measured from, at most
 WORK = 6e10  # products of coordinates per search: three seconds of one core
 CORNERS = 16  # levels beyond which a column's corners are random ones in as many dimensions
-KNOTS = 100  # values between which numbers are scaled alike
+KNOTS = 100  # values between which numbers are scaled alike, at most
+BETWEEN = 10  # real rows from one of them to the next, at least
 LEVELS = (0.001, 0.003, 0.01)  # shares of the real rows that are called close
 REMOTE = 0.1  # share of the real rows that lie furthest from any other: the tails
 _AWAY = 1e-6  # a distance that is none
@@ -86,7 +87,7 @@ def closeness(
     real, mine = row_hashes(anchor, columns), row_hashes(made, columns)
     found, first, counts = np.unique(real, return_index=True, return_counts=True)
     targets = _some(first, TARGETS, rng)
-    single = np.isin(targets, first[counts == 1])
+    single = np.isin(targets, first[counts == _usual(counts)])
     new = np.flatnonzero(~np.isin(mine, found))
     if min(len(targets), int(single.sum()), len(new)) < FEWEST:
         return []
@@ -124,6 +125,14 @@ def closeness(
     return result
 
 
+def _usual(counts: Rows) -> int:
+    """How often a row is there that is judged: once. Where hardly any is, for the source holds its
+    rows several times over, as often as most are: then it is by that alone that they have twins."""
+    times = np.bincount(counts)
+    most = int(times.argmax())
+    return most if times[1] < FEWEST and 2 * times[most] > len(counts) else 1
+
+
 # ---- told from rows held out ---------------------------------------------------------------------
 
 
@@ -157,7 +166,7 @@ def told(
     hashes = row_hashes(pool, compared_columns(schema))
     _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     targets = _some(first, TARGETS, rng)
-    single = np.isin(targets, first[counts == 1])
+    single = np.isin(targets, first[counts == _usual(counts)])
     kept, member = taken(pool, targets), member[targets]
     if min((single & member).sum(), (single & ~member).sum(), made.num_rows) < FEWEST:
         return []
@@ -212,8 +221,9 @@ def _scores(column: Compared) -> tuple[Points, Points]:
         return np.zeros((len(real), 1)), np.zeros((len(made), 1))
     upto = np.cumsum(counts)
     scores = ndtri((upto - counts / 2) / len(known))
-    if len(grid) > KNOTS:
-        knots = np.searchsorted(upto, np.linspace(0, len(known), KNOTS))
+    wanted = max(min(KNOTS, len(known) // BETWEEN), 2)
+    if len(grid) > 1:
+        knots = np.searchsorted(upto, np.linspace(0, len(known), wanted))
         knots = np.unique(np.concatenate([[0], np.minimum(knots, len(grid) - 1)]))
         grid, scores = grid[knots], scores[knots]
     found = []

@@ -212,11 +212,8 @@ def profiles(
     schemas: Mapping[str, TableSchema],
     conditions: Mapping[str, Scalar] | None = None,
     tail: float = 0.01,
-    others: Mapping[str, pa.Table] | None = None,
 ) -> dict[str, TableProfile]:
     """Profile the rows that meet the conditions, by table: each table by those it has columns of.
-
-    others: further real rows, whose values are within the bounds of the source too.
 
     Raises: SourceError for a condition of another type than its column.
     """
@@ -233,11 +230,7 @@ def profiles(
             table.schema,
             {
                 c.name: ColumnProfile.of(
-                    c,
-                    kept[name].column(c.name),
-                    _both(table, (others or {}).get(name), c.name),
-                    tail,
-                    units[name],
+                    c, kept[name].column(c.name), table.column(c.name), tail, units[name]
                 )
                 for c in schemas[name].columns
             },
@@ -252,13 +245,6 @@ def _identifiers(table: pa.Table, schema: TableSchema) -> dict[str, Identifiers]
     columns = [c.name for c in schema.columns if identifies(c)]
     owner = owners(table, schema) if columns else np.empty(0, dtype=np.int64)
     return {name: Identifiers.of(table.column(name), owner) for name in columns}
-
-
-def _both(table: pa.Table, other: pa.Table | None, name: str) -> pa.ChunkedArray:
-    column = table.column(name)
-    if other is None or not other.num_rows:
-        return column
-    return pa.chunked_array([*column.chunks, *other.column(name).chunks], column.type)
 
 
 @dataclass

@@ -224,6 +224,7 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
         for table, schema in context.schemas.items()
         if schema.target is not None
         and schema.column(schema.target).kind in ("categorical", "boolean")
+        and schema.target not in context.conditions  # then there is nothing to tell apart
     }
     rows = sum(t.num_rows for t in held.values())
     if not targets or not (params.held_out or rows):

@@ -32,6 +32,7 @@ __all__ = ["PrivacyKept"]
 _SHOWN = 20
 _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
 _TIMES = 1.25  # a generator is not reality: its rows may meet real ones a quarter more often
+_TIMES_ALIKE = 2.5  # several real rows that are alike: what generators have in number anyway
 _SURE = 1.96
 _AT_MOST: dict[str, Severity] = {"allow": "audit", "warn": "warn", "refuse": "enforce"}
 _MILD_TO_STRICT = tuple(_AT_MOST.values())
@@ -107,8 +108,8 @@ def _shown(tally: IdentifierTally, few: int | None) -> tuple[int, int, bool]:
     shown = int(tally.shown[judged].sum())
     near = int(tally.near[:, judged].sum())
     copies = surely_above(shown, 1, near, NEIGHBOURS, times=1, alpha=_REFUSED_AT)
-    if not tally.numbers and not near:
-        copies = shown > 0
+    if not tally.numbers and near < shown:  # eight neighbours each: a few decoys explain nothing
+        copies = True
     return shown, len(tally.real.values), copies
 
 
@@ -123,13 +124,16 @@ def _copies(context: ReleaseContext, margin: float) -> Finding:
     alpha = _REFUSED_AT / len(found)
     judged = [(name, c, *_judged(c, staged, margin, alpha)) for name, c, staged in found]
     order: list[Status] = ["met", "inconclusive", "unmet"]
-    name, worst, status, interval = max(judged, key=lambda item: (order.index(item[2]), item[3][1]))
-    where = f" of {name}" if len(found) > 1 else ""
+    name, worst, status, interval = max(
+        judged, key=lambda item: (order.index(item[2]), -item[1].people, item[3][1])
+    )
+    where = f" of {name}" if len(context.made) > 1 else ""
+    whose = "one real person's" if worst.people == 1 else f"those of {worst.people} that are alike"
     return Finding(
         "privacy",
         "copies",
         status,
-        f"{worst.copies:,} of {worst.rows:,} rows{where} are copies of one real person's "
+        f"{worst.copies:,} of {worst.rows:,} rows{where} are copies of {whose} "
         f"({worst.share:.3%}), where chance makes {worst.boost * worst.chance:.3%}",
         required,
         interval=interval,
@@ -150,8 +154,7 @@ def _coincidences(context: ReleaseContext) -> Iterator[tuple[str, Coincidence, i
     for name, made in context.made.items():
         anchor = context.anchor[name]
         if anchor.num_rows and made.table.num_rows:
-            found = coincidence(anchor, made, context.schemas[name])
-            if found is not None:
+            for found in coincidence(anchor, made, context.schemas[name]):
                 yield name, found, context.staged[name].rows
 
 
@@ -162,7 +165,8 @@ def _judged(
     margin beyond it, or that quarter, is ruled out.
 
     The copies beyond chance are no more than all copies: where all staged rows were looked at,
-    these are known without an interval.
+    these are known without an interval. Of combinations of several people it is asked only whether
+    they are certainly too many: a source that holds its rows twice has no others.
     """
     hits, chance_hits = c.share * c.effective, c.chance * c.chance_rows
     interval = difference_interval(hits, c.effective, chance_hits, c.chance_rows, times=c.boost)
@@ -171,8 +175,10 @@ def _judged(
         n = c.effective * (staged - 1) / (staged - c.rows)
         high = share_interval(c.share * n, n)[1]
     interval = (min(interval[0], high), min(interval[1], high))
-    times = _TIMES * c.boost
+    times = (_TIMES if c.people == 1 else _TIMES_ALIKE) * c.boost
     above = surely_above(hits, c.effective, chance_hits, c.chance_rows, times=times, alpha=alpha)
+    if c.people > 1:
+        return "unmet" if above else "met", interval
     most = max(margin, (_TIMES - 1) * c.boost * c.chance)
     return "unmet" if above else "met" if interval[1] <= most else "inconclusive", interval
 
