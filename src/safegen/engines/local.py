@@ -126,6 +126,7 @@ class _Worker:
 
     def __init__(self, backend: str, folder: Path, shape: Shape | None):
         self._shape = pickle.dumps(shape)
+        self._told = False
         self._command = [
             sys.executable,
             "-P",
@@ -147,7 +148,6 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
         )
-        self._send(struct.pack("<q", len(self._shape)) + self._shape)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -163,6 +163,9 @@ class _Worker:
     def ask(
         self, task: tuple[int, int], seed: int, conditions: Mapping[str, Scalar] | None
     ) -> None:
+        if not self._told:  # not on entering: what is interrupted there is left behind
+            self._told = True
+            self._send(struct.pack("<q", len(self._shape)) + self._shape)
         block, rows = task
         line = json.dumps({"block": block, "rows": rows, "seed": seed, "conditions": conditions})
         self._send(line.encode() + b"\n")
