@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import safegen
+from safegen import sampling
 from safegen.errors import SourceError, TargetError, UsageError
 from safegen.measure.distances import pair_error
 
@@ -287,3 +288,33 @@ def test_calibration_breaks_no_constraint(place: Path, ledger: Path, tmp_path: P
     assert made.manifest.safeguards["selection"]["done"]["calibrated"] == ["x"]
     rows = made.to_arrow()
     assert (rows["low"].to_numpy() <= rows["high"].to_numpy()).all()
+
+
+def test_rows_held_out_reach_neither_the_fit_nor_selection(
+    place: Path, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = (place / "selecting.yaml").read_text() + "  fidelity: {severity: warn, held_out: 0.2}\n"
+    (tmp_path / "holding.yaml").write_text(rules)
+    gen = safegen.Generator(policy=tmp_path / "holding.yaml", ledger=ledger)
+    shown: dict[str, set[float]] = {}
+    fit, select = type(gen._backend).fit, sampling.shape_for
+
+    def fitting(self: Any, tables: Any, *more: Any, **named: Any) -> Any:
+        shown["fit"] = set(tables["table"].column("x").to_pylist())
+        return fit(self, tables, *more, **named)
+
+    def selecting(real: pa.Table, *more: Any, **named: Any) -> Any:
+        shown["selection"] = set(real.column("x").to_pylist())
+        return select(real, *more, **named)
+
+    monkeypatch.setattr(type(gen._backend), "fit", fitting)
+    monkeypatch.setattr(sampling, "shape_for", selecting)
+    gen.fit(place / "real.parquet", schema=SCHEMA).generate(500, tmp_path / "out")
+    parts = gen._ready().parts
+    assert parts is not None
+    held = set(parts.held["table"].column("x").to_pylist())
+    assert 0.15 * ROWS < len(held) < 0.25 * ROWS
+    for rows in shown.values():
+        assert not rows & held
+        assert len(rows | held) == ROWS
+    assert shown.keys() == {"fit", "selection"}
