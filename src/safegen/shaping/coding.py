@@ -20,7 +20,7 @@ from safegen.tables.types import family
 if TYPE_CHECKING:
     from safegen.policy import NamedStratum
 
-__all__ = ["Coder", "Coding"]
+__all__ = ["Coder", "Coding", "Rarest"]
 
 FINE, COARSE = 100, 10
 """Bins of a column on its own, and of one of a pair: deciles, as the pair error has them."""
@@ -109,6 +109,25 @@ class Coding:
 
 
 @dataclass(frozen=True, eq=False)
+class Rarest:
+    """Which cell of a row is the rarest, by the shares of cells among other rows."""
+
+    shares: Sequence[np.ndarray]  # by column
+
+    def __call__(self, rows: Coding) -> np.ndarray:
+        """(rows,) int64: the same number where the same cell of the same column is the rarest."""
+        least = np.full(rows.rows, np.inf)
+        found = np.zeros(rows.rows, dtype=np.int64)
+        first = 0
+        for shares, codes in zip(self.shares, rows.fine, strict=True):
+            share = shares[codes]
+            rarer = share < least
+            least[rarer], found[rarer] = share[rarer], first + codes[rarer]
+            first += len(shares)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Coder:
     """The cells of every column that has a distribution to keep: not of ids and personal data."""
 
@@ -150,6 +169,12 @@ class Coder:
 
     def width(self, column: int, *, fine: bool) -> int:
         return self.columns[column].width(fine=fine)
+
+    def rarest(self, rows: Coding) -> Rarest:
+        """By the shares of cells among these rows."""
+        widths = [self.width(i, fine=True) for i in range(len(self.columns))]
+        counts = [np.bincount(c, minlength=w) for c, w in zip(rows.fine, widths, strict=True)]
+        return Rarest([c / max(rows.rows, 1) for c in counts])
 
     def code(self, table: pa.Table) -> Coding:
         """These rows in cells."""

@@ -31,17 +31,29 @@ def inclusion(sizes: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def systematic(probabilities: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def systematic(
+    probabilities: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
     """The numbers of `count` rows, in random order, each drawn with its probability, which add up
-    to `count` (Madow 1949, over rows in random order)."""
+    to `count` (Madow 1949, over rows in random order).
+
+    groups: (rows,) numbers; of each group as many rows are drawn as its probabilities add up to,
+    but for less than one: its rows stand together when every k-th is taken (implicit
+    stratification; Särndal, Swensson & Wretman 1992, 3.4.2).
+    """
     order = rng.permutation(len(probabilities))
+    if groups is not None:
+        order = order[np.argsort(groups[order], kind="stable")]
     upto = np.cumsum(probabilities[order])
     number = np.arange(count)
     at = np.searchsorted(upto * (count / upto[-1]), number + rng.random(), "right")
     # No row twice, though sums are rounded: each stands behind the one before.
     at = np.maximum.accumulate(at - number) + number
     chosen: np.ndarray = order[np.minimum(at, len(order) - count + number)]
-    return chosen
+    return chosen if groups is None else rng.permutation(chosen)
 
 
 def thinned(weights: np.ndarray, seed: int) -> np.ndarray:

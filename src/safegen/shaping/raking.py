@@ -8,8 +8,8 @@ factors found once on a pilot serve every other row of the same model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -23,8 +23,16 @@ SWEEPS, LAST = 3, 8
 """Sweeps over everything, then over single columns and the target with each, so that those hold
 best. More of the first follow noise: on held-out rows the pair error rises again."""
 
+POOL = 2
+"""Sweeps over everything on each pool that is drawn from."""
+
 PRIOR = 60.0
-"""Rows that each cell is taken to have more on both sides: what few real rows say is noise."""
+"""Rows that each cell of a pair is taken to have more on both sides: what few real rows say of it
+is noise. What they say of single columns stands, so that no rare level is taken for noise."""
+
+SEEN = 4.0
+"""Candidates that a part of a column has in the mean, at least, to be raked for itself: of 98 % of
+such pools it is not absent."""
 
 PAIRS, LOOKED_AT = 300, 1_500
 """Pairs of columns that are raked, the worst of those looked at; up to 55 columns all are seen."""
@@ -34,25 +42,30 @@ Margin = tuple[int, ...]  # one column, by its fine cells, or two, by their coar
 
 @dataclass(frozen=True, eq=False)
 class Raking:
-    """Factors per margin and cell. `scale` makes the mean weight of the model's rows 1."""
+    """Factors per margin and cell, and the shares of the real rows there (`real_rows` of them).
+    `scale` makes the mean weight of the model's rows 1."""
 
     coder: Coder
-    margins: tuple[Margin, ...]
-    factors: tuple[np.ndarray, ...]
+    real_rows: int
+    shares: Mapping[Margin, np.ndarray]
+    factors: Mapping[Margin, np.ndarray]
     scale: float
     cap: float
 
     def weights(self, rows: Coding) -> np.ndarray:
         """(rows,) float64 from 0 to `cap`, 1 on average."""
-        found = self.products(rows)
-        found *= self.scale
-        np.minimum(found, self.cap, out=found)
-        return found
+        return np.minimum(self.products(rows) * self.scale, self.cap)
+
+    def finished(self, pool: Coding) -> np.ndarray:
+        """Weights of rows that are drawn from together, raked once more by these rows themselves:
+        what chance has given a pool too many of or too few is not in what is drawn from it."""
+        found, free = _swept(self, [*self.factors], POOL, pool)
+        return np.minimum(free * found.scale, self.cap)
 
     def products(self, rows: Coding) -> np.ndarray:
         """(rows,) float64: the products of the rows' factors."""
         found: np.ndarray = np.ones(rows.rows)
-        for margin, factors in zip(self.margins, self.factors, strict=True):
+        for margin, factors in self.factors.items():
             found *= factors[_cells(self.coder, rows, margin)]
         return found
 
@@ -70,44 +83,68 @@ def rake(
     """Factors that give candidates, as weighted, the shares of `real`: every column's, and pairs'.
 
     Pairs with `target` are always raked, the others by how far they are off (`PAIRS`). They are
-    raked by a `few` candidates, for they take most of the time, and the last by `more`.
+    raked by a `few` candidates, for they take most of the time, and the last by `more`. Columns of
+    few cells come last: they hold best.
     Cells of the real rows that the candidates do not have stay empty.
     """
     pairs = _pairs(coder, real, few, target, seed)
-    singles: list[Margin] = [(i,) for i in range(len(coder.columns))]
+    widths = [coder.width(i, fine=True) for i in range(len(coder.columns))]
+    singles: list[Margin] = [(int(i),) for i in np.argsort(widths, kind="stable")[::-1]]
     last = [*(p for p in pairs if target in (coder.names[p[0]], coder.names[p[1]])), *singles]
     found = raked(coder, real, few, [*pairs, *singles], cap=cap, sweeps=SWEEPS)
-    return _swept(found, last, LAST, real, more)
+    return _swept(found, last, LAST, more)[0]
 
 
 def raked(
     coder: Coder, real: Coding, made: Coding, margins: Sequence[Margin], *, cap: float, sweeps: int
 ) -> Raking:
     """A raking by these margins alone."""
-    return _swept(Raking(coder, (), (), 1.0, cap), margins, sweeps, real, made)
+    shares = {m: _shares(coder, real, m) for m in margins}
+    factors = {m: np.ones(len(s)) for m, s in shares.items()}
+    return _swept(Raking(coder, real.rows, shares, factors, 1.0, cap), margins, sweeps, made)[0]
 
 
 def _swept(
-    raking: Raking, margins: Sequence[Margin], sweeps: int, real: Coding, made: Coding
-) -> Raking:
-    """A raking whose weights have been multiplied by factors for these margins, `sweeps` times."""
-    coder, cap = raking.coder, raking.cap
-    free, scale = raking.products(made), raking.scale
-    factors = {m: np.ones(_width(coder, m)) for m in margins}
-    shares = {m: _shares(coder, real, m) for m in margins}
-    prior = PRIOR / real.rows
+    raking: Raking, margins: Sequence[Margin], sweeps: int, made: Coding
+) -> tuple[Raking, np.ndarray]:
+    """A raking whose weights have been multiplied by factors for these margins, `sweeps` times,
+    and the products of the rows' factors then."""
+    cap, scale = raking.cap, raking.scale
+    free = raking.products(made)
+    factors = {m: raking.factors[m].copy() for m in margins}
+    aims = [_aim(raking, m, made) for m in margins]
     for _ in range(sweeps):
-        for m in margins:
-            cells = _cells(coder, made, m)
-            now = np.bincount(cells, np.minimum(free * scale, cap), len(factors[m])) / made.rows
-            step = (shares[m] + prior) / (now + prior)
-            factors[m] *= step
+        for margin, (cells, groups, share, prior) in zip(margins, aims, strict=True):
+            now = np.bincount(cells, np.minimum(free * scale, cap), len(share)) / made.rows
+            step = (share + prior) / np.maximum(now + prior, np.finfo(float).tiny)
+            step = np.where(now > 0, np.minimum(np.maximum(step, 1 / cap), cap), 1.0)
+            factors[margin] *= step if groups is None else step[groups]
             free *= step[cells]
         scale = _scaled(free, cap, scale)
-    known = dict(zip(raking.margins, raking.factors, strict=True))
-    for m in margins:
-        known[m] = known[m] * factors[m] if m in known else factors[m]
-    return Raking(coder, tuple(known), tuple(known.values()), scale, cap)
+    return replace(raking, factors={**raking.factors, **factors}, scale=scale), free
+
+
+_Aim = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | float]
+
+
+def _aim(raking: Raking, margin: Margin, made: Coding) -> _Aim:
+    """By row its group, by cell its group (None: each is one), and by group the share that it is to
+    have and the share by which that is taken to be uncertain.
+
+    Cells of a column in which fewer than `SEEN` of the candidates belong share a group with those
+    beside them, and so does one that has none: its mass would go to the common cells instead.
+    """
+    cells = _cells(raking.coder, made, margin)
+    share = raking.shares[margin]
+    if len(margin) > 1:
+        return cells.astype(np.intp), None, share, PRIOR / raking.real_rows
+    upto = np.cumsum(share * (made.rows / SEEN))
+    middle = upto - share * (made.rows / SEEN) / 2
+    _, groups = np.unique(np.minimum(middle, upto[-1] - 1).astype(np.int64), return_inverse=True)
+    there = np.bincount(groups[cells], minlength=groups[-1] + 1) > 0
+    groups = np.maximum(np.cumsum(there) - 1, 0)[groups]
+    together = np.bincount(groups, share)
+    return groups[cells], groups, together, (together * made.rows < SEEN) * (SEEN / made.rows)
 
 
 def _pairs(coder: Coder, real: Coding, made: Coding, target: str | None, seed: int) -> list[Margin]:

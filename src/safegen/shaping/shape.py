@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from safegen.policy import SelectionParams, TailsParams
 from safegen.shaping.calibration import Calibration, calibration
-from safegen.shaping.coding import Coder, Coding
+from safegen.shaping.coding import Coder, Coding, Rarest
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
 from safegen.shaping.strata import Strata, StrataTally, rare_strata
@@ -55,10 +55,14 @@ class Shape:
 
     A candidate's chance to be kept is proportional to the weight that selection gives it (`raking`;
     1 where that is off) times the boost of its strata; its weight in the release is what is left of
-    the first over the chance, as Horvitz & Thompson (1952) have it.
+    the first over the chance, as Horvitz & Thompson (1952) have it. Of candidates with the same
+    rarest cell as many are kept as their chances add up to, but for less than one: chance takes no
+    rare level that the model has.
     """
 
     pool: int
+    coder: Coder
+    rarest: Rarest
     raking: Raking | None
     strata: Strata | None
     calibration: Calibration | None
@@ -100,13 +104,11 @@ class Shape:
         self, pool: pa.Table, count: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of `count` rows of a pool, and their weights."""
-        one = self.raking or self.strata
-        assert one is not None
-        coded = one.coder.code(pool)
-        due = np.ones(pool.num_rows) if self.raking is None else self.raking.weights(coded)
+        coded = self.coder.code(pool)
+        due = np.ones(pool.num_rows) if self.raking is None else self.raking.finished(coded)
         sizes = due if self.strata is None else due * self.strata.boosts(coded)
         chances = inclusion(sizes, count)
-        chosen = systematic(chances, count, rng)
+        chosen = systematic(chances, count, rng, self.rarest(coded))
         return chosen, due[chosen] / chances[chosen] * (count / due.sum())
 
 
@@ -149,7 +151,6 @@ def shape_for(
     if strata is not None:
         # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
         pool = int(np.clip(np.ceil(bound * strata.most), pool, MOST))
-        bound = min(bound, pool / strata.most)
     facts: dict[str, Any] = {}
     raking = None
     known = coder.code(real)
@@ -169,7 +170,7 @@ def shape_for(
             "pool": pool,
             "method": "raking",
             "columns": len(coder.columns),
-            "pairs": len(raking.margins) - len(coder.columns),
+            "pairs": len(raking.factors) - len(coder.columns),
             "real_rows": real.num_rows,
             "pilot_rows": pilot.rows,
             "calibrated": [] if mapped is None else list(mapped.maps),
@@ -179,7 +180,7 @@ def shape_for(
         }
     if strata is not None:
         strata = strata.reaching(pilot, weights, pool)
-    return Shape(pool, raking, strata, mapped, facts)
+    return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts)
 
 
 def _short(coder: Coder, real: Coding, pilot: Coding, weights: np.ndarray) -> list[str]:
