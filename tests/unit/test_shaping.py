@@ -118,6 +118,39 @@ def test_rows_are_drawn_as_often_as_their_chances_say() -> None:
     assert (np.abs(times / 20_000 - chances) <= 4 * error + 1e-12).all()
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0.01, 50), st.integers(0, 5)), min_size=1, max_size=60),
+    st.integers(1, 100),
+    st.integers(0, 2**31),
+)
+def test_of_each_group_as_many_are_drawn_as_its_chances_add_up_to(
+    rows: list[tuple[float, int]], some: int, seed: int
+) -> None:
+    count = min(some, len(rows))
+    groups = np.array([group for _, group in rows])
+    chances = inclusion(np.array([size for size, _ in rows]), count)
+    drawn = systematic(chances, count, np.random.default_rng(seed), groups)
+    assert len(set(drawn.tolist())) == count
+    got = np.bincount(groups[drawn], minlength=6)
+    assert (np.abs(got - np.bincount(groups, chances, minlength=6)) < 1 + 1e-9).all()
+
+
+def test_rows_of_groups_are_drawn_as_often_as_their_chances_say_and_in_no_order() -> None:
+    sizes, groups = np.array([0.1, 1, 2, 3, 4, 10.0]), np.array([0, 1, 0, 1, 0, 2])
+    chances = inclusion(sizes, 3)
+    rng = np.random.default_rng(1)
+    times, firsts = np.zeros(6), np.zeros(3)
+    for _ in range(20_000):
+        drawn = systematic(chances, 3, rng, groups)
+        times[drawn] += 1
+        firsts[groups[drawn[0]]] += 1
+    error = np.sqrt(chances * (1 - chances) / 20_000)
+    assert (np.abs(times / 20_000 - chances) <= 4 * error + 1e-12).all()
+    due = np.bincount(groups, chances) / 3
+    assert (np.abs(firsts / 20_000 - due) <= 4 * np.sqrt(due * (1 - due) / 20_000)).all()
+
+
 def test_thinned_rows_have_the_weighted_shares_and_real_rows_stay() -> None:
     rng = np.random.default_rng(2)
     group = rng.random(50_000) < 0.2
@@ -198,6 +231,69 @@ def test_every_candidate_weight_is_bounded_and_one_on_average() -> None:
     assert weights.mean() == pytest.approx(1, abs=1e-6)
     # Held-out candidates of the same model are weighted alike.
     assert found.weights(coder.code(wrong(5, 30_000))).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_a_pool_is_raked_by_its_own_rows() -> None:
+    """What it has by chance too much of, columns have not when it is weighted."""
+    real = real_rows()
+    coder = Coder.of(real, schema_of(real))
+    known, pilot = coder.code(real), coder.code(wrong(4, 80_000))
+    found = rake(coder, known, pilot.first(20_000), pilot, target="label", cap=4.0, seed=1)
+    for seed in range(5):
+        pool = coder.code(wrong(10 + seed, CANDIDATES))
+        for column in (2, 3):  # town, label
+            due = np.bincount(known.fine[column], minlength=7) / known.rows
+            many = (due * pool.rows >= 4) & (np.bincount(pool.fine[column], minlength=7) > 0)
+
+            def off(weights: np.ndarray, column: int = column) -> np.ndarray:
+                got = np.bincount(pool.fine[column], weights, 7) / weights.sum()  # noqa: B023
+                return np.abs(got - due)[many] / due[many]  # noqa: B023
+
+            assert off(found.finished(pool)).max() < 0.05
+            assert off(found.finished(pool)).sum() < off(found.weights(pool)).sum()
+
+
+def test_numbers_that_few_rows_have_keep_their_mass_in_a_pool() -> None:
+    """Of a hundred bins of a column that is nearly always missing most are empty in a pool."""
+    rng = np.random.default_rng(0)
+
+    def make(seed: int, rows: int) -> pa.Table:
+        there = np.random.default_rng(seed).random(rows) < 0.01
+        return pa.table({"x": pa.array(rng.normal(size=rows), mask=~there), "y": rng.random(rows)})
+
+    real = make(1, 40_000)
+    coder = Coder.of(real, infer_schema(real))
+    known, pilot = coder.code(real), coder.code(make(2, 160_000))
+    found = rake(coder, known, pilot, pilot, target=None, cap=4.0, seed=1)
+    there = []
+    for seed in range(40):
+        pool = coder.code(make(100 + seed, CANDIDATES))
+        weights = found.finished(pool)
+        there.append(np.average(pool.fine[0] > 0, weights=weights))
+    due = real.num_rows - real.column("x").null_count
+    assert np.mean(there) == pytest.approx(due / real.num_rows, rel=0.03)
+
+
+def test_chance_takes_no_rare_level() -> None:
+    """Of a level that three of 2,000 rows have, as many are in 2,000 made ones, one more or less;
+    where candidates are taken as they come, that many are there in two of three releases."""
+    real = real_rows(rows=2_000)
+    towns = np.asarray(real.column("town"), dtype=object)
+    towns[:3] = "z"
+    real = real.set_column(2, "town", pa.array(towns.tolist()))
+
+    def make(seed: int, rows: int) -> pa.Table:
+        rng = np.random.default_rng([seed, 1])
+        return real.take(pa.array(rng.integers(0, real.num_rows, rows)))
+
+    shape = shape_for(real, schema_of(real), policy(), drawing(make), seed=3)
+    counts = []
+    for seed in range(40):
+        candidates = make(50 + seed, shape.candidates(2_000, 8_192))
+        made, _ = shape.rows(candidates, 2_000, 8_192, seed=seed, block=0)
+        counts.append(round(2_000 * share(made, "town", "z")))
+    assert sum(2 <= c <= 4 for c in counts) >= 38
+    assert np.mean(counts) == pytest.approx(3, abs=0.35)
 
 
 def test_a_shorter_request_is_a_prefix_and_rows_are_not_in_pool_order() -> None:
