@@ -31,14 +31,14 @@ _NAMED, _TARGET, _LEVEL, _TAIL = range(4)
 class Stratum:
     """One region. `share` is its share of the real rows, `quota` the share of rows it is to have.
 
-    columns: one of the coder's, or the target's and another's. cells: (width,) bool of the one, or
-    (width, width) of both.
+    columns: one of the coder's, or the target's and another's. cells: (width,) bool of each; a row
+    is inside where it is of all.
     """
 
     id: str
     tier: int
     columns: tuple[int, ...]
-    cells: np.ndarray
+    cells: tuple[np.ndarray, ...]
     real_rows: int
     share: float
     boost: float = 1.0
@@ -46,7 +46,10 @@ class Stratum:
 
     def inside(self, rows: Coding) -> np.ndarray:
         """(rows,) bool."""
-        return np.asarray(self.cells[tuple(rows.fine[c] for c in self.columns)])
+        found = np.ones(rows.rows, dtype=bool)
+        for column, cells in zip(self.columns, self.cells, strict=True):
+            found &= cells[rows.fine[column]]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +104,9 @@ class Strata:
         """The largest boost by cell, for all strata of the same columns together."""
         found: dict[tuple[int, ...], np.ndarray] = {}
         for s in self.strata:
-            table = found.setdefault(s.columns, np.ones(s.cells.shape))
-            table[s.cells] = np.maximum(table[s.cells], s.boost)
+            table = found.setdefault(s.columns, np.ones([len(x) for x in s.cells]))
+            cells = np.ix_(*s.cells)
+            table[cells] = np.maximum(table[cells], s.boost)
         return found
 
 
@@ -139,39 +143,39 @@ def _candidates(
     if target is not None and not coder.is_levels(target):
         target = None
 
-    def stratum(name: str, tier: int, columns: tuple[int, ...], cells: np.ndarray) -> Stratum:
-        found = Stratum(name, tier, columns, cells, 0, 0.0)
-        count = int(found.inside(rows).sum())
-        return replace(found, real_rows=count, share=count / n)
+    def stratum(id_: str, tier: int, count: int, *cells: tuple[int, np.ndarray]) -> Stratum:
+        columns, inside = zip(*cells, strict=True)
+        return Stratum(id_, tier, columns, inside, int(count), count / n)
 
     for i, name in enumerate(coder.names):
         width = coder.width(i, fine=True)
         counts = np.bincount(rows.fine[i], minlength=width)
         if coder.is_named(i):
             number = sum(coder.is_named(j) for j in range(i + 1))
-            yield stratum(f"named#{number}", _NAMED, (i,), np.array([False, True]))
+            yield stratum(f"named#{number}", _NAMED, counts[1], (i, np.array([False, True])))
         elif coder.is_levels(i):
             for code in range(1, width - 1):
                 if 0 < counts[code] <= params.rare * n:
                     tier = _TARGET if i == target else _LEVEL
-                    yield stratum(f"{name}#{code}", tier, (i,), np.arange(width) == code)
+                    cells = np.arange(width) == code
+                    yield stratum(f"{name}#{code}", tier, counts[code], (i, cells))
             if target is None or i == target:
                 continue
             both = np.zeros((coder.width(target, fine=True), width), dtype=np.int64)
             np.add.at(both, (rows.fine[target], rows.fine[i]), 1)
             for a, b in np.argwhere((both > 0) & (both <= params.rare * n)):
                 if 0 < a < len(both) - 1 and 0 < b < width - 1 and counts[b] > params.rare * n:
-                    cells = np.zeros(both.shape, dtype=bool)
-                    cells[a, b] = True
                     id_ = f"{coder.names[target]}#{a}×{name}#{b}"
-                    yield stratum(id_, _LEVEL, (target, i), cells)
+                    cell = (target, np.arange(len(both)) == a), (i, np.arange(width) == b)
+                    yield stratum(id_, _LEVEL, both[a, b], *cell)
         else:
             for side, order in (("low", 1), ("high", -1)):
                 codes = np.arange(1, width)[::order]
                 upto = np.cumsum(counts[codes])
                 inside = codes[upto <= params.rare * n * 1.1]  # bins hold a hundredth, about
-                if len(inside) and counts[inside].sum():
-                    yield stratum(f"{name}#{side}", _TAIL, (i,), np.isin(np.arange(width), inside))
+                if len(inside) and (count := counts[inside].sum()):
+                    cells = np.isin(np.arange(width), inside)
+                    yield stratum(f"{name}#{side}", _TAIL, count, (i, cells))
 
 
 def _boosted(
