@@ -56,14 +56,18 @@ class ImageTable:
         conditions: Mapping[str, Scalar] | None,
         backend: str,
     ) -> np.ndarray:
-        """The levels of a whole block, int64 (256,): by their shares, or as a condition fixes them.
+        """The levels of a whole block, int64 (256,), or as a condition fixes them.
+
+        In random order, each as often as its share says, one more or less: so a class of few
+        images is in a release as it is in the source, whatever chance would do.
 
         Raises: UsageError for rows that no block has, and for a condition on another column.
         """
         check_block(rows, BLOCK, seed, block)
-        codes = np.random.default_rng(stream(seed, block)).choice(
-            len(self.shares), BLOCK, p=self.shares
-        )
+        rng = np.random.default_rng(stream(seed, block))
+        even = (np.arange(BLOCK) + rng.random()) / BLOCK
+        codes = np.searchsorted(np.cumsum(self.shares), even, "right")
+        codes = rng.permutation(np.minimum(codes, len(self.shares) - 1))
         for column, value in (conditions or {}).items():
             if self.levels is None or column != self.levels.name:
                 known = [] if self.levels is None else [self.levels.name]
