@@ -246,6 +246,58 @@ def test_a_probe_that_fails_is_no_pass(
     assert "CANARY" not in str(broken.value)
 
 
+UNUSABLE = {
+    "fails": KeyError("CANARY"),
+    "fails in Arrow": pa.ArrowInvalid("CANARY"),
+    "other columns": lambda table: table.rename_columns(["x", "CANARY"]),
+    "other types": lambda table: table.set_column(0, "x", pc.cast(table["x"], pa.string())),
+    "no rows": lambda table: table.slice(0, 0),
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_refit_that_is_of_no_use_is_a_finding_and_no_traceback(
+    place: Path, doubling: type[Doubling], monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(2_000, place / "1")
+    sample = Doubled.sample
+
+    def spoiled(self: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(fault, Exception):
+            raise fault
+        return {"table": fault(sample(self, *rest, **more)["table"])}
+
+    monkeypatch.setattr(Doubled, "sample", spoiled)
+    gen = generator(place, rules, "doubling")
+    gen.prepare(real, made)
+    with pytest.raises(safegen.AdmissionRefused) as broken:
+        gen.train()
+    assert blocked(broken) == {"anchor/gain"}
+    assert "no usable fit on the synthetic rows alone" in " ".join(str(broken.value).split())
+    assert "CANARY" not in str(broken.value)
+
+
+def test_a_refit_that_fails_says_what_its_backend_says(
+    place: Path, doubling: type[Doubling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is made of somebody who stops it."""
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(2_000, place / "1")
+
+    def stops(error: BaseException) -> Any:
+        def sample(*rest: Any, **more: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(Doubled, "sample", sample)
+        return generator(place, rules, "doubling").fit(real, made)
+
+    with pytest.raises(safegen.AdmissionRefused, match="the library broke"):
+        stops(safegen.BackendError("the library broke"))
+    with pytest.raises(KeyboardInterrupt):
+        stops(KeyboardInterrupt())
+
+
 def test_a_saved_model_is_judged_again_by_its_probe(
     place: Path, doubling: type[Doubling], tmp_path: Path
 ) -> None:
