@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 import safegen
+from safegen.cli import main
 from safegen.contracts import BackendOptions
 from safegen.models import MODEL_NAME
 from safegen.tables.streams import stream
@@ -214,6 +215,38 @@ def test_a_faithful_generator_is_admitted_where_the_doubling_one_is_not(
     many = generator(place, rules, "doubling").fit(real).generate(6_300, place / "many")
     found = generator(place, rules, "doubling").fit(real, many).decision.findings
     assert found["anchor/gain"].status == "met"
+
+
+def test_the_command_line_warns_of_a_loop_that_is_not_stable(
+    place: Path,
+    doubling: type[Doubling],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, as of other things, though it is known only when the fit is under way."""
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(6_300, place / "many")
+    rules = policy(place, "severity: warn, max_synthetic_per_real: 1.0")
+    fitting = [real, made.path, "--backend", "doubling"]
+
+    def said(command: str, *arguments: object) -> str:
+        more = ["--policy", rules, "--ledger", place / "ledger.db"]
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in (command, *arguments, *more)])
+        assert end.value.code == 0
+        return capsys.readouterr().err
+
+    new = [said("fit", *fitting, "--save", place / "model")]
+    new += [said("generate", *fitting, "--rows", 500, "--out", place / "rows")]
+    new += [said("generate", "--model", place / "model", "--rows", 500, "--out", place / "more")]
+    for text in new:
+        assert text.count("warning: largest") == 1
+        assert text.count("next: the loop drifts by itself") == 1
+        assert text.count("warning: 1.5 per real row") == 1
+    monkeypatch.setattr(doubling, "factor", 1.0)
+    stable = said("fit", *fitting, "--save", place / "faithful")
+    assert stable.count("warning: 1.5 per real row") == 1
+    assert "warning: largest" not in stable
 
 
 def test_nobody_pays_for_a_probe_that_no_rule_asks_for(
