@@ -38,15 +38,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from safegen.lab.refits import RAW as SDV
+
 ROWS = 32_561  # Adult's usual training part
-RAW = {
-    "sdv.gaussian_copula": "GaussianCopulaSynthesizer",
-    "sdv.ctgan": "CTGANSynthesizer",
-    "sdv.tvae": "TVAESynthesizer",
-    "sdv.copula_gan": "CopulaGANSynthesizer",
-    "ctgan": "CTGAN",
-    "ctgan.tvae": "TVAE",
-}
+RAW = {**SDV, "ctgan": "CTGAN", "ctgan.tvae": "TVAE"}
 PACKAGES = ("safegen", "sdv", "ctgan", "diffusers", "torch", "scikit-learn", "numpy", "pyarrow")
 
 

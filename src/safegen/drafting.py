@@ -83,6 +83,7 @@ def draft(
         claims=_claims(prepared, decision),
         privacy={"dp": None, "real_rows": 0},
         logical_digest=digest,
+        weighted=stage.weighted,
         warnings=[
             *prepared.doubts,
             *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),

@@ -17,7 +17,7 @@ from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.policy import Policy
 from safegen.shaping.drawing import thinned
-from safegen.tables.batches import WEIGHT_COLUMN, Batches
+from safegen.tables.batches import WEIGHT_COLUMN, Batches, sound_weights
 from safegen.tables.numbers import taken
 from safegen.tables.relations import related
 from safegen.tables.schema import (
@@ -262,35 +262,60 @@ def in_memory(source: Source) -> Source:
     return replace(source, tables=tables)
 
 
-def by_weight(source: Source, fact: SourceFacts, seed: int) -> Source:
+def by_weight(source: Source, fact: SourceFacts, seed: int, *, weighted: bool = False) -> Source:
     """The source; of one synthetic table whose rows have different weights those that stand for
     all, for no backend takes weights, and without them a loop would boost again what was boosted.
-    Real rows are kept whatever a column says of them."""
+    Real rows are kept whatever a column says of them.
 
-    if len(source.tables) != 1 or not fact.synthetic_share:
+    Rows are known by their digest whatever their weights: so these count only where the release's
+    own files hold them. weighted: whether more than `fact` says that the rows have some.
+
+    Raises: SourceError for weights anywhere else, or taken off the rows.
+    """
+    weighted |= fact.weighted
+    if not (weighted or (fact.synthetic_share and any(map(_differ, source.tables.values())))):
         return source
+    if not fact.as_released or len(source.tables) != 1:
+        raise SourceError(
+            f"{source.uri}: its rows were released with weights, or have a column of some, and "
+            "nothing proves that these are the released ones, for a digest is of the rows alone: "
+            "name the release's own folder, as it was published; or keep, of a dataset that was "
+            "opened, the rows that count alike: resampled()"
+        )
     ((name, batches),) = source.tables.items()
-    if WEIGHT_COLUMN not in batches.schema.names:
-        return source
     table = batches.table()
-    weights = _weights(table.column(WEIGHT_COLUMN))
+    weights = _weights(table)
     if weights is None:
-        return source
+        raise SourceError(f"{source.uri}: its weights are missing, not above 0, or absurd")
     return replace(source, tables={name: Batches.of(taken(table, thinned(weights, seed)))})
 
 
-def _weights(column: pa.ChunkedArray) -> np.ndarray | None:
-    """A column of weights as float64; None where it holds anything else, or all are the same."""
+def _differ(batches: Batches) -> bool:
+    """Whether a column of weights, as whoever saved it spells it, holds different ones."""
     import numpy as np
     import pyarrow as pa
 
-    if column.null_count or not (
-        pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-    ):
+    table = batches.select([n for n in batches.schema.names if WEIGHT_COLUMN in n.casefold()])
+    for column in table.table().columns:
+        try:
+            weights = np.asarray(column.drop_null().cast(pa.float64()))
+        except pa.ArrowException:
+            return True
+        known = weights[~np.isnan(weights)]
+        if len(known) and known.min() != known.max():
+            return True
+    return False
+
+
+def _weights(table: pa.Table) -> np.ndarray | None:
+    """The weights of a release's rows, (rows,) float64; None where some are none."""
+    import numpy as np
+    import pyarrow as pa
+
+    if WEIGHT_COLUMN not in table.schema.names or table.column(WEIGHT_COLUMN).null_count:
         return None
-    found: np.ndarray = np.asarray(column.cast(pa.float64()))
-    sound = np.isfinite(found).all() and (found >= 0).all() and found.any()
-    return found if sound and np.ptp(found) else None
+    weights = np.asarray(table.column(WEIGHT_COLUMN).cast(pa.float64()))
+    return weights if sound_weights(weights) else None
 
 
 def aligned(sources: Sequence[Source]) -> list[dict[str, pa.Table]]:

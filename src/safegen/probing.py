@@ -12,7 +12,7 @@ import numpy as np
 
 from safegen.contracts import Backend, BackendOptions, Model
 from safegen.engines.blocks import block_plan, shaped_block
-from safegen.errors import BackendError, SourceError, upstream
+from safegen.errors import BackendError, SafegenError, SourceError, upstream
 from safegen.measure.gains import Probe, counted
 from safegen.policy import Policy
 from safegen.preparation import FEWEST, Prepared
@@ -39,7 +39,8 @@ def due(policy: Policy, prepared: Prepared) -> bool:
 def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy: Policy) -> Probe:
     """Fit the backend on the synthetic rows alone, and count what becomes of them.
 
-    Nothing is raised for a backend that cannot: the probe says so, as broken.
+    Nothing is raised for a backend that cannot, or whose rows are then of no use: the probe says
+    so, as broken. Raises: UsageError, MissingExtra, as a release would.
     """
     if prepared.kind not in ("table", "images"):
         return Probe(problem="rows of sequences and related tables hang together: not probed")
@@ -53,8 +54,15 @@ def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy
         shape = _shape(model, backend, options, prepared, policy, real)
         again = _again(model, backend, prepared, shape, made.num_rows)
         return counted(real, made, again, prepared.schemas[name], selected=asked_for(policy))
-    except (SourceError, BackendError) as error:
-        return Probe(problem=f"no fit on the synthetic rows alone: {upstream(error)}", broken=True)
+    except BackendError as error:
+        what = str(error)
+    except SourceError as error:
+        what = upstream(error)
+    except SafegenError:
+        raise  # what is to be mended first: an extra that is not installed, a policy's stratum
+    except Exception as error:  # rows of other columns or types, or whatever a backend does then
+        what = upstream(error)
+    return Probe(problem=f"no usable fit on the synthetic rows alone: {what}", broken=True)
 
 
 def _shape(
@@ -88,6 +96,8 @@ def _again(
     for block, count in block_plan(rows, capacity):
         made = shaped_block(model, backend, count, seed=seed, block=block, shape=shape)
         ((_, table),) = made.tables.items()
+        if table.num_rows != count:
+            raise BackendError(f"{backend.name} gave {table.num_rows:,} of {count:,} rows")
         tables.append(table)
         weights.append(np.ones(table.num_rows) if made.weights is None else made.weights)
     found = pa.concat_tables(tables)

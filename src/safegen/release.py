@@ -30,7 +30,13 @@ from safegen.manifest.sign import envelope_for
 from safegen.measure.drawn import Reservoir
 from safegen.measure.profile import TableTally
 from safegen.pages import card, report
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, PROVENANCE_COLUMNS, WEIGHT_COLUMN
+from safegen.tables.batches import (
+    DEPTH_COLUMN,
+    ORIGIN_COLUMN,
+    PROVENANCE_COLUMNS,
+    WEIGHT_COLUMN,
+    sound_weights,
+)
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.image_folders import METADATA, written_as_files
 from safegen.tables.images import stamped_images
@@ -77,6 +83,7 @@ class Staging:
     reservoirs: dict[str, Reservoir] = field(default_factory=dict)
     in_band: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
+    weighted: bool = False  # whether any row's weight is another than 1
     table_rows: dict[str, int] = field(default_factory=dict)
     _digests: dict[str, RowsDigest] = field(default_factory=dict)
     _lookups: dict[str, dict[str, LookupDigest]] = field(default_factory=dict)
@@ -87,7 +94,13 @@ class Staging:
         """Tag one block's rows, tally them, digest them, and append them as a row group.
 
         weights: of the rows of the one table, float64; None: all are 1.
+
+        Raises: BackendError for weights or images that are none.
         """
+        if weights is not None:
+            if not sound_weights(weights):
+                raise BackendError("rows have weights that are not finite, not above 0, or absurd")
+            self.weighted |= bool((weights.astype(np.float32) != 1).any())
         for name, table in tables.items():
             table = self._stamped(name, table)
             known = np.ones(table.num_rows) if weights is None else weights

@@ -29,10 +29,12 @@ from safegen.preparation import (
 )
 from safegen.tables.relations import related
 from safegen.tables.schema import TableSchema, infer_schema
-from safegen.tables.sources import SourceLike, read_source
+from safegen.tables.sources import Source, SourceLike, read_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from safegen.ledger import Ledger
 
 __all__ = ["restored"]
 
@@ -76,7 +78,7 @@ def restored(
     # A stranger's document is not to be followed to any place: then only the caller names one.
     places = document["places"] if known and source is None else source
     seed = int(document["seed"])
-    found = _rows(facts, places, seed, named=source is not None)
+    found = _rows(facts, places, seed, ledger, named=source is not None)
     if found is not None and adds_images(backend):
         found = [illustrated(t) for t in found]
     schemas = _schemas(saved.folder, document["schemas"])
@@ -133,30 +135,35 @@ def _share(folder: Path, value: Any) -> float:
 
 
 def _rows(
-    facts: Sequence[SourceFacts], source: SourceLike, seed: int, *, named: bool
+    facts: Sequence[SourceFacts],
+    source: SourceLike,
+    seed: int,
+    ledger: Ledger | None,
+    *,
+    named: bool,
 ) -> list[dict[str, pa.Table]] | None:
     """Each source's rows, in the order of `facts`, found by digest; None when they are not where
     the model remembers them.
 
     Raises: SourceError when the caller `named` a source, and it is not them.
     """
-    found = []
-    for place in source if isinstance(source, list | tuple) else [source]:
-        try:
+    found: dict[str, tuple[Source, SourceFacts]] = {}
+    digests = []
+    try:
+        for place in source if isinstance(source, list | tuple) else [source]:
             opened = in_memory(read_source(place))
-        except SourceError:
-            if named:
-                raise
-            return None
-        found.append((resolve(opened, None).logical_digest, opened))
-    wanted = [f.logical_digest for f in facts]
-    if sorted(d for d, _ in found) != sorted(wanted):
-        if named:
+            now = resolve(opened, ledger)  # weights are no content: they are to be proven again
+            found[now.logical_digest] = opened, now
+            digests.append(now.logical_digest)
+        if sorted(digests) != sorted(f.logical_digest for f in facts):
             raise SourceError("the source given is not what the model was fitted on (digest)")
+        # In the order of the fit, however they were named; equal digests are equal rows.
+        ordered = [(*found[f.logical_digest], f) for f in facts]
+        return aligned([by_weight(s, n, seed, weighted=f.weighted) for s, n, f in ordered])
+    except SourceError:
+        if named:
+            raise
         return None
-    # In the order of the fit, however they were named; equal digests are equal rows.
-    ordered = dict(found)
-    return aligned([by_weight(ordered[f.logical_digest], f, seed) for f in facts])
 
 
 def _differences(

@@ -88,12 +88,19 @@ def candidates(
     seed: int,
     conditions: Mapping[str, Scalar] | None = None,
 ) -> pa.Table:
-    """Rows of one table, as the model samples them, to find constants with."""
+    """Rows of one table, as the model samples them, to find constants with.
+
+    Raises: BackendError where too few meet the conditions.
+    """
     import pyarrow as pa
 
     found: list[pa.Table] = []
+    why = f"the policy (selection, tails) needs {rows:,} rows that meet the conditions to find its "
+    why += "constants, however few are asked for"
     for block, wanted in block_plan(rows, backend.block_rows):
-        made = sample_block(model, backend, wanted, seed=seed, block=block, conditions=conditions)
+        made = sample_block(
+            model, backend, wanted, seed=seed, block=block, conditions=conditions, why=why
+        )
         found += made.values()
     return pa.concat_tables(found)
 

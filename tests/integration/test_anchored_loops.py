@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 import safegen
+from safegen.cli import main
 from safegen.contracts import BackendOptions
 from safegen.models import MODEL_NAME
 from safegen.tables.streams import stream
@@ -216,6 +217,38 @@ def test_a_faithful_generator_is_admitted_where_the_doubling_one_is_not(
     assert found["anchor/gain"].status == "met"
 
 
+def test_the_command_line_warns_of_a_loop_that_is_not_stable(
+    place: Path,
+    doubling: type[Doubling],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, as of other things, though it is known only when the fit is under way."""
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(6_300, place / "many")
+    rules = policy(place, "severity: warn, max_synthetic_per_real: 1.0")
+    fitting = [real, made.path, "--backend", "doubling"]
+
+    def said(command: str, *arguments: object) -> str:
+        more = ["--policy", rules, "--ledger", place / "ledger.db"]
+        with pytest.raises(SystemExit) as end:
+            main([str(a) for a in (command, *arguments, *more)])
+        assert end.value.code == 0
+        return capsys.readouterr().err
+
+    new = [said("fit", *fitting, "--save", place / "model")]
+    new += [said("generate", *fitting, "--rows", 500, "--out", place / "rows")]
+    new += [said("generate", "--model", place / "model", "--rows", 500, "--out", place / "more")]
+    for text in new:
+        assert text.count("warning: largest") == 1
+        assert text.count("next: the loop drifts by itself") == 1
+        assert text.count("warning: 1.5 per real row") == 1
+    monkeypatch.setattr(doubling, "factor", 1.0)
+    stable = said("fit", *fitting, "--save", place / "faithful")
+    assert stable.count("warning: 1.5 per real row") == 1
+    assert "warning: largest" not in stable
+
+
 def test_nobody_pays_for_a_probe_that_no_rule_asks_for(
     place: Path, doubling: type[Doubling]
 ) -> None:
@@ -244,6 +277,58 @@ def test_a_probe_that_fails_is_no_pass(
         generator(place, rules, "doubling").fit(real, made)
     assert blocked(broken) == {"anchor/gain"}
     assert "CANARY" not in str(broken.value)
+
+
+UNUSABLE = {
+    "fails": KeyError("CANARY"),
+    "fails in Arrow": pa.ArrowInvalid("CANARY"),
+    "other columns": lambda table: table.rename_columns(["x", "CANARY"]),
+    "other types": lambda table: table.set_column(0, "x", pc.cast(table["x"], pa.string())),
+    "no rows": lambda table: table.slice(0, 0),
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_refit_that_is_of_no_use_is_a_finding_and_no_traceback(
+    place: Path, doubling: type[Doubling], monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(2_000, place / "1")
+    sample = Doubled.sample
+
+    def spoiled(self: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(fault, Exception):
+            raise fault
+        return {"table": fault(sample(self, *rest, **more)["table"])}
+
+    monkeypatch.setattr(Doubled, "sample", spoiled)
+    gen = generator(place, rules, "doubling")
+    gen.prepare(real, made)
+    with pytest.raises(safegen.AdmissionRefused) as broken:
+        gen.train()
+    assert blocked(broken) == {"anchor/gain"}
+    assert "no usable fit on the synthetic rows alone" in " ".join(str(broken.value).split())
+    assert "CANARY" not in str(broken.value)
+
+
+def test_a_refit_that_fails_says_what_its_backend_says(
+    place: Path, doubling: type[Doubling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is made of somebody who stops it."""
+    real, rules = place / "real.parquet", policy(place)
+    made = generator(place, rules, "doubling").fit(real).generate(2_000, place / "1")
+
+    def stops(error: BaseException) -> Any:
+        def sample(*rest: Any, **more: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(Doubled, "sample", sample)
+        return generator(place, rules, "doubling").fit(real, made)
+
+    with pytest.raises(safegen.AdmissionRefused, match="the library broke"):
+        stops(safegen.BackendError("the library broke"))
+    with pytest.raises(KeyboardInterrupt):
+        stops(KeyboardInterrupt())
 
 
 def test_a_saved_model_is_judged_again_by_its_probe(

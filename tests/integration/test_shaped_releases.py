@@ -13,8 +13,10 @@ import pytest
 
 import safegen
 from safegen import sampling
-from safegen.errors import SourceError, TargetError, UsageError
+from safegen.contracts import BackendOptions
+from safegen.errors import BackendError, SourceError, TargetError, UsageError
 from safegen.measure.distances import pair_error
+from safegen.tables.streams import stream
 
 ROWS = 6_000
 
@@ -318,3 +320,53 @@ def test_rows_held_out_reach_neither_the_fit_nor_selection(
         assert not rows & held
         assert len(rows | held) == ROWS
     assert shown.keys() == {"fit", "selection"}
+
+
+class Rejecting:
+    """A backend that takes no conditions, and says yes as often as its source does."""
+
+    name, license = "rejecting", "Apache-2.0"
+    kinds, packages = frozenset({"table"}), ()
+    weights = conditions = pickles = False
+    reproducible, block_rows, Options = True, 8_192, BackendOptions
+
+    def fit(self, tables: Any, schemas: Any, options: Any, *, seed: int) -> Any:
+        ((_, table),) = tables.items()
+        self.share = np.mean(np.asarray(table.column("label")) == "yes")
+        return self
+
+    def sample(self, rows: int, *, seed: int, block: int, conditions: Any = None) -> Any:
+        rng = np.random.default_rng(stream(seed, block))
+        label = np.where(rng.random(rows) < self.share, "yes", "no")
+        return {"table": pa.table({"x": rng.normal(size=rows), "label": label})}
+
+
+@pytest.mark.parametrize("policy", ["selecting", "both"])
+def test_a_condition_that_is_too_rare_for_the_policy_is_told_as_that(
+    place: Path, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """Three rows are asked for, and many more are needed to select them."""
+    load = safegen.plugins.load
+    monkeypatch.setattr(
+        safegen.plugins, "load", lambda g, n: Rejecting if n == "rejecting" else load(g, n)
+    )
+
+    def made(share: float, name: str) -> safegen.Dataset:
+        label = np.where(np.arange(ROWS) < share * ROWS, "yes", "no")
+        table = pa.table({"x": people()["x"], "label": label})
+        gen = safegen.Generator("rejecting", policy=place / f"{name}.yaml", ledger=ledger)
+        out = tmp_path / f"{name}-{share}"
+        return gen.fit(table, schema=SCHEMA).generate(3, out, conditions={"label": "yes"})
+
+    assert made(0.3, policy).manifest.rows == 3
+    text = (place / "selecting.yaml").read_text()
+    text = text.replace("selection: {severity: enforce}", "selection: {severity: off}")
+    (place / "neither.yaml").write_text(text)
+    assert made(0.005, "neither").manifest.rows == 3
+    with pytest.raises(BackendError) as error:
+        made(0.005, policy)
+    said = str(error.value)
+    assert "the policy (selection, tails) needs" in said
+    assert "to find its constants, however few are asked for" in said
+    assert "fewer rows" not in said
+    assert "use a policy that does not, or fit a backend that takes conditions" in said

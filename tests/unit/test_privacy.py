@@ -218,6 +218,21 @@ class TestIdentifiers:
         for surrogates in (10**7 + np.arange(ROWS), np.arange(ROWS), self.sparse(1)):
             assert self.status(surrogates, real) == "met"
 
+    @pytest.mark.parametrize("copies", [0, 1, 3, 4])
+    def test_copied_numbers_that_pass_are_not_said_to_be_none(self, copies: int) -> None:
+        real = self.sparse(0)
+        made = np.where(np.arange(ROWS) < copies, real, 10**8 + np.arange(ROWS))
+        finding = judged(self.table(1, made), self.table(0, real))["identifiers"]
+        assert finding.status == ("unmet" if copies == 4 else "met")
+        assert ("no real identifier" in finding.observed) == (copies == 0)
+        if copies:
+            assert finding.evidence[0].startswith(f"customer_id: {copies} of {ROWS:,} real values")
+        if finding.status == "met" and copies:
+            words = (
+                f"{copies} real identifiers in 1 of 1 columns, no more than counting up may meet"
+            )
+            assert finding.observed == words
+
     def test_running_numbers_of_the_source_are_nobodys_secret(self) -> None:
         assert self.status(np.arange(100, ROWS), np.arange(ROWS)) == "met"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from safegen.errors import UsageError
 from safegen.measure.distances import shape_error
-from safegen.policy import NamedStratum, Policy
+from safegen.policy import NamedStratum, Policy, TailsParams
 from safegen.shaping.calibration import calibration
 from safegen.shaping.coding import Coder
 from safegen.shaping.drawing import inclusion, systematic, thinned
@@ -335,6 +335,25 @@ def test_levels_and_numbers_that_reality_does_not_have_are_no_error() -> None:
 
 
 # ---- tails ---------------------------------------------------------------------------------------
+
+
+def test_tails_go_by_whole_hundredths_as_the_parameter_says() -> None:
+    """Levels have any share: those rarer than a hundredth stay rare."""
+    real = real_rows().drop_columns(["y"])
+    schema = schema_of(real)
+
+    def ids(rare: float) -> set[str]:
+        params = policy(tails=True, rare=rare).rule("tails")
+        assert isinstance(params, TailsParams)
+        return {s.id for s in rare_strata(real, schema, Coder.of(real, schema), params).strata}
+
+    tails, level = {"x#low", "x#high"}, {"town#4"}
+    assert tails | level <= ids(0.01)
+    few = ids(0.0085)
+    assert level <= few
+    assert not tails & few
+    said = TailsParams.parameters()["rare"].doc
+    assert "below about 0.009 a number has none" in said
 
 
 def test_rare_regions_reach_their_quotas_and_weights_undo_it() -> None:

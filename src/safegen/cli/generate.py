@@ -141,6 +141,7 @@ def generate(
     if model is not None:
         given = parse_sources(sources) if sources else None
         gen = Generator.load(model, policy=policy, source=given, ledger=ledger, key=key)
+        _say_warnings(gen.decision)
     else:
         gen = Generator(backend or _BACKEND, policy, options=options(set_), ledger=ledger, key=key)
         read = parse_sources(sources or [])
@@ -161,6 +162,7 @@ def generate(
             found = gen.existing(rows, out, seed=seed, conditions=conditions or None, images=form)
         if found is None:
             gen.train()
+            _say_warnings(gen.decision, decision)  # a fit may show more: an unstable loop
     if found is None:
         found = gen.generate(
             rows,
@@ -201,15 +203,20 @@ def fit(
     _say_warnings(decision)
     _say_roles(gen)
     path = gen.train().save(save)
+    _say_warnings(gen.decision, decision)
     if as_json:
-        show_json({"model": str(path), "decision": decision.to_json()})
+        show_json({"model": str(path), "decision": (gen.decision or decision).to_json()})
     else:
         show(str(path))
     return 0
 
 
-def _say_warnings(decision: Decision) -> None:
-    for reason in decision.warnings:
+def _say_warnings(decision: Decision | None, before: Decision | None = None) -> None:
+    """Say what a decision warns of, but for what was said of the one `before`."""
+    said = [] if before is None else [r.finding for r in before.warnings]
+    for reason in () if decision is None else decision.warnings:
+        if reason.finding in said:
+            continue
         say(f"warning: {reason.finding.observed}")
         if reason.finding.next_step:
             say(f"  next: {reason.finding.next_step}")

@@ -49,7 +49,12 @@ def shaped_block(
             sample_block(model, backend, rows, seed=seed, block=block, conditions=conditions)
         )
     wanted = shape.candidates(rows, backend.block_rows)
-    tables = sample_block(model, backend, wanted, seed=seed, block=block, conditions=conditions)
+    why = (
+        f"the policy (selection, tails) picks {rows:,} rows of {wanted:,} that meet the conditions"
+    )
+    tables = sample_block(
+        model, backend, wanted, seed=seed, block=block, conditions=conditions, why=why
+    )
     if len(tables) != 1:
         raise BackendError(f"{backend.name} gave other tables than the source's")
     ((name, candidates),) = tables.items()
@@ -70,8 +75,11 @@ def sample_block(
     seed: int,
     block: int,
     conditions: Mapping[str, Scalar] | None = None,
+    why: str = "",
 ) -> dict[str, pa.Table]:
     """A block's rows; by rejection where there are conditions that the backend does not take.
+
+    why: what they are for, in errors, where nobody asked for so many.
 
     Raises: BackendError with the shortfall; UsageError for conditions on several tables.
     """
@@ -86,5 +94,5 @@ def sample_block(
         return next(iter(drawn.values()))
 
     names: dict[str, pa.Table] = {}
-    table = drawn_until(draw, rows, block, conditions, backend.name)
+    table = drawn_until(draw, rows, block, conditions, backend.name, why)
     return {next(iter(names)): table}

@@ -15,7 +15,7 @@ from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page, table
 from safegen.lab.paired import Found, curves, differences, gathered, mean
 from safegen.lab.pictures import album, sheet, shown_classes
-from safegen.lab.refits import Refits, check_options
+from safegen.lab.refits import Refits, check_options, real_rows, real_table
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -84,36 +84,21 @@ def run(
 
     Raises: UsageError, SourceError, TargetError; what fitting and generating raise.
     """
-    from safegen.lineage.evidence import resolve
     from safegen.tables.schema import infer_schema
-    from safegen.tables.sources import read_source
 
     played = chosen(arms, ARMS)
-    if not isinstance(rows, int):
-        if len(rows) != 1:
-            raise UsageError("rows: one number here")
-        (rows,) = rows
-    whole(rows=(rows, 100, 20_000), depth=(depth, 1, 100), chains=(chains, 1, 1_000))
-    whole(seed=(seed, 0, 2**63 - 1))
-    source = read_source(_digits() if data is None else data)
-    if len(source.tables) != 1:
-        raise UsageError("data: one table")
-    ((_, batches),) = source.tables.items()
-    real = batches.without_provenance().table().replace_schema_metadata(None)
+    whole(depth=(depth, 1, 100), chains=(chains, 1, 1_000), seed=(seed, 0, 2**63 - 1))
+    real, digest = real_table(_digits() if data is None else data)
     image, label = _columns(infer_schema(real), target)
     real = real.select([image, label])
-    if real.num_rows < rows + FEWEST_HELD:
-        raise UsageError(
-            f"rows: at most {max(0, real.num_rows - FEWEST_HELD):,}, so that {FEWEST_HELD} of the "
-            f"{real.num_rows:,} images are left to measure against"
-        )
+    rows = real_rows(rows, real, most=20_000, held=FEWEST_HELD, what="images")
     usual = DIGITS if data is None and backend == "diffusion.image" else {}
     options = {**usual, **(options or {})}
     check_options(backend, options)
     settings = {
         "experiment": "image",
         "data": "digits" if data is None else Path(data).name,
-        "digest": resolve(source, None).logical_digest,
+        "digest": digest,
         "target": label,
         "backend": backend,
         "options": options,

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from safegen.errors import Refused, UsageError
 from safegen.lab.arms import Arm
+from safegen.lab.settings import whole
 from safegen.lab.store import Run
 from safegen.lab.ways import WAYS, Way
 from safegen.tables.batches import WEIGHT_COLUMN
-from safegen.tables.sources import read_source
+from safegen.tables.sources import SourceLike, read_source
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from safegen.manifest import Manifest
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Measure", "Refits", "check_options"]
+__all__ = ["RAW", "Measure", "Refits", "check_options", "real_rows", "real_table"]
 
 RAW: Mapping[str, str] = {
     "sdv.gaussian_copula": "GaussianCopulaSynthesizer",
@@ -52,6 +53,37 @@ def check_options(backend: str, options: Mapping[str, Any]) -> None:
     from safegen.generator import Generator
 
     Generator(backend, "lab", options=options)
+
+
+def real_table(data: SourceLike) -> tuple[pa.Table, str]:
+    """A source's one table without provenance columns, and its digest. Raises: UsageError,
+    SourceError."""
+    from safegen.lineage.evidence import resolve
+
+    source = read_source(data)
+    if len(source.tables) != 1:
+        raise UsageError("data: one table")
+    ((_, batches),) = source.tables.items()
+    table = batches.without_provenance().table().replace_schema_metadata(None)
+    return table, resolve(source, None).logical_digest
+
+
+def real_rows(
+    rows: int | Sequence[int], real: pa.Table, *, most: int, held: int, what: str = "rows"
+) -> int:
+    """How many rows of the real table are a chain's, one number of at most `most`; `held` more are
+    left over, to measure against. Raises: UsageError."""
+    if not isinstance(rows, int):
+        if len(rows) != 1:
+            raise UsageError("rows: one number here")
+        (rows,) = rows
+    whole(rows=(rows, 100, most))
+    if real.num_rows < rows + held:
+        raise UsageError(
+            f"rows: at most {max(0, real.num_rows - held):,}, so that {held} of the "
+            f"{real.num_rows:,} {what} are left to measure against"
+        )
+    return rows
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from safegen.lab.arms import CONTROLS, Arm, chosen
 from safegen.lab.judged import faults
 from safegen.lab.page import page
 from safegen.lab.paired import Found, curves, differences, gathered, mean, paired
-from safegen.lab.refits import Refits, check_options
+from safegen.lab.refits import Refits, check_options, real_rows, real_table
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.lab.ways import WAYS
@@ -71,27 +71,12 @@ def run(
 
     Raises: UsageError, SourceError, TargetError; what fitting and generating raise.
     """
-    from safegen.lineage.evidence import resolve
     from safegen.tables.schema import infer_schema
-    from safegen.tables.sources import read_source
 
     played = chosen(USUAL if arms is None else arms, ARMS)
-    if not isinstance(rows, int):
-        if len(rows) != 1:
-            raise UsageError("rows: one number here")
-        (rows,) = rows
-    whole(rows=(rows, 100, 1_000_000), depth=(depth, 1, 100), chains=(chains, 1, 1_000))
-    whole(seed=(seed, 0, 2**63 - 1))
-    source = read_source(data)
-    if len(source.tables) != 1:
-        raise UsageError("data: one table")
-    ((_, batches),) = source.tables.items()
-    real = batches.without_provenance().table().replace_schema_metadata(None)
-    if real.num_rows < rows + FEWEST_HELD:
-        raise UsageError(
-            f"rows: at most {max(0, real.num_rows - FEWEST_HELD):,}, so that {FEWEST_HELD} of the "
-            f"{real.num_rows:,} rows are left to measure against"
-        )
+    whole(depth=(depth, 1, 100), chains=(chains, 1, 1_000), seed=(seed, 0, 2**63 - 1))
+    real, digest = real_table(data)
+    rows = real_rows(rows, real, most=1_000_000, held=FEWEST_HELD)
     schema = infer_schema(real, {target: {"role": "target"}} if target in real.column_names else {})
     if target not in schema.names or schema.kinds[target] not in ("categorical", "boolean"):
         raise UsageError(f"target: no column of levels {target!r}")
@@ -99,7 +84,7 @@ def run(
     settings = {
         "experiment": "table",
         "data": Path(data).name,
-        "digest": resolve(source, None).logical_digest,
+        "digest": digest,
         "target": target,
         "backend": backend,
         "options": dict(options or {}),

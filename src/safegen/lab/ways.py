@@ -153,7 +153,8 @@ def _biased(
 def _unweighted(
     made: pa.Table, real: pa.Table, schema: TableSchema, rng: np.random.Generator
 ) -> pa.Table:
-    """All of them, as if they had no weights."""
+    """As if they had no weights; all but one, for the ledger knows that all of them had some."""
+    made = made.slice(1)
     at = made.schema.get_field_index(WEIGHT_COLUMN)
     one = pa.array(np.ones(made.num_rows, dtype=np.float32))
     return made.set_column(at, WEIGHT_COLUMN, one)

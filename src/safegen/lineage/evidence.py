@@ -191,6 +191,7 @@ def _from_manifest(
         license=manifest.license,
         proof=sound,
         expires=manifest.expires,
+        weighted=manifest.weighted,
         **_behind(share, manifest.document(), ledger),
     )
 
@@ -283,6 +284,7 @@ def _from_record(record: Record, ledger: Ledger) -> Evidence:
         license=manifest.get("license"),
         proof=True,
         expires=record.expires,
+        weighted=bool(manifest.get("weighted")),
         **_behind(share, manifest, ledger),
     )
 

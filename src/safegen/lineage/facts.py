@@ -33,7 +33,8 @@ class Evidence:
     `share` is the share of rows that it says are synthetic; `proof` whether it binds to the
     content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
     is set when it speaks of one of several tables only. `roots` are the real sources behind a
-    dataset, None where they are not known; `stated` is when somebody stated that data is real.
+    dataset, None where they are not known; `stated` is when somebody stated that data is real;
+    `weighted` whether the rows were released with weights that differ.
     """
 
     ring: str
@@ -51,6 +52,7 @@ class Evidence:
     expires: str | None = None
     roots: tuple[Root, ...] | None = None
     stated: str | None = None
+    weighted: bool = False
 
     @property
     def synthetic(self) -> bool:
@@ -101,6 +103,22 @@ class SourceFacts:
     def attested(self) -> bool:
         """Whether the source's origin is known from a statement that binds to its content."""
         return self.origin != "unknown" and self.ancestry == "attested"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether anything says that the rows were released with weights that differ."""
+        return any(e.weighted for e in self.evidence)
+
+    @property
+    def as_released(self) -> bool:
+        """Whether the source's files, weights included, are proven to be those of a release with
+        weights: by its manifest, which must be one that the ledger has where it knows the rows.
+
+        A digest proves the rows alone.
+        """
+        known = {e.dataset_id for e in self.evidence if e.ring == "ledger" and e.synthetic}
+        mine = [e for e in self.evidence if e.ring == "manifest" and e.proof]
+        return bool(mine) and all(e.weighted and (not known or e.dataset_id in known) for e in mine)
 
     @property
     def roots(self) -> tuple[Root, ...] | None:

@@ -154,6 +154,7 @@ class Manifest(_Part):
     privacy: dict[str, Any] = {}
     files: list[FileEntry] = []
     logical_digest: str
+    weighted: bool = False
     license: str | None = None
     attested_by: str | None = None
     expires: str | None = None
@@ -162,6 +163,14 @@ class Manifest(_Part):
     digest: str = ""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+    @model_serializer(mode="wrap")
+    def _without_false(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No `weighted` where nothing is: as manifests of 0.1.0 were written, and signed."""
+        document: dict[str, Any] = dump(self)
+        if not self.weighted:
+            document.pop("weighted", None)
+        return document
 
     def document(self) -> dict[str, Any]:
         """The manifest as a JSON document, unknown fields included."""

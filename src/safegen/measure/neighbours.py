@@ -7,8 +7,9 @@ numbers drawn at random differ in the mean. Ids and invented personal data have 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ FEWEST = 20  # rows of each kind
 TARGETS = 100_000  # real rows that distances are measured to, at most
 PROBES = 4_000  # rows of a kind that distances are measured from, at most
 WORK = 6e10  # products of coordinates per search: three seconds of one core
+AT_ONCE = 1 << 29  # bytes of points that are searched at once: 500 columns have 64 kB to a row
 CORNERS = 16  # levels beyond which a column's corners are random ones in as many dimensions
 KNOTS = 100  # values between which numbers are scaled alike, at most
 BETWEEN = 10  # real rows from one of them to the next, at least
@@ -92,15 +94,15 @@ def closeness(
     if min(len(targets), int(single.sum()), len(new)) < FEWEST:
         return []
     kept = taken(anchor, targets)
-    points, others = _points(compared(kept, taken(made, new), schema))
-    most = _affordable(len(points), points.shape[1])
-    others = others[_some(np.arange(len(others)), most, rng)]
+    points, others = _clouds(compared(kept, taken(made, new), schema))
+    most = _affordable(points.rows, points.dimensions)
+    new = _some(np.arange(others.rows), most, rng)
     probes = _some(np.flatnonzero(single), most, rng)
     owner = owners(kept, schema)
     alone = len(np.unique(owner)) == len(owner)
     search = _Search(points, owner, neighbours=3 if alone else 10)
-    rows = search.ratios(others, None)
-    real_rows = search.ratios(points[probes], probes)
+    rows = search.ratios(others.at(new), None)
+    real_rows = search.ratios(points.at(probes), probes)
     far = np.quantile(real_rows.space, 1 - REMOTE)
     result = []
     for level, tails in (*((level, False) for level in LEVELS), (LEVELS[-1], True)):
@@ -119,7 +121,7 @@ def closeness(
                     effective=effective if share else float(len(close)),
                     real_share=float((b.value < cut).mean()),
                     real_effective=len(b.value) / 2,
-                    targets=len(points),
+                    targets=points.rows,
                 )
             )
     return result
@@ -170,14 +172,14 @@ def told(
     kept, member = taken(pool, targets), member[targets]
     if min((single & member).sum(), (single & ~member).sum(), made.num_rows) < FEWEST:
         return []
-    points, others = _points(compared(kept, made, schema))
-    most = _affordable(max(len(points), len(others)), points.shape[1])
+    points, others = _clouds(compared(kept, made, schema))
+    most = _affordable(max(points.rows, others.rows), points.dimensions)
     probes = np.concatenate(
         [_some(np.flatnonzero(single & side), most // 2, rng) for side in (member, ~member)]
     )
-    real = _Search(points, np.arange(len(points)), neighbours=2)
-    to_real = real.of(points[probes], nobody=probes)[1][:, 0]
-    to_made = _Search(others, np.arange(len(others)), neighbours=1).of(points[probes], nobody=-1)
+    real = _Search(points, np.arange(points.rows), neighbours=2)
+    to_real = real.of(points.at(probes), nobody=probes)[1][:, 0]
+    to_made = _Search(others, np.arange(others.rows), neighbours=1).of(points.at(probes), nobody=-1)
     score = np.log(to_real + _AWAY) - np.log(to_made[1][:, 0] + _AWAY)
     owner, inside = owners(kept, schema)[probes], member[probes]
     remote = to_real >= np.quantile(to_real, 1 - REMOTE)
@@ -195,14 +197,71 @@ def told(
 # ---- space ---------------------------------------------------------------------------------------
 
 
-def _points(columns: Sequence[Compared]) -> tuple[Points, Points]:
-    """Both tables' rows as points of one space, (rows, dimensions) each."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A column's coordinates: (rows, dimensions) numbers, or per row the corner that it is at."""
+
+    numbers: Points | None
+    corners: npt.NDArray[np.int8]  # (cells, dimensions)
+    codes: Rows
+    size: float  # of a corner's coordinates
+
+    @property
+    def dimensions(self) -> int:
+        return int((self.corners if self.numbers is None else self.numbers).shape[1])
+
+    def at(self, rows: Rows | slice) -> Points:
+        if self.numbers is not None:
+            return self.numbers[rows]
+        return self.corners[self.codes[rows]] * np.float64(self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cloud:
+    """A table's rows as points of a space, made when they are asked for."""
+
+    parts: Sequence[_Part]
+    rows: int
+
+    @cached_property
+    def dimensions(self) -> int:
+        return sum(part.dimensions for part in self.parts)
+
+    def at(self, rows: Rows | slice) -> Points:
+        """(rows, dimensions)."""
+        count = len(range(self.rows)[rows]) if isinstance(rows, slice) else len(rows)
+        found = np.empty((count, self.dimensions))
+        start = 0
+        for part in self.parts:
+            found[:, start : start + part.dimensions] = part.at(rows)
+            start += part.dimensions
+        return found
+
+    def pieces(self) -> Iterator[tuple[int, Points]]:
+        """All points, so many at once that they take `AT_ONCE` bytes at most, each time with the
+        number of the first. Distances are the same as in one piece; which of several neighbours
+        at the same distance is taken may not be."""
+        # Of 256 rows as scikit-learn's search has it: products are then rounded as in one piece.
+        step = max(AT_ONCE // (8 * self.dimensions) // 256, 1) * 256
+        if step >= self.rows:
+            yield 0, self._all
+            return
+        for start in range(0, self.rows, step):
+            yield start, self.at(slice(start, start + step))
+
+    @cached_property
+    def _all(self) -> Points:
+        return self.at(slice(None))
+
+
+def _clouds(columns: Sequence[Compared]) -> tuple[_Cloud, _Cloud]:
+    """Both tables' rows as points of one space."""
     parts = [_scores(c) if c.values is not None else _corners(*c.codes, c.cells) for c in columns]
-    real, made = (np.concatenate([p[side] for p in parts], axis=1) for side in (0, 1))
+    real, made = (_Cloud([p[side] for p in parts], len(columns[0].codes[side])) for side in (0, 1))
     return real, made
 
 
-def _scores(column: Compared) -> tuple[Points, Points]:
+def _scores(column: Compared) -> tuple[_Part, _Part]:
     """Normal scores of numbers by mid-rank in the real rows at `KNOTS` of their values, straight
     between them; missing ones in the middle, a corner away.
 
@@ -218,7 +277,7 @@ def _scores(column: Compared) -> tuple[Points, Points]:
     known = real[~np.isnan(real)]
     grid, counts = np.unique(known, return_counts=True)
     if not len(grid):
-        return np.zeros((len(real), 1)), np.zeros((len(made), 1))
+        return _numbers(np.zeros((len(real), 1))), _numbers(np.zeros((len(made), 1)))
     upto = np.cumsum(counts)
     scores = ndtri((upto - counts / 2) / len(known))
     wanted = max(min(KNOTS, len(known) // BETWEEN), 2)
@@ -233,16 +292,21 @@ def _scores(column: Compared) -> tuple[Points, Points]:
         found.append(np.stack([np.where(absent, 0.0, score), absent * np.sqrt(2)], axis=1))
     if not any(f[:, 1].any() for f in found):
         found = [f[:, :1] for f in found]
-    return found[0], found[1]
+    return _numbers(found[0]), _numbers(found[1])
 
 
-def _corners(real: Rows, made: Rows, cells: int) -> tuple[Points, Points]:
+def _numbers(values: Points) -> _Part:
+    return _Part(values, np.empty((0, 0), np.int8), np.empty(0, np.int64), 1.0)
+
+
+def _corners(real: Rows, made: Rows, cells: int) -> tuple[_Part, _Part]:
     """One corner per level, √2 from all others; of many levels random ones, so far in the mean."""
-    places = np.eye(cells)
+    places, size = np.eye(cells, dtype=np.int8), 1.0
     if cells > CORNERS:
         rng = np.random.default_rng(stream(cells, 3))
-        places = rng.choice([-1.0, 1.0], (cells, CORNERS)) / np.sqrt(CORNERS)
-    return places[real], places[made]
+        places = rng.choice(np.array([-1, 1], np.int8), (cells, CORNERS))
+        size = 1 / CORNERS**0.5
+    return _Part(None, places, real, size), _Part(None, places, made, size)
 
 
 def _some(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
@@ -257,7 +321,7 @@ def _affordable(points: int, dimensions: int) -> int:
 class _Search:
     """The nearest real points of other people, exactly."""
 
-    points: Points
+    points: _Cloud
     owner: Rows
     neighbours: int
 
@@ -269,11 +333,17 @@ class _Search:
             from threadpoolctl import threadpool_limits
         except ImportError:
             raise _without_extra() from None
+        distance, at = np.empty((len(probes), 0)), np.empty((len(probes), 0), np.int64)
         with threadpool_limits(1):  # its threads wait for each other spinning
-            index = NearestNeighbors(
-                n_neighbors=min(self.neighbours, len(self.points)), algorithm="brute"
-            ).fit(self.points)
-            distance, at = index.kneighbors(probes)
+            for start, points in self.points.pieces():
+                count = min(self.neighbours, len(points))
+                index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
+                further, where = index.kneighbors(probes)
+                distance = np.concatenate([distance, further], axis=1)
+                at = np.concatenate([at, where + start], axis=1)
+                order = np.argsort(distance, axis=1, kind="stable")[:, : self.neighbours]
+                distance = np.take_along_axis(distance, order, 1)
+                at = np.take_along_axis(at, order, 1)
         mine = self.owner[at] == np.broadcast_to(nobody, len(probes))[:, None]
         distance = np.where(mine, np.inf, np.maximum(distance, _AWAY))
         order = np.argsort(distance, axis=1, kind="stable")
@@ -289,7 +359,7 @@ class _Search:
         neighbours, distances = self.of(probes, person)
         near, distance = neighbours[:, 0], distances[:, 0]
         which, back = np.unique(near, return_inverse=True)
-        after, spaces = self.of(self.points[which], self.owner[which])
+        after, spaces = self.of(self.points.at(which), self.owner[which])
         spaces = spaces[back]
         if own is not None:
             ours = self.owner[after[back]] == self.owner[own][:, None]

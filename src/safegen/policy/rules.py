@@ -421,7 +421,8 @@ class TailsParams(RuleParams):
     rare: Annotated[
         Share,
         Param(
-            "Largest share of the real rows of a level or tail that counts as rare.",
+            "Largest share of the real rows of a level or tail that counts as rare. Tails go by "
+            "whole hundredths: below about 0.009 a number has none.",
             unit="share of rows",
             order="none",
         ),

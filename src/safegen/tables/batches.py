@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-__all__ = ["BATCH_ROWS", "PROVENANCE_COLUMNS", "Batches"]
+__all__ = ["BATCH_ROWS", "PROVENANCE_COLUMNS", "Batches", "is_provenance", "sound_weights"]
 
 BATCH_ROWS = 65_536
 """Rows per batch when reading: a few megabytes at usual widths."""
@@ -18,10 +19,20 @@ DEPTH_COLUMN = "_safegen_depth"
 WEIGHT_COLUMN = "_safegen_weight"
 PROVENANCE_COLUMNS = (ORIGIN_COLUMN, DEPTH_COLUMN, WEIGHT_COLUMN)
 
+HEAVIEST = 1_000
+"""Rows of mean weight that a row can stand for, at most."""
+
 
 def is_provenance(name: str) -> bool:
     """Whether a column is one of ours. Databases fold names, and joins put others before them."""
     return PROVENANCE_PREFIX in name.casefold()
+
+
+def sound_weights(weights: np.ndarray) -> bool:
+    """Whether these can be weights of rows: finite, above 0, and none of them worth more than
+    `HEAVIEST` rows. Those that boosts leave behind are between 1/1,000 and 10."""
+    sound = bool(np.isfinite(weights).all() and (weights > 0).all())
+    return sound and (not len(weights) or bool(weights.max() <= HEAVIEST * weights.mean()))
 
 
 @dataclass(frozen=True)

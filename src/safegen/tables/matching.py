@@ -50,11 +50,14 @@ def drawn_until(
     block: int,
     conditions: Mapping[str, Scalar],
     backend: str,
+    why: str = "",
 ) -> pa.Table:
     """The first `rows` rows of a block that meet the conditions: rejection sampling.
 
     Drawn from are the blocks block · 64, block · 64 + 1, …, whose rows `draw` gives: so every row
     still has a number of its own, and surrogates stay unique. Fewer rows are a prefix of more.
+    why: what they are for, a clause, where it is not they that somebody asked for.
+
     Raises: BackendError with the shortfall as soon as it is clear that `ATTEMPTS` draws will not
     do.
     """
@@ -70,7 +73,9 @@ def drawn_until(
         if attempt + 1 >= HOPELESS and found * ATTEMPTS < rows * (attempt + 1) / 2:
             break
     raise BackendError(
-        f"{found:,} of {rows:,} rows: {backend} makes rows that meet the conditions on "
-        f"{', '.join(conditions)} too rarely ({found:,} of {drawn:,} drawn). Ask for fewer rows or "
-        "fewer conditions, or fit a backend that takes conditions itself"
+        f"{why or f'{found:,} of {rows:,} rows'}: {backend} makes rows that meet the conditions on "
+        f"{', '.join(conditions)} too rarely ({found:,} of {drawn:,} drawn). Ask for "
+        f"{'' if why else 'fewer rows or '}fewer conditions, "
+        f"{'use a policy that does not, ' if why else ''}or fit a backend that takes conditions "
+        "itself"
     )
