@@ -1,4 +1,4 @@
-"""Raking: weights that give candidates the cell shares of the real rows (iterative proportional
+"""Raking: weights that give candidates the cell shares of reality (iterative proportional
 fitting, Deming & Stephan 1940), bounded above (Deville & Särndal 1992).
 
 A candidate's weight is min(cap, ∏ factor[cell]) over its columns and pairs of columns: the density
@@ -26,7 +26,7 @@ best. More of the first follow noise: on held-out rows the pair error rises agai
 POOL = 2
 """Sweeps over everything on each pool that is drawn from."""
 
-PRIOR = 60.0
+PRIOR = 20.0
 """Rows that each cell of a pair is taken to have more on both sides: what few real rows say of it
 is noise. What they say of single columns stands, so that no rare level is taken for noise."""
 
@@ -42,8 +42,8 @@ Margin = tuple[int, ...]  # one column, by its fine cells, or two, by their coar
 
 @dataclass(frozen=True, eq=False)
 class Raking:
-    """Factors per margin and cell, and the shares of the real rows there (`real_rows` of them).
-    `scale` makes the mean weight of the model's rows 1."""
+    """Factors per margin and cell, and the shares wanted there, by `real_rows` real rows. `scale`
+    makes the mean weight of the model's rows 1."""
 
     coder: Coder
     real_rows: int
@@ -80,7 +80,7 @@ def rake(
     cap: float,
     seed: int,
 ) -> Raking:
-    """Factors that give candidates, as weighted, the shares of `real`: every column's, and pairs'.
+    """Factors that give candidates, as weighted, the shares of reality: every column's, and pairs'.
 
     Pairs with `target` are always raked, the others by how far they are off (`PAIRS`). They are
     raked by a `few` candidates, for they take most of the time, and the last by `more`. Columns of
@@ -99,9 +99,27 @@ def raked(
     coder: Coder, real: Coding, made: Coding, margins: Sequence[Margin], *, cap: float, sweeps: int
 ) -> Raking:
     """A raking by these margins alone."""
-    shares = {m: _shares(coder, real, m) for m in margins}
+    shares = {m: _wanted(coder, real, made, m) for m in margins}
     factors = {m: np.ones(len(s)) for m, s in shares.items()}
     return _swept(Raking(coder, real.rows, shares, factors, 1.0, cap), margins, sweeps, made)[0]
+
+
+def _wanted(coder: Coder, real: Coding, made: Coding, margin: Margin) -> np.ndarray:
+    """The shares that a margin's cells are to have: λ of the real rows' p, the rest the model's q.
+
+    What n real rows say of their law has the squared error V = Σ p(1 − p)/n. If the model's shares
+    owe nothing to p's chance, λ = 1 − V/G errs least, with G = Σ (p − q)²: where G is no more than
+    chance, a model without fault is not drawn to the noise of its training rows. If they follow it
+    (a copula's columns do), G is less than V and what q varies by, and λ rises to 1.
+    """
+    share, own = _shares(coder, real, margin), _shares(coder, made, margin)
+    gap = float(((share - own) ** 2).sum())
+    if not gap:
+        return share
+    noise, play = (float((x * (1 - x)).sum()) / c.rows for x, c in ((share, real), (own, made)))
+    free = min(noise, (max(gap - play, 0.0) * noise) ** 0.5)
+    found: np.ndarray = own + max(1 - free / gap, 0.0) * (share - own)
+    return found
 
 
 def _swept(
@@ -144,7 +162,8 @@ def _aim(raking: Raking, margin: Margin, made: Coding) -> _Aim:
     there = np.bincount(groups[cells], minlength=groups[-1] + 1) > 0
     groups = np.maximum(np.cumsum(there) - 1, 0)[groups]
     together = np.bincount(groups, share)
-    return groups[cells], groups, together, (together * made.rows < SEEN) * (SEEN / made.rows)
+    few = together * made.rows < SEEN / 2
+    return groups[cells], groups, together, few * (SEEN / made.rows)
 
 
 def _pairs(coder: Coder, real: Coding, made: Coding, target: str | None, seed: int) -> list[Margin]:

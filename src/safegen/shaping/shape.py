@@ -31,7 +31,7 @@ __all__ = ["Shape", "asked_for", "shape_for"]
 CANDIDATES = 8_192
 """Candidates from which rows are drawn at once: enough for their shares to be the model's."""
 
-PILOT = (8_192, 131_072)
+PILOT = (32_768, 131_072)
 """Candidates of which constants are found: four for each real row, within these bounds."""
 
 MORE = 4
