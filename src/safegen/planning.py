@@ -9,14 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.measure.clusters import asked
+from safegen.measure.clusters import asked, hang_together
 from safegen.measure.keys import judged_keys
 from safegen.measure.profile import profiles
-from safegen.measure.questions import judged_counts
+from safegen.measure.questions import comparable, enough_rows, reached, utility_judged
 from safegen.shaping.shape import MOST, asked_for
 from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from safegen.contracts import Model
     from safegen.generator import Generator
     from safegen.tables.schema import TableSchema
@@ -78,19 +80,54 @@ def _pool(gen: Generator) -> int:
 
 
 def _judged(gen: Generator, rows: int, params: Any) -> str:
-    """How many columns, pairs, tails and rare levels the fidelity rule can judge one by one."""
-    parts = gen._ready().parts
-    schemas = gen._ready().schemas
+    """What the fidelity rule can judge, and whether a question has to stay open."""
+    prepared = gen._ready()
+    parts, schemas = prepared.parts, prepared.schemas
     assert parts is not None
-    counts = judged_counts(parts.anchor, schemas, rows, params)
-    found = [f"{judged} of {cells} {what}" for what, (judged, cells) in counts.items() if cells]
-    text = ", ".join(found) or "nothing"
-    text += f" can be judged with {rows:,} {asked(schemas)}, the others only in the mean"
+    noun = asked(schemas)
+    found = reached(parts.anchor, schemas, rows, params)
+    told = [
+        f"{r.cells} of {r.every_cell} {what} and {r.means} of {r.every_mean} means"
+        for what, r in found.items()
+        if r.every_cell
+    ]
+    text = f"{', '.join(told) or 'nothing'} can be judged with {rows:,} {noun}"
+    silent = [what for what, r in found.items() if r.silent]
+    if silent:
+        text += f"; no verdict on {', '.join(silent)} at this n"
+        text += _left_open(params, capped=hang_together(schemas))
+        text += _enough(parts.anchor, schemas, rows, params)
+    targets = [(name, s.target) for name, s in schemas.items() if s.target]
     if not any(t.num_rows for t in parts.held.values()):
         text += "; utility is not tested, for no rows are held out"
-    elif not any(s.target for s in schemas.values()):
+    elif not targets:
         text += "; utility is not tested, for no target is declared"
+    elif not utility_judged(parts.held[targets[0][0]], targets[0][1], params):
+        held = parts.held[targets[0][0]].num_rows
+        text += f"; no verdict on utility with {held:,} held-out rows"
+        text += _left_open(params, capped=False)
     return text
+
+
+def _left_open(params: Any, *, capped: bool) -> str:
+    """What the policy makes of a question without a verdict."""
+    if params.inconclusive != "fail" or params.severity != "enforce":
+        return ""
+    return " (a warning here)" if capped else ": the policy would refuse (inconclusive: fail)"
+
+
+def _enough(
+    real: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema], rows: int, params: Any
+) -> str:
+    if hang_together(schemas):
+        return ""
+    ((name, schema),) = schemas.items()
+    kept = comparable(schema)
+    whole = None if kept is None else enough_rows(real[name], kept, rows, params)
+    if whole is None:
+        return ""
+    more = round(rows * whole / real[name].num_rows)
+    return f"; about {whole:,} real rows, and {more:,} asked for, would do"
 
 
 def _power(gen: Generator, rows: int, params: Any) -> str:

@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 from safegen.measure.compared import Compared, Pair
+from safegen.measure.faultless import Plays, chances, factors, reach
 from safegen.measure.rare import RARE, ROWS
 from safegen.measure.samples import Samples, Shares, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
@@ -132,7 +133,31 @@ def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, al
         ends[1],
         student_tail(beyond / error if error else math.copysign(math.inf, beyond)),
         ends[0] >= margin if kept else ends[1] <= margin,
+        _may_judge(samples, masses, bound, margin, alpha),
     )
+
+
+def _may_judge(
+    samples: Samples, masses: Masses, bound: np.ufunc, margin: float, alpha: float
+) -> bool:
+    """Whether a generator without fault would clear the margin in the mean.
+
+    Its ratios are played: log-normal, with the error of either count and the correlations that
+    parts have by sharing rows. Only ratios on the bound's side move the mean, by Xσ from the real
+    rows and √X σ from the made ones.
+    """
+    kept = bound is np.minimum
+    share = masses.real.value
+    of_real, of_made = ((1 - share) / (share * size) for size in masses.sizes(samples))
+    moves = chances(samples, masses.real)
+    moves = moves / np.maximum(np.linalg.norm(moves, axis=0), np.finfo(float).tiny)
+    # The real shares are raised by their relative variance (`_raised`).
+    ratio = np.exp(factors() @ moves * np.sqrt(of_real + of_made) - of_real)
+    beyond = ratio < 1 if kept else ratio > 1
+    error = np.where(beyond, np.sqrt(ratio**2 * of_real + ratio * of_made), 0.0)
+    sign = -1 if kept else 1
+    plays = Plays(sign * bound(1.0, ratio).mean(axis=1), error @ moves.T / len(share) * sign)
+    return reach(plays, student_point(alpha)) <= sign * margin
 
 
 def _cells(

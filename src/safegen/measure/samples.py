@@ -20,7 +20,7 @@ from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 from safegen.tables.streams import stream
 
-__all__ = ["MOST", "Samples", "Shares", "samples", "student_point", "student_tail"]
+__all__ = ["FREEDOM", "MOST", "Samples", "Shares", "samples", "student_point", "student_tail"]
 
 MOST = 50_000  # rows of a kind: beyond, a random part is used, and time stays bounded
 FREEDOM = 2 * (GROUPS - 1)  # degrees of freedom of the jackknife's variance
@@ -107,7 +107,7 @@ class Samples:
         n, m = self.sizes
         counts = real.value * n + made.value * m
         part = n / (n + m)
-        table = _deviations(round(part, 6))
+        table = _deviations(min(max(round(part, 6), 1e-6), 1 - 1e-6))
         exact = np.interp(counts, np.arange(len(table)), table)
         normal = np.sqrt(2 / math.pi * part * (1 - part) * counts)
         return float(np.where(counts < _EXACT, exact, normal).sum() / 2) * (1 / n + 1 / m)
