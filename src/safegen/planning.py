@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.measure.clusters import asked, hang_together
 from safegen.measure.keys import judged_keys
+from safegen.measure.neighbours import able_before, measurable
 from safegen.measure.profile import profiles
 from safegen.measure.questions import comparable, enough_rows, reached, utility_judged
 from safegen.shaping.shape import MOST, asked_for
@@ -67,6 +68,9 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     fidelity = gen.policy.at("release").get("fidelity")
     if fidelity is not None:
         facts.append(("fidelity gate", _judged(gen, rows, fidelity)))
+    privacy = gen.policy.at("release").get("privacy")
+    if privacy is not None:
+        facts.append(("privacy gate", _private(gen, rows, privacy)))
     return facts
 
 
@@ -106,6 +110,28 @@ def _judged(gen: Generator, rows: int, params: Any) -> str:
         held = parts.held[targets[0][0]].num_rows
         text += f"; no verdict on utility with {held:,} held-out rows"
         text += _left_open(params, capped=False)
+    return text
+
+
+def _private(gen: Generator, rows: int, params: Any) -> str:
+    """Whether near copies and membership can be ruled out."""
+    prepared = gen._ready()
+    parts, schemas = prepared.parts, prepared.schemas
+    assert parts is not None
+    (name, schema), *_ = schemas.items()
+    if hang_together(schemas) or not measurable(schema):
+        return "near copies and membership are not measured: only rows drawn one by one have them"
+    limits = {"near": params.near_copies, "area": params.membership}
+    near, told = able_before(parts.anchor[name], parts.held[name], rows, schema, **limits)
+    tested = {"near copies": near}
+    if parts.held[name].num_rows:
+        tested["membership"] = told
+    text = ", ".join(f"{what} {'can' if able else 'cannot'}" for what, able in tested.items())
+    text += f" be judged with {rows:,} rows and {parts.anchor[name].num_rows:,} real ones"
+    if not all(tested.values()) and params.leaks == "refuse":
+        text += _left_open(params, capped=False)
+    if "membership" not in tested:
+        text += "; membership is not tested, for no rows are held out"
     return text
 
 

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from safegen.measure.drawn import Drawn
 from safegen.measure.identifiers import Identifiers, identifies, owners
+from safegen.measure.intervals import ABLE_AT, MISSED, difference_interval, share_interval
 from safegen.measure.keys import row_hashes
 from safegen.tables.schema import ID_ROLES, TableSchema
 
@@ -52,6 +53,16 @@ class Coincidence:
     real_rows: int
     boost: float = 1.0
     people: int = 1
+
+    def able(self, staged: int, most: float) -> bool:
+        """Whether copies in the number that chance makes are told from the share `most` beyond it,
+        if these rows are a part of `staged` ones."""
+        chance = self.boost * self.chance
+        shares = chance * self.rows, self.rows, self.chance * self.chance_rows, self.chance_rows
+        high = difference_interval(*shares, times=self.boost, alpha=ABLE_AT)[1]
+        if staged <= self.rows:  # then their number is known, and nothing has to be ruled out
+            high = min(high, share_interval(chance * self.rows, self.rows, 2 * MISSED)[1])
+        return high <= most
 
 
 def compared_columns(schema: TableSchema) -> list[str]:

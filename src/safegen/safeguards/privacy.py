@@ -5,7 +5,8 @@ one real person's, beyond those of chance), `near-copies` (rows closer to a real
 brings them), `membership` (whether rows trained on can be told from rows held out) and
 `small-groups` (columns that mostly show levels which few people have). None of them makes data
 anonymous: they find what they look for, and a release that passes has no such leak at the size
-that the finding states.
+that the finding states. Where so few rows were looked at that chance would decide whether an honest
+release is met, a check is inconclusive whatever it finds.
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ def _judged(
     if c.people > 1:
         return "unmet" if above else "met", interval
     most = max(margin, (_TIMES - 1) * c.boost * c.chance)
-    return "unmet" if above else "met" if interval[1] <= most else "inconclusive", interval
+    met = interval[1] <= most and c.able(staged, most)
+    return "unmet" if above else "met" if met else "inconclusive", interval
 
 
 # ---- near copies and membership ------------------------------------------------------------------
@@ -221,7 +223,7 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
         )
     ]
     intervals = {id(c): _beyond(c) for c in found}
-    wide = [c for c in found[:1] if intervals[id(c)][1] > margin]
+    wide = [c for c in found[:1] if intervals[id(c)][1] > margin or not c.able(margin)]
     status: Status = "unmet" if above else "inconclusive" if wide else "met"
     worst = max(above or found[:1], key=lambda c: intervals[id(c)][0])
     where = "rows in the tails" if worst.remote else "rows"
@@ -282,7 +284,9 @@ def _membership(context: ReleaseContext, params: Any) -> Iterator[Finding]:
         return
     z = NormalDist().inv_cdf(1 - _REFUSED_AT / len(found))
     above = [t for t in found if t.area - z * t.error > params.membership]
-    wide = [t for t in found if t.area + _SURE * t.error > params.membership and not t.remote]
+    limit = params.membership
+    wide = [t for t in found if t.area + _SURE * t.error > limit or not t.able(limit)]
+    wide = [t for t in wide if not t.remote]
     status: Status = "unmet" if above else "inconclusive" if wide else "met"
     worst = max(above or wide or found[:1], key=lambda t: t.area)
     where = " in the tails" if worst.remote else ""
