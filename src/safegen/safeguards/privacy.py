@@ -35,6 +35,7 @@ _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
 _TIMES = 1.25  # a generator is not reality: its rows may meet real ones a quarter more often
 _TIMES_ALIKE = 2.5  # several real rows that are alike: what generators have in number anyway
 _SURE = 1.96
+_SILENT = "; too few rows for a verdict, whatever the seed"
 _AT_MOST: dict[str, Severity] = {"allow": "audit", "warn": "warn", "refuse": "enforce"}
 _MILD_TO_STRICT = tuple(_AT_MOST.values())
 
@@ -232,7 +233,8 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
         "near-copies",
         status,
         f"{worst.close:,} of {worst.rows:,} {where} ({worst.share:.3%}) are closer to a real row "
-        f"than all but {worst.level:.1%} of the real ones are to each other",
+        f"than all but {worst.level:.1%} of the real ones are to each other"
+        + ("" if found[0].able(margin) else _SILENT),
         required,
         interval=intervals[id(worst)],
         n=worst.rows,
@@ -294,7 +296,8 @@ def _membership(context: ReleaseContext, params: Any) -> Iterator[Finding]:
         "privacy",
         "membership",
         status,
-        f"rows trained on are told from rows held out{where} with an area of {worst.area:.3f}",
+        f"rows trained on are told from rows held out{where} with an area of {worst.area:.3f}"
+        + ("" if all(t.able(limit) or t.remote for t in found) else _SILENT),
         required,
         interval=(
             max(0.0, worst.area - _SURE * worst.error),
