@@ -378,7 +378,7 @@ def test_where_nothing_can_be_judged_no_seed_gets_a_verdict_but_a_fault_is_refus
 
 
 def test_healthy_releases_miss_no_more_judged_means_than_is_declared() -> None:
-    """Pairs of samples at the numbers of rows where means begin to be judged: of 120 judged ones
+    """Pairs of samples at the numbers of rows where means begin to be judged: of 100 judged ones
     (two in a thousand miss), more than 4 would be met by chance in one of 10,000 runs."""
     params = FidelityParams(severity="enforce")
     judged = missed = 0
@@ -389,7 +389,7 @@ def test_healthy_releases_miss_no_more_judged_means_than_is_declared() -> None:
             pooled = [c for c in ask(both, params).pooled if c.judged]
             judged += len(pooled)
             missed += sum(not c.kept for c in pooled)
-    assert judged > 100
+    assert judged > 90
     assert missed <= 4
 
 

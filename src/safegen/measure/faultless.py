@@ -1,15 +1,16 @@
 """What a generator without fault would show at these numbers of rows, played from the real rows.
 
 Its rows are another sample of the law that the real ones are a sample of. How shares of both then
-differ is told by the groups of the jackknife: each group's deviation times a random factor, summed,
-has the variances and correlations that chance makes (a multiplier bootstrap; Præstgaard and Wellner
-1993, Annals of Probability 21), scaled by √(1 + n/m) from one sample to the difference of two. So
-it is known before anything is fitted which questions can be answered. No made row is looked at.
+differ is told by a hundred groups of the real rows: each group's deviation times a random factor,
+summed, has the variances and correlations that chance makes (a multiplier bootstrap; Præstgaard and
+Wellner 1993, Annals of Probability 21), if it is scaled by √(1 + n/m) from one sample to the
+difference of two (`Samples.moves`). So it is known before anything is fitted which questions can be
+answered. No made row is looked at.
 
-Twenty groups span nineteen directions, and shares have far more. Two things set that right: the
-factors lie on a sphere, or the length of a play would move all cells of a table at once; and a
-play's own direction is taken out of its jackknife, for the rows of a group deviate from their mean
-by what that mean does not know.
+A hundred groups span fewer directions than there are cells. Two things set that right: the factors
+lie on a sphere, or the length of a play would move all cells of a table at once; and a play's own
+direction is taken out of its jackknife, for the rows of a group deviate from their mean by what
+that mean does not know.
 """
 
 from __future__ import annotations
@@ -21,20 +22,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from safegen.measure.measured import GROUPS
-from safegen.measure.samples import FREEDOM, Samples, Shares
+from safegen.measure.samples import FINE, FREEDOM
 from safegen.measure.verdicts import MISSED, normal_point
 from safegen.tables.streams import stream
 
-__all__ = ["Plays", "averaged", "chances", "factors", "reach"]
+__all__ = ["Plays", "averaged", "factors", "reach"]
 
-DRAWS = 400
+DRAWS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Plays:
-    """A figure in each play. value: (DRAWS,). slope: (DRAWS, GROUPS), how it changes with each
-    group of rows: what a jackknife of the play would see."""
+    """A figure in each play. value: (DRAWS,). slope: (DRAWS, FINE), how it changes with each group
+    of rows: what a jackknife of the play would see."""
 
     value: np.ndarray
     slope: np.ndarray
@@ -43,7 +43,7 @@ class Plays:
     def error(self) -> np.ndarray:
         """The jackknife's standard error in each play, (DRAWS,)."""
         along = factors()
-        free = GROUPS - 1
+        free = FINE - 1
         own = (self.slope * along).sum(axis=1) ** 2 / free
         squares = (self.slope**2).sum(axis=1) - own
         found: np.ndarray = np.sqrt(np.maximum(squares, 0.0) * free / (free - 1))
@@ -59,21 +59,11 @@ def averaged(plays: Sequence[Plays]) -> Plays:
 
 @lru_cache(maxsize=1)
 def factors() -> np.ndarray:
-    """Random factors of the groups, (DRAWS, GROUPS): each row sums to 0, its squares to
-    GROUPS − 1."""
-    drawn = np.random.default_rng(stream(0, GROUPS)).normal(size=(DRAWS, GROUPS))
+    """Random factors of the groups, (DRAWS, FINE): each row sums to 0, its squares to FINE − 1."""
+    drawn = np.random.default_rng(stream(0, FINE)).normal(size=(DRAWS, FINE))
     drawn -= drawn.mean(axis=1, keepdims=True)
-    scale = math.sqrt(GROUPS - 1) / np.linalg.norm(drawn, axis=1, keepdims=True)
+    scale = math.sqrt(FINE - 1) / np.linalg.norm(drawn, axis=1, keepdims=True)
     found: np.ndarray = drawn * scale
-    return found
-
-
-def chances(samples: Samples, real: Shares) -> np.ndarray:
-    """The groups' deviations, (GROUPS, cells): their squares add up to the variance that the
-    difference of a made and a real share has by chance."""
-    n, m = samples.sizes
-    scale = math.sqrt((GROUPS - 1) / GROUPS * samples.effects[0] * (1 + n / m))
-    found: np.ndarray = scale * (real.left - real.left.mean(axis=0))
     return found
 
 

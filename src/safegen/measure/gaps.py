@@ -27,9 +27,8 @@ from itertools import combinations
 import numpy as np
 
 from safegen.measure.compared import Compared
-from safegen.measure.faultless import DRAWS, Plays, averaged, chances, factors, reach
-from safegen.measure.measured import GROUPS
-from safegen.measure.samples import Samples, student_point, student_tail
+from safegen.measure.faultless import DRAWS, Plays, averaged, factors, reach
+from safegen.measure.samples import FINE, Samples, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
 from safegen.tables.streams import stream
 
@@ -151,7 +150,8 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
     expected = real.value * (n + m) >= FILLED
     # Made rows in cells that no real row is in: as many as real ones that are alone (Good 1953).
     alone = float(real.value[real.value * n < 1.5].sum())
-    plays, over_plays = _played(chances(samples, real), real.value, expected, alone / 2)
+    moves = samples.moves(codes[0], cells)[:, seen]
+    plays, over_plays = _played(moves, real.value, expected, alone / 2)
     planned = (
         int(expected.sum()),
         float(plays.value.mean()),
@@ -174,12 +174,12 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
 def _played(
     moves: np.ndarray, share: np.ndarray, expected: np.ndarray, unseen: float
 ) -> tuple[Plays, Plays]:
-    """Total variation and λ of a generator without fault. moves: of `chances`. unseen: what cells
-    without a real row add to the first."""
+    """Total variation and λ of a generator without fault. moves: of `Samples.moves`. unseen: what
+    cells without a real row add to the first."""
     there = share > 0
     moves, share, expected = moves[:, there], share[there], expected[there]
     over = np.where(expected, 1 / share, 0.0)
-    values, slopes = np.empty((2, DRAWS)), np.empty((2, DRAWS, GROUPS))
+    values, slopes = np.empty((2, DRAWS)), np.empty((2, DRAWS, FINE))
     for part in np.array_split(np.arange(DRAWS), -(-DRAWS * len(share) // PLAYED)):
         gap = factors()[part] @ moves
         values[:, part] = np.abs(gap).sum(axis=1) / 2, gap**2 @ over
@@ -202,7 +202,7 @@ def _ks(samples: Samples, column: Compared) -> _Gap:
         found: np.ndarray = np.abs(np.cumsum(p - q, axis=-1)).max(axis=-1)
         return found
 
-    moves = np.cumsum(chances(samples, real), axis=1)
+    moves = np.cumsum(samples.moves(codes[0], cells), axis=1)
     gap = factors() @ moves
     at = np.abs(gap).argmax(axis=1)
     top = gap[np.arange(DRAWS), at]
