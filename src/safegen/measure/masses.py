@@ -92,13 +92,15 @@ def mass_cells(
     alpha: float,
 ) -> tuple[list[Cell], list[Cell]]:
     """What is kept and grown over all parts, and each part. pooled, single: the least and largest
-    ratio, of all parts together and of each."""
+    ratio, of all parts together and of each.
+
+    Both means can be judged or neither: a growth that is ruled out says nothing about a loss.
+    """
     if not masses.names:
         return [], []
-    both = [
-        _pooled(samples, masses, np.minimum, pooled[0], alpha),
-        _pooled(samples, masses, np.maximum, pooled[1], alpha),
-    ]
+    sides = [(np.minimum, pooled[0]), (np.maximum, pooled[1])]
+    judged = all(_may_judge(samples, masses, *side, alpha) for side in sides)
+    both = [_pooled(samples, masses, *side, alpha, judged) for side in sides]
     return both, _cells(samples, masses, single, alpha)
 
 
@@ -111,7 +113,14 @@ def ratio_error(
     return error
 
 
-def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, alpha: float) -> Cell:
+def _pooled(
+    samples: Samples,
+    masses: Masses,
+    bound: np.ufunc,
+    margin: float,
+    alpha: float,
+    judged: bool,
+) -> Cell:
     kept = bound is np.minimum
 
     def mean(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -135,7 +144,7 @@ def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, al
         ends[1],
         student_tail(beyond / error if error else math.copysign(math.inf, beyond)),
         ends[0] >= margin if kept else ends[1] <= margin,
-        _may_judge(samples, masses, bound, margin, alpha),
+        judged,
     )
 
 
