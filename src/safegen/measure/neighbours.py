@@ -80,7 +80,8 @@ class Closeness:
 
 
 def _near_able(level: float, rows: float, real_rows: float, margin: float) -> bool:
-    shares = level * rows, rows, level * real_rows, real_rows
+    # What is close is cut at a real row: as much chance as one real row more would be.
+    shares = (level + 1 / real_rows) * rows, rows, level * real_rows, real_rows
     return difference_interval(*shares, alpha=ABLE_AT)[1] <= margin
 
 
