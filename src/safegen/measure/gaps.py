@@ -129,7 +129,7 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
         codes, cells = (both[: len(codes[0])], both[len(codes[0]) :]), int(both.max()) + 1
     real, made = samples.shares(codes, cells)
     seen = (real.value > 0) | (made.value > 0)
-    real, made = real.of(seen), made.of(seen)
+    places, real, made = np.cumsum(seen) - 1, real.of(seen), made.of(seen)
     n, m = samples.sizes
     noise = real.variance + made.variance
     part = n / (n + m)
@@ -150,8 +150,9 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
     expected = real.value * (n + m) >= FILLED
     # Made rows in cells that no real row is in: as many as real ones that are alone (Good 1953).
     alone = float(real.value[real.value * n < 1.5].sum())
-    moves = samples.moves(codes[0], cells)[:, seen]
-    plays, over_plays = _played(moves, real.value, expected, alone / 2)
+    there = real.value > 0
+    moves = samples.moves((np.cumsum(there) - 1)[places[codes[0]]], int(there.sum()))
+    plays, over_plays = _played(moves, real.value[there], expected[there], alone / 2)
     planned = (
         int(expected.sum()),
         float(plays.value.mean()),
@@ -176,8 +177,6 @@ def _played(
 ) -> tuple[Plays, Plays]:
     """Total variation and λ of a generator without fault. moves: of `Samples.moves`. unseen: what
     cells without a real row add to the first."""
-    there = share > 0
-    moves, share, expected = moves[:, there], share[there], expected[there]
     over = np.where(expected, 1 / share, 0.0)
     values, slopes = np.empty((2, DRAWS)), np.empty((2, DRAWS, FINE))
     for part in np.array_split(np.arange(DRAWS), -(-DRAWS * len(share) // PLAYED)):
