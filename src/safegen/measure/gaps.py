@@ -140,8 +140,10 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
         return found
 
     def excess(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        pooled = np.maximum(part * p + (1 - part) * q, np.finfo(float).tiny)
-        found: np.ndarray = np.where(filled, ((p - q) ** 2 - noise) / pooled, 0.0).sum(axis=-1)
+        pooled = part * p + (1 - part) * q
+        there = filled & (pooled > 0)  # a group may have had all rows of a cell
+        term = ((p - q) ** 2 - noise) / np.where(there, pooled, 1.0)
+        found: np.ndarray = np.where(there, term, 0.0).sum(axis=-1)
         return found
 
     value, left = samples.jackknife(real, made, distance)
