@@ -378,19 +378,19 @@ def test_where_nothing_can_be_judged_no_seed_gets_a_verdict_but_a_fault_is_refus
 
 
 def test_healthy_releases_miss_no_more_judged_means_than_is_declared() -> None:
-    """Pairs of samples at the numbers of rows where means begin to be judged: of 100 judged ones
-    (two in a thousand miss), more than 4 would be met by chance in one of 10,000 runs."""
+    """Pairs of samples at the numbers of rows where means begin to be judged. Of a hundred judged
+    ones, each missed with a chance of two in a thousand, three are in one of 900 runs."""
     params = FidelityParams(severity="enforce")
     judged = missed = 0
-    for rows, seed in [(n, s) for n in (1_500, 2_500, 6_000, 10_000) for s in range(12)]:
+    for rows, seed in [(n, s) for n in (1_500, 2_500, 6_000, 12_000) for s in range(12)]:
         real, made = law(2 * seed, rows), law(2 * seed + 1, rows)
         both = samples(real, made, infer_schema(real))
         for ask in QUESTIONS.values():
             pooled = [c for c in ask(both, params).pooled if c.judged]
             judged += len(pooled)
             missed += sum(not c.kept for c in pooled)
-    assert judged > 90
-    assert missed <= 4
+    assert judged > 75
+    assert missed <= 2
 
 
 @pytest.mark.parametrize("rows", [1_000, 4_000])
