@@ -9,14 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.measure.clusters import asked
+from safegen.measure.clusters import asked, hang_together
 from safegen.measure.keys import judged_keys
+from safegen.measure.neighbours import able_before, measurable
 from safegen.measure.profile import profiles
-from safegen.measure.questions import judged_counts
+from safegen.measure.questions import comparable, enough_rows, reached, utility_judged
 from safegen.shaping.shape import MOST, asked_for
 from safegen.tables.units import pilot, units
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from safegen.contracts import Model
     from safegen.generator import Generator
     from safegen.tables.schema import TableSchema
@@ -65,6 +68,9 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     fidelity = gen.policy.at("release").get("fidelity")
     if fidelity is not None:
         facts.append(("fidelity gate", _judged(gen, rows, fidelity)))
+    privacy = gen.policy.at("release").get("privacy")
+    if privacy is not None:
+        facts.append(("privacy gate", _private(gen, rows, privacy)))
     return facts
 
 
@@ -78,19 +84,76 @@ def _pool(gen: Generator) -> int:
 
 
 def _judged(gen: Generator, rows: int, params: Any) -> str:
-    """How many columns, pairs, tails and rare levels the fidelity rule can judge one by one."""
-    parts = gen._ready().parts
-    schemas = gen._ready().schemas
+    """What the fidelity rule can judge, and whether a question has to stay open."""
+    prepared = gen._ready()
+    parts, schemas = prepared.parts, prepared.schemas
     assert parts is not None
-    counts = judged_counts(parts.anchor, schemas, rows, params)
-    found = [f"{judged} of {cells} {what}" for what, (judged, cells) in counts.items() if cells]
-    text = ", ".join(found) or "nothing"
-    text += f" can be judged with {rows:,} {asked(schemas)}, the others only in the mean"
+    noun = asked(schemas)
+    found = reached(parts.anchor, schemas, rows, params)
+    told = [
+        f"{r.cells} of {r.every_cell} {what} and {r.means} of {r.every_mean} means"
+        for what, r in found.items()
+        if r.every_cell
+    ]
+    text = f"{', '.join(told) or 'nothing'} can be judged with {rows:,} {noun}"
+    silent = [what for what, r in found.items() if r.silent]
+    if silent:
+        text += f"; no verdict on {', '.join(silent)} at this n"
+        text += _left_open(params, capped=hang_together(schemas))
+        text += _enough(parts.anchor, schemas, rows, params)
+    targets = [(name, s.target) for name, s in schemas.items() if s.target]
     if not any(t.num_rows for t in parts.held.values()):
         text += "; utility is not tested, for no rows are held out"
-    elif not any(s.target for s in schemas.values()):
+    elif not targets:
         text += "; utility is not tested, for no target is declared"
+    elif not utility_judged(parts.held[targets[0][0]], targets[0][1], params):
+        held = parts.held[targets[0][0]].num_rows
+        text += f"; no verdict on utility with {held:,} held-out rows"
+        text += _left_open(params, capped=False)
     return text
+
+
+def _private(gen: Generator, rows: int, params: Any) -> str:
+    """Whether near copies and membership can be ruled out."""
+    prepared = gen._ready()
+    parts, schemas = prepared.parts, prepared.schemas
+    assert parts is not None
+    (name, schema), *_ = schemas.items()
+    if hang_together(schemas) or not measurable(schema):
+        return "near copies and membership are not measured: only rows drawn one by one have them"
+    limits = {"near": params.near_copies, "area": params.membership}
+    near, told = able_before(parts.anchor[name], parts.held[name], rows, schema, **limits)
+    tested = {"near copies": near}
+    if parts.held[name].num_rows:
+        tested["membership"] = told
+    text = ", ".join(f"{what} {'can' if able else 'cannot'}" for what, able in tested.items())
+    text += f" be judged with {rows:,} rows and {parts.anchor[name].num_rows:,} real ones"
+    if not all(tested.values()) and params.leaks == "refuse":
+        text += _left_open(params, capped=False)
+    if "membership" not in tested:
+        text += "; membership is not tested, for no rows are held out"
+    return text
+
+
+def _left_open(params: Any, *, capped: bool) -> str:
+    """What the policy makes of a question without a verdict."""
+    if params.inconclusive != "fail" or params.severity != "enforce":
+        return ""
+    return " (a warning here)" if capped else ": the policy would refuse (inconclusive: fail)"
+
+
+def _enough(
+    real: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema], rows: int, params: Any
+) -> str:
+    if hang_together(schemas):
+        return ""
+    ((name, schema),) = schemas.items()
+    kept = comparable(schema)
+    whole = None if kept is None else enough_rows(real[name], kept, rows, params)
+    if whole is None:
+        return ""
+    more = round(rows * whole / real[name].num_rows)
+    return f"; about {whole:,} real rows, and {more:,} asked for, would do"
 
 
 def _power(gen: Generator, rows: int, params: Any) -> str:

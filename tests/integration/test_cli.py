@@ -199,6 +199,7 @@ def test_dry_run_makes_no_files(run: Any, world: World) -> None:
         "memory so far",
         "support gate",
         "fidelity gate",
+        "privacy gate",
     ]
     forecast = run("generate", "people.csv", "-n", 1_000, "-o", "out/new", "--dry-run", "--json")
     assert set(forecast.document) >= {"sources", "fit, forecast"}

@@ -3,6 +3,7 @@ broken on purpose is; and what a dry run says of it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,27 @@ def test_a_dry_run_says_what_can_be_judged(people: pa.Table, tmp_path: Path) -> 
     facts = dict(plan(gen, 2_000))
     assert "0 of 15 marginals" in facts["fidelity gate"]
     assert "no rows are held out" in facts["fidelity gate"]
+    assert "would refuse" not in facts["fidelity gate"]
+
+
+def test_a_dry_run_says_what_the_policy_would_refuse_and_what_would_do(
+    people: pa.Table, tmp_path: Path
+) -> None:
+    """At 600 rows no mean over columns can be judged: with `inconclusive: fail` that is a refusal,
+    and no seed changes it."""
+    pq.write_table(people.slice(0, 600), tmp_path / "people.parquet")
+    strict = POLICY.replace(
+        "fidelity: {severity: enforce}", "fidelity: {severity: enforce, inconclusive: fail}"
+    )
+    for number, policy in enumerate((strict, POLICY)):
+        (tmp_path / "close.yaml").write_text(policy)
+        gen: Any = Generator(
+            "sdv.gaussian_copula",
+            policy=tmp_path / "close.yaml",
+            ledger=tmp_path / f"ledger{number}.db",
+        )
+        gen.prepare(tmp_path / "people.parquet", seed=1)
+        said = dict(plan(gen, 600))["fidelity gate"]
+        assert "no verdict on marginals" in said
+        assert re.search(r"about [\d,]+ real rows, and [\d,]+ asked for, would do", said)
+        assert ("the policy would refuse (inconclusive: fail)" in said) == (policy is strict)

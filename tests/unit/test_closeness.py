@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from safegen.measure.gaps import BINS, PAIRS, marginal_cells, may_judge, pair_cells
+from safegen.measure.gaps import BINS, PAIRS, _tv, marginal_cells, may_judge, pair_cells
 from safegen.measure.masses import mass_cells, rare_levels, tails
 from safegen.measure.measured import GROUPS
 from safegen.measure.samples import Samples, samples
@@ -349,3 +349,16 @@ class TestSizes:
 
             assert set(np.concatenate(coarse(column))) <= set(range(BINS))
         assert found.groups[0].max() == GROUPS - 1
+
+
+def test_a_cell_whose_rows_are_all_in_one_group_of_the_jackknife_breaks_nothing() -> None:
+    """Five made rows of a new level, by chance all in one group: without it the cell is empty."""
+    real, made = law(1, 1_000), law(2, 1_000)
+    found = both(real, made)
+    group = found.groups[1] == 0
+    codes = np.zeros(1_000, dtype=np.int64), np.zeros(1_000, dtype=np.int64)
+    codes[0][:500] = codes[1][:500] = 1
+    codes[1][np.flatnonzero(group)[:6]] = 2
+    gap = _tv(found, codes, 3)
+    assert gap.excess_left is not None
+    assert np.abs(gap.excess_left).max() < 1

@@ -12,13 +12,21 @@ import pytest
 from safegen.decision import Finding
 from safegen.gates import Release
 from safegen.measure.drawn import Drawn
-from safegen.measure.questions import design_effects, judged_counts
+from safegen.measure.gaps import _ks, _tv
+from safegen.measure.questions import (
+    QUESTIONS,
+    design_effects,
+    enough_rows,
+    reached,
+    utility_judged,
+)
+from safegen.measure.samples import samples
 from safegen.policy import FidelityParams
 from safegen.safeguards.fidelity import FidelityKept
 from safegen.tables.schema import TableSchema, infer_schema
 from safegen.testing import check_safeguard
 
-ROWS = 12_000
+ROWS = 20_000
 CANARY = "CANARY"
 ROLES: dict[str, dict[str, Any]] = {"bought": {"role": "target"}}
 
@@ -217,9 +225,9 @@ class TestKinds:
     def test_related_tables_are_judged_each_by_its_own_rows(self) -> None:
         def tables(seed: int) -> dict[str, pa.Table]:
             rng = np.random.default_rng([13, seed])
-            parents = pa.table({"key": np.arange(3_000), "x": rng.normal(size=3_000)})
+            parents = pa.table({"key": np.arange(6_000), "x": rng.normal(size=6_000)})
             children = pa.table(
-                {"key": np.repeat(np.arange(3_000), 2), "y": rng.normal(size=6_000)}
+                {"key": np.repeat(np.arange(6_000), 2), "y": rng.normal(size=12_000)}
             )
             return {"parents": parents, "children": children}
 
@@ -234,7 +242,7 @@ class TestKinds:
         wrong = {**made, "children": put(made["children"], "y", of(made["children"], "y") + 1)}
         for staged, status in ((made, "met"), (wrong, "unmet")):
             drawn = {n: Drawn(t, np.ones(t.num_rows)) for n, t in staged.items()}
-            where = Release(9_000, 3_000, {}, schemas, None, {}, real, {}, drawn)
+            where = Release(18_000, 6_000, {}, schemas, None, {}, real, {}, drawn)
             found = judge(where)["marginals"]
             assert found.status == status
             if status == "unmet":
@@ -282,26 +290,31 @@ def test_what_can_be_judged_is_known_before_fitting() -> None:
     real = law(1)
     params = FidelityParams(severity="enforce")
     schemas = {"table": infer_schema(real)}
-    few, many = (judged_counts({"table": real}, schemas, n, params) for n in (500, ROWS))
-    assert few["marginals"] == (0, 5)
-    assert many["marginals"] == (5, 5)
+    few, many = (reached({"table": real}, schemas, n, params) for n in (500, ROWS))
+    assert (few["marginals"].cells, few["marginals"].every_cell) == (0, 5)
+    assert few["marginals"].silent
+    assert (many["marginals"].cells, many["marginals"].every_cell) == (5, 5)
     for check, found in many.items():
         said = judge(context(real, law(2)))[check].observed
-        assert f"{found[0]} of {found[1]} " in said
+        assert f"{found.cells} of {found.every_cell} " in said
+        assert f"{found.means} of {found.every_mean} mean" in said
+        assert not found.silent
 
 
 def test_sequences_are_asked_for_by_number_and_judged_by_rows() -> None:
     """Three thousand sequences of four rows each, as many asked for: 12,000 rows on either side,
     worth 3,000."""
     rng = np.random.default_rng(0)
-    real = pa.table({"who": np.repeat(np.arange(3_000).astype(str), 4), "x": rng.normal(size=ROWS)})
+    real = pa.table(
+        {"who": np.repeat(np.arange(3_000).astype(str), 4), "x": rng.normal(size=12_000)}
+    )
     schemas = {"table": infer_schema(real, {"who": {"role": "sequence_key"}})}
     plain = {"table": infer_schema(real, {"who": {"kind": "id"}})}
     params = FidelityParams(severity="enforce", column_margin=0.05)
     tables = {"table": real}
-    assert judged_counts(tables, schemas, 3_000, params)["marginals"] == (0, 1)
-    assert judged_counts(tables, plain, ROWS, params)["marginals"] == (1, 1)
-    assert judged_counts(tables, plain, 3_000, params)["marginals"] == (0, 1)
+    assert reached(tables, schemas, 3_000, params)["marginals"].cells == 0
+    assert reached(tables, plain, 12_000, params)["marginals"].cells == 1
+    assert reached(tables, plain, 3_000, params)["marginals"].cells == 0
 
 
 def test_the_safeguard_conforms() -> None:
@@ -335,3 +348,143 @@ def test_rows_of_one_level_of_the_target_are_not_asked_to_tell_it_apart() -> Non
     where = replace(context(law(0), law(1), held=law(2)), conditions={"bought": "yes"})
     assert "utility" not in judge(where)
     assert "utility" in judge(replace(where, conditions={"kind": "b"}))
+
+
+# ---- what can be judged ------------------------------------------------------------------------
+
+
+def test_what_can_be_judged_does_not_depend_on_the_made_rows() -> None:
+    """Another seed, or another generator, changes no line about what can be judged."""
+    real = law(1, 4_500)
+    shuffled = put(
+        law(2, 4_500), "near", np.random.default_rng(0).permutation(of(law(2, 4_500), "x"))
+    )
+    said = [
+        {c: f.observed.split(";")[1] for c, f in judge(context(real, made)).items()}
+        for made in (law(2, 4_500), law(3, 4_500), shuffled)
+    ]
+    assert said[0] == said[1] == said[2]
+    assert "0 of 4 rare levels" in said[0]["rare"]
+    assert "0 of 2 means" in said[0]["rare"]
+
+
+def test_where_nothing_can_be_judged_no_seed_gets_a_verdict_but_a_fault_is_refused() -> None:
+    """Levels of about 36 rows each: by their intervals alone half of the releases would be met."""
+    real = law(1, 4_500)
+    found = [judge(context(real, law(seed, 4_500)))["rare"] for seed in range(2, 12)]
+    assert {f.status for f in found} == {"inconclusive"}
+    assert "another seed changes nothing" in (found[0].next_step or "")
+    assert judge(context(real, thinned(law(2, 4_500), 0.1)))["rare"].status == "unmet"
+
+
+def test_healthy_releases_miss_no_more_judged_means_than_is_declared() -> None:
+    """Pairs of samples at the numbers of rows where means begin to be judged. Of a hundred judged
+    ones, each missed with a chance of two in a thousand, three are in one of 900 runs."""
+    params = FidelityParams(severity="enforce")
+    judged = missed = 0
+    for rows, seed in [(n, s) for n in (1_500, 2_500, 6_000, 12_000) for s in range(12)]:
+        real, made = law(2 * seed, rows), law(2 * seed + 1, rows)
+        both = samples(real, made, infer_schema(real))
+        for ask in QUESTIONS.values():
+            pooled = [c for c in ask(both, params).pooled if c.judged]
+            judged += len(pooled)
+            missed += sum(not c.kept for c in pooled)
+    assert judged > 75
+    assert missed <= 2
+
+
+@pytest.mark.parametrize("rows", [1_000, 4_000])
+def test_what_is_played_has_the_mean_and_spread_of_real_samples(rows: int) -> None:
+    """Total variation, KS and the jackknife's errors of both, of thirty pairs of samples: means
+    within four standard errors of what is played from the first of each pair."""
+    errors: dict[str, list[float]] = {"KS": [], "TV": []}
+    values: dict[str, list[float]] = {"KS": [], "TV": []}
+    played: dict[str, list[float]] = {"KS": [], "TV": []}
+    alike: dict[str, list[float]] = {"KS": [], "TV": []}
+    for seed in range(30):
+        real, made = law(2 * seed, rows), law(2 * seed + 1, rows)
+        both = samples(real, made, infer_schema(real))
+        for column in both.columns:
+            if column.name not in ("x", "kind"):
+                continue
+            kind = "KS" if column.numeric else "TV"
+            gap = _ks(both, column) if column.numeric else _tv(both, column.codes, column.cells)
+            assert gap.plays is not None
+            values[kind].append(gap.value)
+            errors[kind].append(both.error(gap.left))
+            played[kind].append(float(gap.plays.value.mean()))
+            alike[kind].append(float(gap.plays.error.mean()))
+    for found, expected in ((values, played), (errors, alike)):
+        for kind in found:
+            spread = np.std(found[kind], ddof=1) / np.sqrt(30)
+            assert abs(np.mean(found[kind]) - np.mean(expected[kind])) < 4 * spread, kind
+
+
+def test_a_very_uneven_pair_of_samples_has_a_deviation() -> None:
+    """A few long sequences are worth less than a millionth of what is asked for."""
+    real = law(1, 500)
+    both = samples(real, real, infer_schema(real), effects=(1.0, 1e-9))
+    column = next(c for c in both.columns if c.name == "kind")
+    shares = both.shares(column.codes, column.cells)[0]
+    assert np.isfinite(both.deviation(shares, shares))
+
+
+class TestSilence:
+    """Where rows hang together and nothing can be judged, the finding warns; else it may refuse."""
+
+    def sequences(self, count: int, seed: int) -> pa.Table:
+        rng = np.random.default_rng([15, seed])
+        return pa.table(
+            {
+                "who": np.repeat([f"s{i}" for i in range(count)], 10),
+                "x": rng.normal(size=10 * count),
+            }
+        )
+
+    def test_few_sequences_warn(self) -> None:
+        real = self.sequences(50, 1)
+        schema = infer_schema(real, {"who": {"role": "sequence_key"}})
+        found = judge(context(real, self.sequences(50, 2), schema=schema))
+        assert found["marginals"].status == "inconclusive"
+        assert found["marginals"].at_most == "warn"
+
+    def test_a_broken_one_of_them_is_refused(self) -> None:
+        real = self.sequences(400, 1)
+        schema = infer_schema(real, {"who": {"role": "sequence_key"}})
+        made = self.sequences(400, 2)
+        found = judge(context(real, put(made, "x", of(made, "x") + 3), schema=schema))["marginals"]
+        assert (found.status, found.at_most) == ("unmet", "enforce")
+
+    def test_few_rows_of_a_plain_table_refuse(self) -> None:
+        found = judge(context(law(1, 200), law(2, 200)))["marginals"]
+        assert (found.status, found.at_most) == ("inconclusive", "enforce")
+
+    def test_utility_of_sequences_warns_for_nothing_can_be_held_out(self) -> None:
+        real = self.sequences(50, 1)
+        real = real.append_column("y", pa.array(np.tile(["a", "b"], 250)))
+        schema = infer_schema(real, {"who": {"role": "sequence_key"}, "y": {"role": "target"}})
+        found = judge(context(real, real, schema=schema), held_out=0.2)["utility"]
+        assert (found.status, found.at_most) == ("inconclusive", "warn")
+        plain = judge(context(law(1), law(2)), held_out=0.2)["utility"]
+        assert (plain.status, plain.at_most) == ("inconclusive", "enforce")
+
+
+def test_utility_is_not_met_on_rows_that_could_not_tell() -> None:
+    """120 held-out rows: a healthy release would be met or not as it falls."""
+    real, held = law(1), law(3, 120)
+    assert not utility_judged(held, "bought", FidelityParams(severity="enforce"))
+    found = judge(context(real, law(2), held=held))["utility"]
+    assert found.status == "inconclusive"
+    assert "not to be judged" in found.observed
+
+
+def test_more_rows_are_played_until_every_question_has_an_answer() -> None:
+    real = law(1, 2_000)
+    params = FidelityParams(severity="enforce")
+    schema = infer_schema(real)
+    assert any(r.silent for r in reached({"t": real}, {"t": schema}, 2_000, params).values())
+    enough = enough_rows(real, schema, 2_000, params)
+    assert enough is not None
+    fresh = law(2, enough)
+    assert not any(r.silent for r in reached({"t": fresh}, {"t": schema}, enough, params).values())
+    assert enough_rows(real, schema, 2_000, params, most=3_000) is None

@@ -16,7 +16,7 @@ from safegen.measure.copies import coincidence
 from safegen.measure.drawn import Drawn
 from safegen.measure.intervals import surely_above
 from safegen.measure.keys import row_hashes
-from safegen.measure.neighbours import closeness, told
+from safegen.measure.neighbours import able_before, closeness, told
 from safegen.measure.profile import TableTally, profiles
 from safegen.policy import PrivacyParams
 from safegen.safeguards.privacy import PrivacyKept
@@ -317,6 +317,26 @@ class TestNearCopies:
         found = judged(flags, flags)
         assert found["near-copies"].status == found["copies"].status == "met"
 
+    def test_where_chance_would_decide_no_honest_release_is_met_and_a_leak_is_refused(self) -> None:
+        """At 1,500 rows by intervals alone: one honest release of ten would be left open."""
+        for seed in range(4):
+            found = judged(people(2 * seed, 1500), people(2 * seed + 1, 1500))["near-copies"]
+            assert found.status == "inconclusive"
+            assert "whatever the seed" in found.observed
+        real = people(0, 1500)
+        leaked = mixed(people(1, 1500), moved(real, 0.0002), 150)
+        assert judged(leaked, real)["near-copies"].status == "unmet"
+        assert "whatever the seed" not in judged(people(1), people(0))["near-copies"].observed
+
+    def test_what_can_be_judged_is_known_before_fitting(self) -> None:
+        limits = {"near": 0.01, "area": 0.55}
+        for rows, held in ((1500, 300), (4000, 300), (4000, 1200)):
+            real, out, made = people(0, rows), people(1, held), people(2, rows)
+            near, area = able_before(real, out, rows, infer_schema(real), **limits)
+            found = judged(made, real, held=out)
+            assert near == (found["near-copies"].status == "met") == (rows == 4000)
+            assert area == (found["membership"].status == "met") == (held == 1200)
+
     def test_few_rows_give_no_verdict(self) -> None:
         assert judged(people(1, 19), people(0))["near-copies"].status == "inconclusive"
         assert judged(people(1), people(0, 19))["near-copies"].status == "inconclusive"
@@ -335,6 +355,19 @@ class TestMembership:
         leaky = judged(moved(real, 0.02), real, held=held)["membership"]
         assert leaky.status == "unmet"
         assert (leaky.interval or (0, 0))[0] > 0.8
+
+    def test_with_few_rows_held_out_no_seed_gets_a_verdict(self) -> None:
+        """Of 250 held-out rows the bound of an honest area is below .55 in half of all releases."""
+        for seed in range(3):
+            real, held, made = (
+                people(3 * seed, 1000),
+                people(3 * seed + 1, 250),
+                people(3 * seed + 2),
+            )
+            found = judged(made, real, held=held)["membership"]
+            assert found.status == "inconclusive"
+            assert "whatever the seed" in found.observed
+        assert judged(real, real, held=held)["membership"].status == "unmet"
 
     def test_for_an_honest_generator_the_area_is_a_half(self) -> None:
         """Twenty samples, all rows and the tails: the mean of (area − ½) / its error is within four

@@ -16,7 +16,7 @@ from safegen.measure.measured import Measured, areas, auc
 from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 
-__all__ = ["c2st", "real_looking", "tstr", "utility_drop"]
+__all__ = ["c2st", "paired_error", "real_looking", "tstr", "utility_drop"]
 
 FOLDS = 3
 MOST = 50_000  # rows of a kind: beyond, a random part is used, and time stays bounded
@@ -133,6 +133,23 @@ def utility_drop(
     gap = influences[0] - influences[1]
     error = float(np.sqrt((gap**2).sum())) / len(gap)
     return areas_of[0] - areas_of[1], error, (areas_of[0], areas_of[1])
+
+
+def paired_error(counts: np.ndarray) -> float:
+    """About the largest standard error that the difference of `utility_drop` has on real rows of
+    which so many have each level of the target: known before anything is fitted.
+
+    The error of an area at chance, √((1/a + 1/b)/12) for a rows of a level and b others (no area
+    has a larger one in practice; Hanley and McNeil 1982, Radiology 143), averaged over levels as
+    areas are, times √½: two such areas on the same rows are correlated by three quarters or more.
+    (Measured on Adult and on an invented law, 125 to 1,000 rows: 0.3 to 0.64 of it, and the
+    difference itself spreads by no more than 1.2 times its error.)
+    """
+    counts = counts[counts > 0]
+    others = counts.sum() - counts
+    if not others.all():
+        return float("inf")
+    return float((counts / counts.sum()) @ np.sqrt((1 / counts + 1 / others) / 24))
 
 
 def _learned(

@@ -21,7 +21,7 @@ from safegen.tables.relations import generations, references
 from safegen.tables.schema import TableSchema
 from safegen.tables.units import roots
 
-__all__ = ["Spread", "Units", "asked", "encoded", "independent_units", "spread"]
+__all__ = ["Spread", "Units", "asked", "encoded", "hang_together", "independent_units", "spread"]
 
 Codes = npt.NDArray[np.int64]
 
@@ -55,6 +55,11 @@ def asked(schemas: Mapping[str, TableSchema]) -> str:
         return f"rows of {' and '.join(roots(schemas))}"
     (schema,) = schemas.values()
     return "rows" if schema.sequence_key is None else "sequences"
+
+
+def hang_together(schemas: Mapping[str, TableSchema]) -> bool:
+    """Whether rows are drawn with others, not one by one: of sequences and related tables."""
+    return len(schemas) > 1 or any(s.sequence_key is not None for s in schemas.values())
 
 
 def independent_units(

@@ -27,7 +27,8 @@ from itertools import combinations
 import numpy as np
 
 from safegen.measure.compared import Compared
-from safegen.measure.samples import Samples, student_point, student_tail
+from safegen.measure.faultless import DRAWS, Plays, averaged, factors, reach
+from safegen.measure.samples import FINE, Samples, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
 from safegen.tables.streams import stream
 
@@ -36,6 +37,7 @@ __all__ = ["BINS", "PAIRS", "coarse", "marginal_cells", "may_judge", "pair_cells
 PAIRS = 200  # at most: more columns than 20 have more pairs, and a random part is looked at
 BINS = 12  # of a column in a pair; rarer levels share one
 FILLED = 5  # rows of both samples in a cell, from which on its term of λ is worth something
+PLAYED = 1_000_000  # differences of shares that are played at a time: bounds memory
 CUTS = 1_000  # cells in which KS is computed: what it misses is below a thousandth
 SHOWN = math.sqrt(math.pi / 2) * math.log(2)  # Kolmogorov's mean: of KS by chance, in √(1/n + 1/m)
 
@@ -45,7 +47,8 @@ class _Gap:
     """A distance of both samples. value, chance: estimated, and what chance alone shows. left: the
     jackknife's values, (2, GROUPS). excess: λ, unbiased, of `filled` cells; of KS infinite, for it
     has none. sparse: the mass in the other cells. planned: by the real rows alone how many cells
-    are filled, what chance shows, and the mass in the other cells."""
+    are filled, what chance shows, and the mass in the other cells. plays, excess_plays: the value
+    and λ of a generator without fault, by the real rows alone too."""
 
     value: float
     left: np.ndarray
@@ -55,6 +58,8 @@ class _Gap:
     filled: int = 0
     sparse: float = 0.0
     planned: tuple[int, float, float] = (0, 0.0, 0.0)
+    plays: Plays | None = None
+    excess_plays: Plays | None = None
 
 
 def marginal_cells(samples: Samples, margin: float, alpha: float) -> tuple[list[Cell], list[Cell]]:
@@ -104,7 +109,7 @@ def may_judge(
     """Whether a generator without fault would clear the margin in each of so many cells.
 
     noise: √(1/n + 1/m). The rest is about a total variation: how many cells are filled, what chance
-    alone shows (`Samples.deviation`), and the mass in the other cells; for KS it is 0.
+    alone shows, and the mass in the other cells; for KS it is 0.
     """
     missed = MISSED / max(cells, 1)
     if not filled and not sparse:
@@ -124,7 +129,7 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
         codes, cells = (both[: len(codes[0])], both[len(codes[0]) :]), int(both.max()) + 1
     real, made = samples.shares(codes, cells)
     seen = (real.value > 0) | (made.value > 0)
-    real, made = real.of(seen), made.of(seen)
+    places, real, made = np.cumsum(seen) - 1, real.of(seen), made.of(seen)
     n, m = samples.sizes
     noise = real.variance + made.variance
     part = n / (n + m)
@@ -135,21 +140,54 @@ def _tv(samples: Samples, codes: tuple[np.ndarray, np.ndarray], cells: int) -> _
         return found
 
     def excess(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        pooled = np.maximum(part * p + (1 - part) * q, np.finfo(float).tiny)
-        found: np.ndarray = np.where(filled, ((p - q) ** 2 - noise) / pooled, 0.0).sum(axis=-1)
+        pooled = part * p + (1 - part) * q
+        there = filled & (pooled > 0)  # a group may have had all rows of a cell
+        term = ((p - q) ** 2 - noise) / np.where(there, pooled, 1.0)
+        found: np.ndarray = np.where(there, term, 0.0).sum(axis=-1)
         return found
 
     value, left = samples.jackknife(real, made, distance)
     over, over_left = samples.jackknife(real, made, excess)
     sparse = float((real.value + made.value)[~filled].sum() / 2)
     expected = real.value * (n + m) >= FILLED
+    # Made rows in cells that no real row is in: as many as real ones that are alone (Good 1953).
+    alone = float(real.value[real.value * n < 1.5].sum())
+    there = real.value > 0
+    moves = samples.moves((np.cumsum(there) - 1)[places[codes[0]]], int(there.sum()))
+    plays, over_plays = _played(moves, real.value[there], expected[there], alone / 2)
     planned = (
         int(expected.sum()),
-        samples.deviation(real, real),
+        float(plays.value.mean()),
         float(real.value[~expected].sum()),
     )
-    shown = samples.deviation(real, made)
-    return _Gap(value, left, shown, over, over_left, int(filled.sum()), sparse, planned)
+    return _Gap(
+        value,
+        left,
+        samples.deviation(real, made),
+        over,
+        over_left,
+        int(filled.sum()),
+        sparse,
+        planned,
+        plays,
+        over_plays,
+    )
+
+
+def _played(
+    moves: np.ndarray, share: np.ndarray, expected: np.ndarray, unseen: float
+) -> tuple[Plays, Plays]:
+    """Total variation and λ of a generator without fault. moves: of `Samples.moves`. unseen: what
+    cells without a real row add to the first."""
+    over = np.where(expected, 1 / share, 0.0)
+    values, slopes = np.empty((2, DRAWS)), np.empty((2, DRAWS, FINE))
+    for part in np.array_split(np.arange(DRAWS), -(-DRAWS * len(share) // PLAYED)):
+        gap = factors()[part] @ moves
+        values[:, part] = np.abs(gap).sum(axis=1) / 2, gap**2 @ over
+        slopes[:, part] = np.sign(gap) @ moves.T / 2, 2 * (gap * over) @ moves.T
+    values[0] += unseen
+    values[1] -= values[1].mean()  # unbiased: of a faithful one it is 0 in the mean
+    return Plays(values[0], slopes[0]), Plays(values[1], slopes[1])
 
 
 def _ks(samples: Samples, column: Compared) -> _Gap:
@@ -165,7 +203,12 @@ def _ks(samples: Samples, column: Compared) -> _Gap:
         found: np.ndarray = np.abs(np.cumsum(p - q, axis=-1)).max(axis=-1)
         return found
 
-    return _Gap(*samples.jackknife(real, made, distance))
+    moves = np.cumsum(samples.moves(codes[0], cells), axis=1)
+    gap = factors() @ moves
+    at = np.abs(gap).argmax(axis=1)
+    top = gap[np.arange(DRAWS), at]
+    plays = Plays(np.abs(top), np.sign(top)[:, None] * moves[:, at].T)
+    return _Gap(*samples.jackknife(real, made, distance), plays=plays)
 
 
 def _highest(excess: float, filled: int, noise: float, alpha: float) -> float:
@@ -219,11 +262,15 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
     over = [g.excess_left for g in gaps if g.excess_left is not None]
     point = student_point(alpha if len(over) < len(gaps) else alpha / 2)
     high = value + point * error
+    best = reach(averaged([g.plays for g in gaps if g.plays]), point)  # without a fault
     if len(over) == len(gaps):
         excess = float(np.mean([g.excess for g in gaps]))
         excess += point * samples.error(np.mean(over, axis=0))
         sparse = float(np.mean([g.sparse for g in gaps]))
         high = min(high, math.sqrt(max(excess, 0.0)) / 2 + sparse)
+        spare = float(np.mean([g.planned[2] for g in gaps]))
+        top = reach(averaged([g.excess_plays for g in gaps if g.excess_plays]), point)
+        best = min(best, math.sqrt(max(top, 0.0)) / 2 + spare)
     beyond = (under - margin) / error if error else math.copysign(math.inf, under - margin)
     return Cell(
         f"the mean over {len(gaps)} {what}",
@@ -232,6 +279,7 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
         min(1.0, high),
         student_tail(beyond),
         high <= margin,
+        best <= margin,
     )
 
 

@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 from safegen.measure.compared import Compared, Pair
+from safegen.measure.faultless import Plays, factors, reach
 from safegen.measure.rare import RARE, ROWS
 from safegen.measure.samples import Samples, Shares, student_point, student_tail
 from safegen.measure.verdicts import MISSED, Cell, normal_point
@@ -41,13 +42,15 @@ EXPECTED = 10.0  # effective made rows that a faithful generator would have ther
 class Masses:
     """Parts of columns: shares on both sides, and what they are called.
 
-    known: (parts,), the share of the rows of which the shares are, those with a value.
+    known: (parts,), the share of the rows of which the shares are, those with a value. moves:
+    (FINE, parts), of `Samples.moves`, up to a factor.
     """
 
     names: Sequence[str]
     real: Shares
     made: Shares
     known: np.ndarray
+    moves: np.ndarray
     few: int  # that too few rows are in, or would be
 
     def sizes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
@@ -89,13 +92,15 @@ def mass_cells(
     alpha: float,
 ) -> tuple[list[Cell], list[Cell]]:
     """What is kept and grown over all parts, and each part. pooled, single: the least and largest
-    ratio, of all parts together and of each."""
+    ratio, of all parts together and of each.
+
+    Both means can be judged or neither: a growth that is ruled out says nothing about a loss.
+    """
     if not masses.names:
         return [], []
-    both = [
-        _pooled(samples, masses, np.minimum, pooled[0], alpha),
-        _pooled(samples, masses, np.maximum, pooled[1], alpha),
-    ]
+    sides = [(np.minimum, pooled[0]), (np.maximum, pooled[1])]
+    judged = all(_may_judge(samples, masses, *side, alpha) for side in sides)
+    both = [_pooled(samples, masses, *side, alpha, judged) for side in sides]
     return both, _cells(samples, masses, single, alpha)
 
 
@@ -108,7 +113,14 @@ def ratio_error(
     return error
 
 
-def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, alpha: float) -> Cell:
+def _pooled(
+    samples: Samples,
+    masses: Masses,
+    bound: np.ufunc,
+    margin: float,
+    alpha: float,
+    judged: bool,
+) -> Cell:
     kept = bound is np.minimum
 
     def mean(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -132,7 +144,30 @@ def _pooled(samples: Samples, masses: Masses, bound: np.ufunc, margin: float, al
         ends[1],
         student_tail(beyond / error if error else math.copysign(math.inf, beyond)),
         ends[0] >= margin if kept else ends[1] <= margin,
+        judged,
     )
+
+
+def _may_judge(
+    samples: Samples, masses: Masses, bound: np.ufunc, margin: float, alpha: float
+) -> bool:
+    """Whether a generator without fault would clear the margin in the mean.
+
+    Its ratios are played: log-normal, with the error of either count and the correlations that
+    parts have by sharing rows. Only ratios on the bound's side move the mean, by Xσ from the real
+    rows and √X σ from the made ones.
+    """
+    kept = bound is np.minimum
+    share = masses.real.value
+    of_real, of_made = ((1 - share) / (share * size) for size in masses.sizes(samples))
+    moves = masses.moves / np.maximum(np.linalg.norm(masses.moves, axis=0), np.finfo(float).tiny)
+    # The real shares are raised by their relative variance (`_raised`).
+    ratio = np.exp(factors() @ moves * np.sqrt(of_real + of_made) - of_real)
+    beyond = ratio < 1 if kept else ratio > 1
+    error = np.where(beyond, np.sqrt(ratio**2 * of_real + ratio * of_made), 0.0)
+    sign = -1 if kept else 1
+    plays = Plays(sign * bound(1.0, ratio).mean(axis=1), error @ moves.T / len(share) * sign)
+    return reach(plays, student_point(alpha)) <= sign * margin
 
 
 def _cells(
@@ -167,7 +202,7 @@ def _cells(
     return found
 
 
-_Part = tuple[str, Shares, Shares, float]  # the last: the share of real rows with a value
+_Part = tuple[str, Shares, Shares, float, np.ndarray]  # also what is known of them, and moves
 
 
 def _gathered(samples: Samples, parts: Iterator[_Part]) -> Masses:
@@ -182,10 +217,10 @@ def _gathered(samples: Samples, parts: Iterator[_Part]) -> Masses:
     ]
     if not worth:
         none = Shares(np.empty(0), np.empty((0, 0)), np.empty(0))
-        return Masses([], none, none, np.empty(0), len(every))
+        return Masses([], none, none, np.empty(0), np.empty((0, 0)), len(every))
     real, made = _joined([_raised(p[1]) for p in worth]), _joined([p[2] for p in worth])
-    known = np.array([p[3] for p in worth])
-    return Masses([p[0] for p in worth], real, made, known, len(every) - len(worth))
+    known, moves = np.array([p[3] for p in worth]), np.stack([p[4] for p in worth], axis=1)
+    return Masses([p[0] for p in worth], real, made, known, moves, len(every) - len(worth))
 
 
 def _joined(parts: Sequence[Shares]) -> Shares:
@@ -212,11 +247,13 @@ def _tails(samples: Samples) -> Iterator[_Part]:
             codes = tuple(_sides(values, *cuts) for values in column.values)
             real_shares, made_shares = samples.shares((codes[0], codes[1]), 4)
             there = 1 - float(real_shares.value[-1])
+            moves = samples.moves(codes[0], 4)
             for side, name in enumerate(("low", "high")):
                 share = _of_known(real_shares, side)
                 if share.value[0]:
                     made = _of_known(made_shares, side)
-                    yield f"{column.name}#{name} {tail:.0%}", share, made, there
+                    own = moves[:, side] + share.value[0] * moves[:, -1]
+                    yield f"{column.name}#{name} {tail:.0%}", share, made, there, own
 
 
 def _sides(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -246,12 +283,14 @@ def _rare(samples: Samples) -> Iterator[_Part]:
         rare = [k for k in order if ROWS <= counts[k] <= RARE * samples.rows[0]]
         if not rare:
             continue
-        real, made = samples.shares(_narrowed(column, rare), len(rare) + 1)
+        codes = _narrowed(column, rare)
+        real, made = samples.shares(codes, len(rare) + 1)
+        moves = samples.moves(codes[0], len(rare) + 1)
         rank = {int(k): r for r, k in enumerate((k for k in order if k), 1)}
         for position, k in enumerate(rare):
             name = f"{column.name}#{rank[int(k)] if k else 'missing'}"
             cell = np.array([position])
-            yield name, real.of(cell), made.of(cell), 1.0
+            yield name, real.of(cell), made.of(cell), 1.0, moves[:, position]
 
 
 def _raised(shares: Shares) -> Shares:

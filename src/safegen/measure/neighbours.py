@@ -7,6 +7,7 @@ numbers drawn at random differ in the mean. Ids and invented personal data have 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,13 +20,14 @@ from safegen.errors import MissingExtra
 from safegen.measure.compared import Compared, compared
 from safegen.measure.copies import clustered_share, compared_columns
 from safegen.measure.identifiers import owners
+from safegen.measure.intervals import ABLE, ABLE_AT, difference_interval
 from safegen.measure.keys import row_hashes
 from safegen.measure.measured import auc
 from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 from safegen.tables.streams import stream
 
-__all__ = ["FEWEST", "Closeness", "Told", "closeness", "measurable", "told"]
+__all__ = ["FEWEST", "Closeness", "Told", "able_before", "closeness", "measurable", "told"]
 
 Points = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -72,6 +74,17 @@ class Closeness:
     real_share: float
     real_effective: float
     targets: int
+
+    def able(self, margin: float) -> bool:
+        """Whether rows that keep as far from real ones as these do are told from a share of
+        `margin` that does not."""
+        return _near_able(self.level, self.rows, self.real_effective, margin)
+
+
+def _near_able(level: float, rows: float, real_rows: float, margin: float) -> bool:
+    # What is close is cut at a real row: as much chance as one real row more would be.
+    shares = (level + 1 / real_rows) * rows, rows, level * real_rows, real_rows
+    return difference_interval(*shares, alpha=ABLE_AT)[1] <= margin
 
 
 def closeness(
@@ -148,6 +161,36 @@ class Told:
     error: float
     members: int
     others: int
+    people: tuple[int, int]  # whose rows they are
+
+    def able(self, limit: float) -> bool:
+        """Whether an area of one half is told from the limit."""
+        return _told_able(*self.people, limit)
+
+
+def _told_able(members: int, others: int, limit: float) -> bool:
+    """By the area's standard error at one half (Hanley and McNeil 1982, Radiology 143)."""
+    return 0.5 + ABLE * math.sqrt((1 / members + 1 / others) / 12) <= limit
+
+
+def able_before(
+    anchor: pa.Table, held: pa.Table, rows: int, schema: TableSchema, *, near: float, area: float
+) -> tuple[bool, bool]:
+    """Before anything is fitted, whether `closeness` can be judged at the margin `near` with so
+    many rows asked for, and whether `told` can at `area`."""
+    pool = pa.concat_tables([anchor, held])
+    hashes = row_hashes(pool, compared_columns(schema))
+    single = []
+    for part in (hashes[: anchor.num_rows], hashes):
+        _, first, counts = np.unique(part, return_index=True, return_counts=True)
+        single.append(first[counts == _usual(counts)])
+    probes = min(len(single[0]), PROBES)
+    members = int((single[1] < anchor.num_rows).sum())
+    both = [min(n, PROBES // 2) for n in (members, len(single[1]) - members)]
+    return (
+        probes >= FEWEST and _near_able(LEVELS[0], min(rows, PROBES), probes / 2, near),
+        min(both) >= FEWEST and _told_able(both[0], both[1], area),
+    )
 
 
 def told(
@@ -190,7 +233,10 @@ def told(
             area, influence = auc(score[rows], inside[rows])
             _, code = np.unique(owner[rows], return_inverse=True)
             error = float(np.sqrt((np.bincount(code, weights=influence) ** 2).sum()))
-            result.append(Told(tails, area, error / int(rows.sum()), *counted))
+            people = [len(np.unique(owner[rows & side])) for side in (inside, ~inside)]
+            result.append(
+                Told(tails, area, error / int(rows.sum()), *counted, (people[0], people[1]))
+            )
     return result
 
 

@@ -9,15 +9,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from safegen.measure.classifiers import paired_error
 from safegen.measure.clusters import independent_units
 from safegen.measure.gaps import marginal_cells, pair_cells
 from safegen.measure.masses import mass_cells, rare_levels, tails
 from safegen.measure.samples import MOST, Samples, samples
-from safegen.measure.verdicts import Cell
+from safegen.measure.verdicts import MISSED, Cell, normal_point
+from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
+from safegen.tables.streams import stream
 from safegen.tables.units import units
 
-__all__ = ["QUESTIONS", "Answer", "comparable", "design_effects", "judged_counts"]
+__all__ = [
+    "FEWEST_HELD",
+    "QUESTIONS",
+    "Answer",
+    "Reach",
+    "comparable",
+    "design_effects",
+    "enough_rows",
+    "reached",
+    "utility_judged",
+]
+
+FEWEST_HELD = 100  # rows to test a classifier on
 
 
 @dataclass(frozen=True)
@@ -94,15 +109,38 @@ def design_effects(
     return effects
 
 
-def judged_counts(
+@dataclass(frozen=True)
+class Reach:
+    """How much of a question can be judged: cells of how many, and means of how many."""
+
+    cells: int = 0
+    every_cell: int = 0
+    means: int = 0
+    every_mean: int = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is something to ask, and none of it can be answered."""
+        return self.every_cell > 0 and not self.cells and not self.means
+
+    def __add__(self, other: Reach) -> Reach:
+        return Reach(
+            self.cells + other.cells,
+            self.every_cell + other.every_cell,
+            self.means + other.means,
+            self.every_mean + other.every_mean,
+        )
+
+
+def reached(
     real: Mapping[str, pa.Table], schemas: Mapping[str, TableSchema], rows: int, params: Any
-) -> dict[str, tuple[int, int]]:
-    """By question how many cells can be judged when `rows` are asked for, and how many there are.
+) -> dict[str, Reach]:
+    """By question what can be judged when `rows` are asked for.
 
     From the real rows alone, as it is before anything is fitted. rows: as a request counts them,
     of a table, of sequences, or of the tables that refer to no other.
     """
-    counts = dict.fromkeys(QUESTIONS, (0, 0))
+    found_by = dict.fromkeys(QUESTIONS, Reach())
     effects = design_effects(real, schemas)
     share = rows / max(units(real, schemas), 1)
     for table, source in real.items():
@@ -115,7 +153,39 @@ def judged_counts(
         found = replace(found, effects=(own, own * found.rows[1] / made))
         for name, ask in QUESTIONS.items():
             answer = ask(found, params)
-            judged = sum(c.judged for c in answer.cells)
-            total = len(answer.cells) + answer.few
-            counts[name] = (counts[name][0] + judged, counts[name][1] + total)
-    return counts
+            found_by[name] += Reach(
+                sum(c.judged for c in answer.cells),
+                len(answer.cells) + answer.few,
+                sum(c.judged for c in answer.pooled),
+                len(answer.pooled),
+            )
+    return found_by
+
+
+def enough_rows(
+    real: pa.Table, schema: TableSchema, rows: int, params: Any, most: int = MOST
+) -> int | None:
+    """From about how many real rows on, and as many made as `rows` is of the ones that there are,
+    each question can be answered in part at least; None where `most` do not do.
+
+    More real rows are played by drawing from these with replacement, twice as many at a time.
+    """
+    n = int(real.num_rows)
+    while 2 * n <= most:
+        n *= 2
+        drawn = np.random.default_rng(stream(0, n)).integers(0, real.num_rows, n)
+        more = taken(real, np.sort(drawn))
+        asked = round(rows * n / real.num_rows)
+        reach = reached({"": more}, {"": schema}, asked, params)
+        if not any(r.silent for r in reach.values()):
+            return n
+    return None
+
+
+def utility_judged(held: pa.Table, target: str, params: Any) -> bool:
+    """Whether on these real rows, which no fit has seen, a generator without fault would be told
+    from one that loses `utility_drop`. Known before anything is fitted."""
+    counts = held.column(target).value_counts().field("counts").to_numpy()
+    room = normal_point(params.alpha) + normal_point(MISSED)
+    enough = int(held.num_rows) >= FEWEST_HELD
+    return enough and bool(room * paired_error(counts) <= params.utility_drop)

@@ -20,9 +20,19 @@ from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 from safegen.tables.streams import stream
 
-__all__ = ["MOST", "Samples", "Shares", "samples", "student_point", "student_tail"]
+__all__ = [
+    "FINE",
+    "FREEDOM",
+    "MOST",
+    "Samples",
+    "Shares",
+    "samples",
+    "student_point",
+    "student_tail",
+]
 
 MOST = 50_000  # rows of a kind: beyond, a random part is used, and time stays bounded
+FINE = 100  # groups of the real rows by which chance is played
 FREEDOM = 2 * (GROUPS - 1)  # degrees of freedom of the jackknife's variance
 _EXACT = 1_000  # rows in a cell, up to which the mean deviation of a binomial is exact
 
@@ -64,6 +74,10 @@ class Samples:
             made = float(self.weights.sum() ** 2 / (self.weights**2).sum())
         return self.rows[0] / self.effects[0], made / self.effects[1]
 
+    @cached_property
+    def _fine(self) -> np.ndarray:
+        return np.random.default_rng(stream(self.rows[0], FINE)).permutation(self.rows[0]) % FINE
+
     @property
     def noise(self) -> float:
         """√(1/n + 1/m): the scale of all that chance does to a difference of shares."""
@@ -79,6 +93,17 @@ class Samples:
             Shares(s.value, s.left, s.variance * e)
             for s, e in zip((real, made), self.effects, strict=True)
         )
+
+    def moves(self, codes: np.ndarray, cells: int) -> np.ndarray:
+        """How far `FINE` random groups of the real rows move each share, (FINE, cells): for each
+        cell their squares add up to the variance that a difference of a made and a real share has
+        by chance, at these numbers of rows, and for two cells their products to the covariance."""
+        rows, group = self.rows[0], self._fine
+        counts = np.bincount(group * cells + codes, minlength=FINE * cells).reshape(FINE, cells)
+        counts = counts - np.bincount(group, minlength=FINE)[:, None] * counts.sum(axis=0) / rows
+        n, m = self.sizes
+        found: np.ndarray = counts / rows * math.sqrt(self.effects[0] * (1 + n / m))
+        return found
 
     def jackknife(
         self, real: Shares, made: Shares, statistic: Statistic
@@ -107,7 +132,7 @@ class Samples:
         n, m = self.sizes
         counts = real.value * n + made.value * m
         part = n / (n + m)
-        table = _deviations(round(part, 6))
+        table = _deviations(min(max(round(part, 6), 1e-6), 1 - 1e-6))
         exact = np.interp(counts, np.arange(len(table)), table)
         normal = np.sqrt(2 / math.pi * part * (1 - part) * counts)
         return float(np.where(counts < _EXACT, exact, normal).sum() / 2) * (1 / n + 1 / m)

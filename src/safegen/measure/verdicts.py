@@ -5,9 +5,11 @@ A question is asked of cells (columns, pairs, tails, levels) and of figures pool
 correction (Berger 1982, Technometrics 24). It is *unmet* when one of all cells lies beyond the
 margin by Holm's procedure (1979, Scandinavian Journal of Statistics 6). Else it is inconclusive.
 
-Of a hundred cells some always miss by chance. So a cell takes part in *met* only where a generator
-without fault would pass it at these numbers of rows: which ones is known before the made rows are
-looked at, and every finding says of how many cells it speaks. No cell is left out of *unmet*.
+Of a hundred cells some always miss by chance. So a cell or a pooled figure takes part in *met* only
+where a generator without fault would pass it at these numbers of rows: which ones is known before
+the made rows are looked at, and every finding says of which it speaks. Where there is none, the
+question is inconclusive whatever the made rows are: a verdict that another seed would change is
+none. No cell is left out of *unmet*.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ __all__ = ["MISSED", "Cell", "Verdict", "normal_point", "spent", "verdict"]
 
 MISSED = 0.002
 """How often, at most, a generator without fault may miss the margin in any judged cell of a
-question: the pre-declared power is one less this."""
+question, and in its pooled figures: the pre-declared power is one less this."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Cell:
 @dataclass(frozen=True)
 class Verdict:
     """An answer: lost cells (worst first) where it is unmet; else judged cells that do not clear
-    the margin, worst first; and of how many cells it speaks."""
+    the margin, worst first; and of how many cells and pooled figures it speaks."""
 
     status: Status
     pooled: tuple[Cell, ...]
@@ -57,17 +59,24 @@ class Verdict:
         """How many cells can be told apart from the margin."""
         return sum(c.judged for c in self.cells)
 
+    @property
+    def answerable(self) -> bool:
+        """Whether a generator without fault would be told from the margin in anything."""
+        return any(c.judged for c in [*self.pooled, *self.cells])
+
 
 def verdict(pooled: Sequence[Cell], cells: Sequence[Cell], alpha: float) -> Verdict:
     """The answer about these cells. alpha: what the unmet side may spend, over all of them."""
     lost = []
-    ranked = sorted([*pooled, *cells], key=lambda c: c.p)
+    every = [*pooled, *cells]
+    ranked = sorted(every, key=lambda c: c.p)
     for rank, cell in enumerate(ranked):
         if cell.p * (len(ranked) - rank) > alpha:
             break
         lost.append(cell)
-    missed = [c for c in [*pooled, *cells] if c.judged and not c.kept]
-    status: Status = "unmet" if lost else "inconclusive" if missed else "met"
+    missed = [c for c in every if c.judged and not c.kept]
+    silent = bool(every) and not any(c.judged for c in every)
+    status: Status = "unmet" if lost else "inconclusive" if missed or silent else "met"
     return Verdict(
         status,
         tuple(pooled),

@@ -8,7 +8,8 @@ has seen, where the policy holds some out; where it does not, nothing is said of
 
 Rows of sequences and of related tables hang together. There n is the effective number of
 independent rows if all rows of a unit were copies of each other: with few long sequences most
-questions stay open, and none is answered too early.
+questions stay open, and none is answered too early. That is the method's limit and not the rows':
+where it leaves nothing to be judged, the finding warns and does not refuse.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ from typing import Any, ClassVar
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding, Status
 from safegen.measure.classifiers import utility_drop
-from safegen.measure.clusters import asked
+from safegen.measure.clusters import asked, hang_together
 from safegen.measure.measured import GROUPS
 from safegen.measure.profile import named
-from safegen.measure.questions import QUESTIONS, Answer, comparable, design_effects
+from safegen.measure.questions import (
+    FEWEST_HELD,
+    QUESTIONS,
+    Answer,
+    comparable,
+    design_effects,
+    utility_judged,
+)
 from safegen.measure.samples import Samples, samples
-from safegen.measure.verdicts import Cell, normal_point, spent, verdict
+from safegen.measure.verdicts import Cell, Verdict, normal_point, spent, verdict
 from safegen.safeguards.schema import real_rows_missing
 from safegen.tables.sources import TABLE
 
@@ -33,7 +41,6 @@ __all__ = ["FidelityKept"]
 
 _SHOWN = 10
 _TRAINED = 20_000  # rows that a classifier is trained on, at most
-FEWEST_HELD = 100  # rows to test a classifier on
 
 _MEAN = f"the mean's bounds by a jackknife of {GROUPS} groups, "
 
@@ -128,13 +135,15 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
     pooled = _in_tables(answers, "pooled")
     cells = _in_tables(answers, "cells")
     few = sum(a.few for a in answers.values())
+    at_most = "warn" if hang_together(context.schemas) else base.at_most
     if not cells:
         none = f"{few} {words.cells}, all in too few rows" if few else f"there are no {words.cells}"
         return replace(
             base,
             status="inconclusive" if few else "met",
             observed=none,
-            next_step=_more(context) if few else None,
+            next_step=_silent(context) if few else None,
+            at_most=at_most,
         )
     result = verdict(pooled, cells, spent(params.alpha, context.depth))
     every = sum(a.every for a in answers.values())
@@ -143,14 +152,18 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
     return replace(
         base,
         status=result.status,
-        observed=_observed(pooled, result.judged, len(cells), every, few, words)
+        observed=_observed(result, every, few, words)
         + (f"; {len(result.lost)} beyond the margin" if result.lost else ""),
         interval=(worst.low, worst.high),
         n=sum(s.rows[1] for s in both.values()),
         method=f"{words.method}; each {_level(params)} on its side; unmet by Holm at "
         f"{spent(params.alpha, context.depth):.2g}, for depth {context.depth}",
         evidence=tuple(_told(c, params) for c in shown[:_SHOWN]),
-        next_step={"unmet": words.worse, "inconclusive": _more(context)}.get(result.status),
+        next_step={
+            "unmet": words.worse,
+            "inconclusive": _more(context) if result.answerable else _silent(context),
+        }.get(result.status),
+        at_most=base.at_most if result.lost or result.answerable else at_most,
     )
 
 
@@ -169,16 +182,20 @@ def _name(table: str, cell: Cell, part: str) -> str:
     return cell.name if table == TABLE else f"{cell.name} of {table}"
 
 
-def _observed(
-    pooled: list[Cell], judged: int, seen: int, every: int, few: int, words: _Words
-) -> str:
-    figures = ", ".join(f"{c.name} {c.value:.3f}" for c in pooled[:4])
-    text = f"{figures}; {judged} of {seen} {words.cells} can be judged for themselves"
-    if every > seen:
-        text += f", drawn from {every:,}"
+def _observed(result: Verdict, every: int, few: int, words: _Words) -> str:
+    figures = ", ".join(f"{c.name} {c.value:.3f}" for c in result.pooled[:4])
+    means = sum(c.judged for c in result.pooled)
+    text = f"{figures}; {result.judged} of {len(result.cells)} {words.cells} can be judged"
+    text += f" for themselves, and {means} of {_counted(len(result.pooled), 'mean')}"
+    if every > len(result.cells):
+        text += f"; drawn from {every:,} {words.cells}"
     if few:
         text += f"; {few} more are in too few rows"
     return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 def _told(cell: Cell, params: Any) -> str:
@@ -188,6 +205,13 @@ def _told(cell: Cell, params: Any) -> str:
 
 def _level(params: Any) -> str:
     return f"{100 * (1 - params.alpha):g} %"
+
+
+def _silent(context: ReleaseContext) -> str:
+    return (
+        f"at this n no generator could reach a verdict: ask for more {asked(context.schemas)}, or "
+        "fit on more real ones; another seed changes nothing, and --dry-run says it before fitting"
+    )
 
 
 def _more(context: ReleaseContext) -> str:
@@ -200,15 +224,15 @@ def _more(context: ReleaseContext) -> str:
 def _required(check: str, params: Any) -> str:
     p = params
     return {
-        "marginals": f"the mean over columns within {p.column_margin:g} of the source's, and each "
-        "column that can be judged at this n",
+        "marginals": f"the mean over columns, and each column, within {p.column_margin:g} of the "
+        "source's, as far as they can be judged at this n",
         "pairs": f"the mean over pairs within {p.pair_margin:g} of the source's, and each pair "
-        f"that can be judged at this n within {p.worst_pair:g}",
+        f"within {p.worst_pair:g}, as far as they can be judged at this n",
         "tails": f"{p.tail_ratio:g} to {p.tail_upper:g} times the source's mass over all 1 % and "
-        "5 % tails, and in each that can be judged at this n",
+        "5 % tails, and in each, as far as they can be judged at this n",
         "rare": f"{p.rare_mass:g} to {p.rare_upper:g} times the source's mass over all levels of "
-        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each that can be judged at "
-        "this n",
+        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each, as far as they can be "
+        "judged at this n",
         "utility": f"a classifier that learns from made rows loses at most {p.utility_drop:g} of "
         "its AUC",
     }[check]
@@ -241,6 +265,7 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
                 observed=f"cannot be judged with {rows:,} held-out rows",
                 next_step="fit on more real rows: at least "
                 f"{FEWEST_HELD} have to be held out; of sequences and related tables none are",
+                at_most="warn" if hang_together(context.schemas) else base.at_most,
             )
         ]
     if len(held[table].column(target).unique()) < 2:
@@ -251,18 +276,20 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
     )
     low, high = (drop + side * normal_point(params.alpha) * error for side in (-1, 1))
     beyond = drop - normal_point(spent(params.alpha, context.depth)) * error
+    judged = utility_judged(held[table], target, params)
     status: Status = (
         "unmet"
         if beyond > params.utility_drop
         else "met"
-        if high <= params.utility_drop
+        if judged and high <= params.utility_drop
         else "inconclusive"
     )
     return [
         replace(
             base,
             status=status,
-            observed=f"AUC {of_made:.3f} where real rows give {of_real:.3f}: {drop:.3f} less",
+            observed=f"AUC {of_made:.3f} where real rows give {of_real:.3f}: {drop:.3f} less"
+            + ("" if judged else "; not to be judged on so few held-out rows"),
             interval=(low, high),
             n=held[table].num_rows,
             method="gradient-boosted trees trained on as many made and real rows, tested on the "
