@@ -308,7 +308,7 @@ def test_chance_takes_no_rare_level() -> None:
         made, _ = shape.rows(candidates, 2_000, 8_192, seed=seed, block=0)
         counts.append(round(2_000 * share(made, "town", "z")))
     assert sum(2 <= c <= 4 for c in counts) >= 38
-    assert np.mean(counts) == pytest.approx(3, abs=3 * 3 / (3 / 2_000 * PILOT[0]) ** 0.5)
+    assert np.mean(counts) == pytest.approx(3, abs=3 * 3 / (3 / 2_000 * PILOT[1]) ** 0.5)
 
 
 def test_a_shorter_request_is_a_prefix_and_rows_are_not_in_pool_order() -> None:

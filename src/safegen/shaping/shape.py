@@ -31,8 +31,9 @@ __all__ = ["Shape", "asked_for", "shape_for"]
 CANDIDATES = 8_192
 """Candidates from which rows are drawn at once: enough for their shares to be the model's."""
 
-PILOT = (32_768, 131_072)
-"""Candidates of which constants are found: four for each real row, within these bounds."""
+PILOT = (8_192, 32_768, 131_072)
+"""Candidates of which constants are found: four for each real row up to the last; of few real rows
+24 for each up to the second, or what a pilot says of rare levels is chance; the first at least."""
 
 MORE = 4
 """Times as many candidates where there are strata: what a pilot has too few of comes out wrong."""
@@ -139,7 +140,8 @@ def shape_for(
     selected, boosted = selection.severity != "off", tails.severity != "off"
     coder = Coder.of(real, schema, tails.strata if boosted else ())
     strata = rare_strata(real, schema, coder, tails) if boosted else None
-    rows = int(np.clip(4 * real.num_rows, *PILOT))
+    least, few, most = PILOT
+    rows = max(least, min(24 * real.num_rows, few), min(4 * real.num_rows, most))
     made = draw(rows if strata is None else MORE * rows)
     mapped = None
     if selected and selection.calibrate:
