@@ -11,22 +11,38 @@ from safegen.policy import Policy
 from safegen.tables.sources import TABLE
 
 if TYPE_CHECKING:
+    from safegen.decision import Decision
     from safegen.tables.schema import TableSchema
 
-__all__ = ["faults"]
+__all__ = ["against", "faults"]
 
 
 def faults(
     real: pa.Table, held: pa.Table, schema: TableSchema, made: pa.Table, weights: np.ndarray
 ) -> str:
     """The checks of the policy `anchored` that refuse rows which claim to be of these real ones, by
-    name, as for a first release; "" for none. held: real rows that no fit has seen, of which as
-    many are used as the policy would have held out."""
+    name, as for a first release; "" for none. held: as for `against`."""
+    decision = against(Policy.load("anchored"), real, held, schema, made, weights)
+    return ", ".join(r.finding.name for r in decision.judged if r.outcome == "block")
+
+
+def against(
+    policy: Policy,
+    real: pa.Table,
+    held: pa.Table,
+    schema: TableSchema,
+    made: pa.Table,
+    weights: np.ndarray,
+) -> Decision:
+    """What a policy's release gate decides on rows which claim to be of these real ones.
+
+    held: real rows that no fit has seen, of which as many are used as the policy would have held
+    out.
+    """
     from safegen import gates
     from safegen.measure.drawn import Drawn
     from safegen.measure.profile import TableTally, profiles
 
-    policy = Policy.load("anchored")
     share = gates.held_out(policy)
     few = held.slice(0, round(real.num_rows * share / (1 - share)))
     schemas = {TABLE: schema}
@@ -46,5 +62,4 @@ def faults(
         in_band={TABLE: {"synthetic": made.num_rows}},
         signed=True,
     )
-    decision = gates.release(policy, context, gates.Books(None, {"datasets": 0}), [], [])
-    return ", ".join(r.finding.name for r in decision.judged if r.outcome == "block")
+    return gates.release(policy, context, gates.Books(None, {"datasets": 0}), [], [])
