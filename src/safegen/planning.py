@@ -96,9 +96,9 @@ def _judged(gen: Generator, rows: int, params: Any) -> str:
         if r.every_cell
     ]
     text = f"{', '.join(told) or 'nothing'} can be judged with {rows:,} {noun}"
-    silent = [what for what, r in found.items() if r.silent]
-    if silent:
-        text += f"; no verdict on {', '.join(silent)} at this n"
+    open_ = [what for what, r in found.items() if r.open]
+    if open_:
+        text += f"; chance may leave {', '.join(open_)} without a verdict at this n"
         text += _left_open(params, capped=hang_together(schemas))
         text += _enough(parts.anchor, schemas, rows, params)
     targets = [(name, s.target) for name, s in schemas.items() if s.target]
@@ -108,7 +108,7 @@ def _judged(gen: Generator, rows: int, params: Any) -> str:
         text += "; utility is not tested, for no target is declared"
     elif not utility_judged(parts.held[targets[0][0]], targets[0][1], params):
         held = parts.held[targets[0][0]].num_rows
-        text += f"; no verdict on utility with {held:,} held-out rows"
+        text += f"; chance may leave utility without a verdict with {held:,} held-out rows"
         text += _left_open(params, capped=False)
     return text
 
@@ -139,7 +139,7 @@ def _left_open(params: Any, *, capped: bool) -> str:
     """What the policy makes of a question without a verdict."""
     if params.inconclusive != "fail" or params.severity != "enforce":
         return ""
-    return " (a warning here)" if capped else ": the policy would refuse (inconclusive: fail)"
+    return " (a warning here)" if capped else ": the policy would then refuse (inconclusive: fail)"
 
 
 def _enough(

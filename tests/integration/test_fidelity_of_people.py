@@ -120,6 +120,6 @@ def test_a_dry_run_says_what_the_policy_would_refuse_and_what_would_do(
         )
         gen.prepare(tmp_path / "people.parquet", seed=1)
         said = dict(plan(gen, 600))["fidelity gate"]
-        assert "no verdict on marginals" in said
+        assert "chance may leave marginals" in said
         assert re.search(r"about [\d,]+ real rows, and [\d,]+ asked for, would do", said)
-        assert ("the policy would refuse (inconclusive: fail)" in said) == (policy is strict)
+        assert ("the policy would then refuse (inconclusive: fail)" in said) == (policy is strict)

@@ -317,16 +317,16 @@ class TestNearCopies:
         found = judged(flags, flags)
         assert found["near-copies"].status == found["copies"].status == "met"
 
-    def test_where_chance_would_decide_no_honest_release_is_met_and_a_leak_is_refused(self) -> None:
-        """At 1,500 rows by intervals alone: one honest release of ten would be left open."""
+    def test_where_chance_may_decide_it_is_said_and_a_leak_is_refused(self) -> None:
+        """At 1,500 rows: one honest release of ten is left open."""
         for seed in range(4):
             found = judged(people(2 * seed, 1500), people(2 * seed + 1, 1500))["near-copies"]
-            assert found.status == "inconclusive"
-            assert "whatever the seed" in found.observed
+            assert found.status in ("met", "inconclusive")
+            assert "chance may leave an honest release" in found.observed
         real = people(0, 1500)
         leaked = mixed(people(1, 1500), moved(real, 0.0002), 150)
         assert judged(leaked, real)["near-copies"].status == "unmet"
-        assert "whatever the seed" not in judged(people(1), people(0))["near-copies"].observed
+        assert "chance" not in judged(people(1), people(0))["near-copies"].observed
 
     def test_what_can_be_judged_is_known_before_fitting(self) -> None:
         limits = {"near": 0.01, "area": 0.55}
@@ -334,8 +334,8 @@ class TestNearCopies:
             real, out, made = people(0, rows), people(1, held), people(2, rows)
             near, area = able_before(real, out, rows, infer_schema(real), **limits)
             found = judged(made, real, held=out)
-            assert near == (found["near-copies"].status == "met") == (rows == 4000)
-            assert area == (found["membership"].status == "met") == (held == 1200)
+            assert near == ("chance" not in found["near-copies"].observed) == (rows == 4000)
+            assert area == ("chance" not in found["membership"].observed) == (held == 1200)
 
     def test_few_rows_give_no_verdict(self) -> None:
         assert judged(people(1, 19), people(0))["near-copies"].status == "inconclusive"
@@ -356,7 +356,7 @@ class TestMembership:
         assert leaky.status == "unmet"
         assert (leaky.interval or (0, 0))[0] > 0.8
 
-    def test_with_few_rows_held_out_no_seed_gets_a_verdict(self) -> None:
+    def test_with_few_rows_held_out_chance_may_decide_and_that_is_said(self) -> None:
         """Of 250 held-out rows the bound of an honest area is below .55 in half of all releases."""
         for seed in range(3):
             real, held, made = (
@@ -365,8 +365,8 @@ class TestMembership:
                 people(3 * seed + 2),
             )
             found = judged(made, real, held=held)["membership"]
-            assert found.status == "inconclusive"
-            assert "whatever the seed" in found.observed
+            assert found.status in ("met", "inconclusive")
+            assert "chance may leave an honest release" in found.observed
         assert judged(real, real, held=held)["membership"].status == "unmet"
 
     def test_for_an_honest_generator_the_area_is_a_half(self) -> None:

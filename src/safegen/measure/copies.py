@@ -18,9 +18,7 @@ is with two others with the probability E[3·F₃ / n], and so on.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,6 @@ import pyarrow as pa
 
 from safegen.measure.drawn import Drawn
 from safegen.measure.identifiers import Identifiers, identifies, owners
-from safegen.measure.intervals import ABLE_AT, MISSED, difference_interval
 from safegen.measure.keys import row_hashes
 from safegen.tables.schema import ID_ROLES, TableSchema
 
@@ -55,17 +52,6 @@ class Coincidence:
     real_rows: int
     boost: float = 1.0
     people: int = 1
-
-    def able(self, staged: int, most: float) -> bool:
-        """Whether copies in the number that chance makes are told from the share `most` beyond it,
-        if these rows are a part of `staged` ones."""
-        chance = self.boost * self.chance
-        shares = chance * self.rows, self.rows, self.chance * self.chance_rows, self.chance_rows
-        high = difference_interval(*shares, times=self.boost, alpha=ABLE_AT)[1]
-        if staged <= self.rows:  # then their number is known: how large does chance make it
-            most_often = NormalDist().inv_cdf(1 - MISSED)
-            high = min(high, chance + most_often * math.sqrt(chance / self.rows))
-        return high <= most
 
 
 def compared_columns(schema: TableSchema) -> list[str]:

@@ -119,9 +119,9 @@ class Reach:
     every_mean: int = 0
 
     @property
-    def silent(self) -> bool:
-        """Whether there is something to ask, and none of it can be answered."""
-        return self.every_cell > 0 and not self.cells and not self.means
+    def open(self) -> bool:
+        """Whether chance may leave a generator without fault without a verdict."""
+        return self.means < self.every_mean or (self.every_cell > 0 and not self.every_mean)
 
     def __add__(self, other: Reach) -> Reach:
         return Reach(
@@ -177,7 +177,7 @@ def enough_rows(
         more = taken(real, np.sort(drawn))
         asked = round(rows * n / real.num_rows)
         reach = reached({"": more}, {"": schema}, asked, params)
-        if not any(r.silent for r in reach.values()):
+        if not any(r.open for r in reach.values()):
             return n
     return None
 

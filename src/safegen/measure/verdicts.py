@@ -5,11 +5,10 @@ A question is asked of cells (columns, pairs, tails, levels) and of figures pool
 correction (Berger 1982, Technometrics 24). It is *unmet* when one of all cells lies beyond the
 margin by Holm's procedure (1979, Scandinavian Journal of Statistics 6). Else it is inconclusive.
 
-Of a hundred cells some always miss by chance. So a cell or a pooled figure takes part in *met* only
-where a generator without fault would pass it at these numbers of rows: which ones is known before
-the made rows are looked at, and every finding says of which it speaks. Where there is none, the
-question is inconclusive whatever the made rows are: a verdict that another seed would change is
-none. No cell is left out of *unmet*.
+Of a hundred cells some always miss by chance. So a cell takes part in *met* only where a generator
+without fault would pass it at these numbers of rows: which ones is known before the made rows are
+looked at, and every finding says of how many it speaks. Pooled figures always take part; whether
+chance may leave them open is known beforehand too. No cell is left out of *unmet*.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["MISSED", "Cell", "Verdict", "normal_point", "spent", "verdict"]
 
 MISSED = 0.002
 """How often, at most, a generator without fault may miss the margin in any judged cell of a
-question, and in its pooled figures: the pre-declared power is one less this."""
+question, and in its pooled figures: the power that is declared before is one less this."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer: lost cells (worst first) where it is unmet; else judged cells that do not clear
-    the margin, worst first; and of how many cells and pooled figures it speaks."""
+    """An answer: lost cells (worst first) where it is unmet; else those that take part and do not
+    clear the margin, worst first; and of how many cells it speaks."""
 
     status: Status
     pooled: tuple[Cell, ...]
@@ -60,23 +59,21 @@ class Verdict:
         return sum(c.judged for c in self.cells)
 
     @property
-    def answerable(self) -> bool:
-        """Whether a generator without fault would be told from the margin in anything."""
-        return any(c.judged for c in [*self.pooled, *self.cells])
+    def due(self) -> bool:
+        """Whether a generator without fault would be met, whatever chance does."""
+        return all(c.judged for c in self.pooled)
 
 
 def verdict(pooled: Sequence[Cell], cells: Sequence[Cell], alpha: float) -> Verdict:
     """The answer about these cells. alpha: what the unmet side may spend, over all of them."""
     lost = []
-    every = [*pooled, *cells]
-    ranked = sorted(every, key=lambda c: c.p)
+    ranked = sorted([*pooled, *cells], key=lambda c: c.p)
     for rank, cell in enumerate(ranked):
         if cell.p * (len(ranked) - rank) > alpha:
             break
         lost.append(cell)
-    missed = [c for c in every if c.judged and not c.kept]
-    silent = bool(every) and not any(c.judged for c in every)
-    status: Status = "unmet" if lost else "inconclusive" if missed or silent else "met"
+    missed = [c for c in [*pooled, *(c for c in cells if c.judged)] if not c.kept]
+    status: Status = "unmet" if lost else "inconclusive" if missed else "met"
     return Verdict(
         status,
         tuple(pooled),

@@ -9,7 +9,7 @@ has seen, where the policy holds some out; where it does not, nothing is said of
 Rows of sequences and of related tables hang together. There n is the effective number of
 independent rows if all rows of a unit were copies of each other: with few long sequences most
 questions stay open, and none is answered too early. That is the method's limit and not the rows':
-where it leaves nothing to be judged, the finding warns and does not refuse.
+where chance may leave a question open there, the finding warns and does not refuse.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
             base,
             status="inconclusive" if few else "met",
             observed=none,
-            next_step=_silent(context) if few else None,
+            next_step=_few(context) if few else None,
             at_most=at_most,
         )
     result = verdict(pooled, cells, spent(params.alpha, context.depth))
@@ -161,9 +161,9 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
         evidence=tuple(_told(c, params) for c in shown[:_SHOWN]),
         next_step={
             "unmet": words.worse,
-            "inconclusive": _more(context) if result.answerable else _silent(context),
+            "inconclusive": _more(context) if result.due else _few(context),
         }.get(result.status),
-        at_most=base.at_most if result.lost or result.answerable else at_most,
+        at_most=base.at_most if result.lost or result.due else at_most,
     )
 
 
@@ -184,18 +184,13 @@ def _name(table: str, cell: Cell, part: str) -> str:
 
 def _observed(result: Verdict, every: int, few: int, words: _Words) -> str:
     figures = ", ".join(f"{c.name} {c.value:.3f}" for c in result.pooled[:4])
-    means = sum(c.judged for c in result.pooled)
     text = f"{figures}; {result.judged} of {len(result.cells)} {words.cells} can be judged"
-    text += f" for themselves, and {means} of {_counted(len(result.pooled), 'mean')}"
+    text += " for themselves"
     if every > len(result.cells):
-        text += f"; drawn from {every:,} {words.cells}"
+        text += f", drawn from {every:,}"
     if few:
         text += f"; {few} more are in too few rows"
     return text
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 def _told(cell: Cell, params: Any) -> str:
@@ -207,10 +202,10 @@ def _level(params: Any) -> str:
     return f"{100 * (1 - params.alpha):g} %"
 
 
-def _silent(context: ReleaseContext) -> str:
+def _few(context: ReleaseContext) -> str:
     return (
-        f"at this n no generator could reach a verdict: ask for more {asked(context.schemas)}, or "
-        "fit on more real ones; another seed changes nothing, and --dry-run says it before fitting"
+        "at this n chance may leave any generator without a verdict, as --dry-run says before "
+        f"fitting: ask for more {asked(context.schemas)}, or fit on more real ones"
     )
 
 
@@ -224,15 +219,15 @@ def _more(context: ReleaseContext) -> str:
 def _required(check: str, params: Any) -> str:
     p = params
     return {
-        "marginals": f"the mean over columns, and each column, within {p.column_margin:g} of the "
-        "source's, as far as they can be judged at this n",
+        "marginals": f"the mean over columns within {p.column_margin:g} of the source's, and each "
+        "column that can be judged at this n",
         "pairs": f"the mean over pairs within {p.pair_margin:g} of the source's, and each pair "
-        f"within {p.worst_pair:g}, as far as they can be judged at this n",
+        f"that can be judged at this n within {p.worst_pair:g}",
         "tails": f"{p.tail_ratio:g} to {p.tail_upper:g} times the source's mass over all 1 % and "
-        "5 % tails, and in each, as far as they can be judged at this n",
+        "5 % tails, and in each that can be judged at this n",
         "rare": f"{p.rare_mass:g} to {p.rare_upper:g} times the source's mass over all levels of "
-        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each, as far as they can be "
-        "judged at this n",
+        f"at most 1 %, and {p.rare_level:g} to {1 / p.rare_level:g} in each that can be judged at "
+        "this n",
         "utility": f"a classifier that learns from made rows loses at most {p.utility_drop:g} of "
         "its AUC",
     }[check]
@@ -276,12 +271,12 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
     )
     low, high = (drop + side * normal_point(params.alpha) * error for side in (-1, 1))
     beyond = drop - normal_point(spent(params.alpha, context.depth)) * error
-    judged = utility_judged(held[table], target, params)
+    due = utility_judged(held[table], target, params)
     status: Status = (
         "unmet"
         if beyond > params.utility_drop
         else "met"
-        if judged and high <= params.utility_drop
+        if high <= params.utility_drop
         else "inconclusive"
     )
     return [
@@ -289,7 +284,7 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
             base,
             status=status,
             observed=f"AUC {of_made:.3f} where real rows give {of_real:.3f}: {drop:.3f} less"
-            + ("" if judged else "; not to be judged on so few held-out rows"),
+            + ("" if due else "; on so few held-out rows chance decides"),
             interval=(low, high),
             n=held[table].num_rows,
             method="gradient-boosted trees trained on as many made and real rows, tested on the "

@@ -5,8 +5,8 @@ one real person's, beyond those of chance), `near-copies` (rows closer to a real
 brings them), `membership` (whether rows trained on can be told from rows held out) and
 `small-groups` (columns that mostly show levels which few people have). None of them makes data
 anonymous: they find what they look for, and a release that passes has no such leak at the size
-that the finding states. Where so few rows were looked at that chance would decide whether an honest
-release is met, a check is inconclusive whatever it finds.
+that the finding states. Where so few rows were looked at that chance may leave an honest release
+without a verdict, a check says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
 _TIMES = 1.25  # a generator is not reality: its rows may meet real ones a quarter more often
 _TIMES_ALIKE = 2.5  # several real rows that are alike: what generators have in number anyway
 _SURE = 1.96
-_SILENT = "; too few rows for a verdict, whatever the seed"
+_FEW = "; with so few rows chance may leave an honest release without a verdict"
 _AT_MOST: dict[str, Severity] = {"allow": "audit", "warn": "warn", "refuse": "enforce"}
 _MILD_TO_STRICT = tuple(_AT_MOST.values())
 
@@ -187,8 +187,7 @@ def _judged(
     if c.people > 1:
         return "unmet" if above else "met", interval
     most = max(margin, (_TIMES - 1) * c.boost * c.chance)
-    met = interval[1] <= most and c.able(staged, most)
-    return "unmet" if above else "met" if met else "inconclusive", interval
+    return "unmet" if above else "met" if interval[1] <= most else "inconclusive", interval
 
 
 # ---- near copies and membership ------------------------------------------------------------------
@@ -229,7 +228,7 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
         )
     ]
     intervals = {id(c): _beyond(c) for c in found}
-    wide = [c for c in found[:1] if intervals[id(c)][1] > margin or not c.able(margin)]
+    wide = [c for c in found[:1] if intervals[id(c)][1] > margin]
     status: Status = "unmet" if above else "inconclusive" if wide else "met"
     worst = max(above or found[:1], key=lambda c: intervals[id(c)][0])
     where = "rows in the tails" if worst.remote else "rows"
@@ -239,7 +238,7 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
         status,
         f"{worst.close:,} of {worst.rows:,} {where} ({worst.share:.3%}) are closer to a real row "
         f"than all but {worst.level:.1%} of the real ones are to each other"
-        + ("" if found[0].able(margin) else _SILENT),
+        + ("" if found[0].able(margin) else _FEW),
         required,
         interval=intervals[id(worst)],
         n=worst.rows,
@@ -292,8 +291,7 @@ def _membership(context: ReleaseContext, params: Any) -> Iterator[Finding]:
     z = NormalDist().inv_cdf(1 - _REFUSED_AT / len(found))
     above = [t for t in found if t.area - z * t.error > params.membership]
     limit = params.membership
-    wide = [t for t in found if t.area + _SURE * t.error > limit or not t.able(limit)]
-    wide = [t for t in wide if not t.remote]
+    wide = [t for t in found if t.area + _SURE * t.error > limit and not t.remote]
     status: Status = "unmet" if above else "inconclusive" if wide else "met"
     worst = max(above or wide or found[:1], key=lambda t: t.area)
     where = " in the tails" if worst.remote else ""
@@ -302,7 +300,7 @@ def _membership(context: ReleaseContext, params: Any) -> Iterator[Finding]:
         "membership",
         status,
         f"rows trained on are told from rows held out{where} with an area of {worst.area:.3f}"
-        + ("" if all(t.able(limit) or t.remote for t in found) else _SILENT),
+        + ("" if all(t.able(limit) or t.remote for t in found) else _FEW),
         required,
         interval=(
             max(0.0, worst.area - _SURE * worst.error),
