@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import partial
-from types import FrameType
 from typing import TextIO
 
-__all__ = ["progress", "stoppable"]
+__all__ = ["progress"]
 
 _LOG = logging.getLogger("safegen")
 _LOG_SECONDS = 30.0
 _LINE_SECONDS = 0.2
-_STOP = threading.Event()  # Ctrl-C was pressed, whatever became of it
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C ends a long step inside at its next sign of life, at the latest.
-
-    A KeyboardInterrupt can come up anywhere, in a library's bare `except` or in a finalizer too,
-    where it is lost. Nothing is changed outside the main thread, or where Ctrl-C is ignored.
-    """
-
-    def asked(number: int, frame: FrameType | None) -> None:
-        _STOP.set()
-        signal.default_int_handler(number, frame)
-
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield
-        return
-    signal.signal(signal.SIGINT, asked)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _STOP.clear()
 
 
 @contextmanager
@@ -53,16 +23,13 @@ def progress(what: str, total: int, unit: str = "steps") -> Iterator[Callable[[i
 
     Shows how far it is, how many `unit`s a second are done, and how long the rest will take. What
     is shown goes to the standard error of the moment of entering, also when a library's output is
-    kept silent inside. The function raises KeyboardInterrupt for a Ctrl-C that got lost
-    (`stoppable`).
+    kept silent inside.
     """
     show, close = _shown(what, total, unit)
     done, start = 0, time.monotonic()
 
     def advance(n: int) -> None:
         nonlocal done
-        if _STOP.is_set():
-            raise KeyboardInterrupt
         done += n
         show(done, time.monotonic() - start)
 

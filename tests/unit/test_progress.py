@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
-import signal
 import sys
-from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
 from safegen import progress as module
 from safegen.backends.undisturbed import undisturbed
-from safegen.progress import progress, stoppable
+from safegen.progress import progress
 
 
 class Terminal(io.StringIO):
@@ -84,27 +82,3 @@ def test_the_command_line_prints_these_lines(
 )
 def test_rates_and_times_read_well(done: int, seconds: float, text: str) -> None:
     assert module._text("x", done, 8, "epochs", seconds) == text
-
-
-def test_a_ctrl_c_that_a_library_swallows_ends_the_step_at_its_next_sign_of_life() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stoppable(), progress("stepping", 9) as advance:
-        advance(1)
-        with suppress(KeyboardInterrupt):  # as a bare except or a finalizer does
-            signal.raise_signal(signal.SIGINT)
-            pytest.fail("it was to be interrupted")
-        with pytest.raises(KeyboardInterrupt):
-            advance(1)
-    assert signal.getsignal(signal.SIGINT) is before
-    with stoppable(), progress("stepping", 9) as advance:  # and the next one goes on
-        advance(1)
-
-
-def test_where_ctrl_c_is_ignored_it_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stoppable(), progress("stepping", 9) as advance:
-            signal.raise_signal(signal.SIGINT)
-            advance(1)
-    finally:
-        signal.signal(signal.SIGINT, before)

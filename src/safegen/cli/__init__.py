@@ -16,7 +16,6 @@ import typer
 
 from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy
 from safegen.cli.output import fail, say
-from safegen.progress import stoppable
 
 __all__ = ["app", "main"]
 
@@ -67,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--debug" in words:  # wherever it stands
         words = ["--debug", *(w for w in words if w != "--debug")]
     try:
-        with stoppable():
-            code = app(args=words, prog_name="safegen", standalone_mode=False)
+        code = app(args=words, prog_name="safegen", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
