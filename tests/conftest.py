@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VARIABLES = ("SAFEGEN_LEDGER", "SAFEGEN_ORG", "SAFEGEN_DEBUG", "NO_COLOR", "COLUMNS")
 
