@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would take and which gates cannot reach a verdict, before fitting."""
+"""`--dry-run`: what a run would take and which gates may reach no verdict, before fitting."""
 
 from __future__ import annotations
 
@@ -126,10 +126,12 @@ def _private(gen: Generator, rows: int, params: Any) -> str:
     tested = {"near copies": near}
     if parts.held[name].num_rows:
         tested["membership"] = told
-    text = ", ".join(f"{what} {'can' if able else 'cannot'}" for what, able in tested.items())
-    text += f" be judged with {rows:,} rows and {parts.anchor[name].num_rows:,} real ones"
-    if not all(tested.values()) and params.leaks == "refuse":
-        text += _left_open(params, capped=False)
+    sure, open_ = ([what for what, able in tested.items() if able is x] for x in (True, False))
+    text = f"{' and '.join(sure) or 'nothing'} can be judged with {rows:,} rows and "
+    text += f"{parts.anchor[name].num_rows:,} real ones"
+    if open_:
+        text += f"; chance may leave {' and '.join(open_)} without a verdict"
+        text += _left_open(params, capped=False) if params.leaks == "refuse" else ""
     if "membership" not in tested:
         text += "; membership is not tested, for no rows are held out"
     return text

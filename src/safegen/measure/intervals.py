@@ -8,15 +8,13 @@ from statistics import NormalDist
 __all__ = [
     "ABLE",
     "ABLE_AT",
-    "MISSED",
     "difference_interval",
     "share_interval",
     "surely_above",
     "zero_upper",
 ]
 
-MISSED = 0.01  # of releases without a leak, at most, by chance, where a verdict is due
-ABLE = 1.96 + NormalDist().inv_cdf(1 - MISSED)
+ABLE = 1.96 + NormalDist().inv_cdf(0.99)
 """Half a 95 % interval, and how far chance moves its middle in all but one of a hundred releases
 without a leak, in standard errors. Where so wide an interval about nothing found would reach the
 margin, it is chance that decides whether a release without a leak is met: no verdict is due."""

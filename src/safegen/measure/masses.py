@@ -94,7 +94,8 @@ def mass_cells(
     """What is kept and grown over all parts, and each part. pooled, single: the least and largest
     ratio, of all parts together and of each.
 
-    Both means can be judged or neither: a growth that is ruled out says nothing about a loss.
+    A verdict is due on both means or on neither: a growth that is ruled out says nothing about a
+    loss.
     """
     if not masses.names:
         return [], []

@@ -111,7 +111,8 @@ def design_effects(
 
 @dataclass(frozen=True)
 class Reach:
-    """How much of a question can be judged: cells of how many, and means of how many."""
+    """How many cells of a question can be judged, of how many; and on how many of its means a
+    verdict is due, whatever chance does."""
 
     cells: int = 0
     every_cell: int = 0
@@ -166,7 +167,7 @@ def enough_rows(
     real: pa.Table, schema: TableSchema, rows: int, params: Any, most: int = MOST
 ) -> int | None:
     """From about how many real rows on, and as many made as `rows` is of the ones that there are,
-    each question can be answered in part at least; None where `most` do not do.
+    a verdict is due on each question; None where `most` do not do.
 
     More real rows are played by drawing from these with replacement, twice as many at a time.
     """
