@@ -179,7 +179,8 @@ def parted(
     held = {name: table.slice(0, 0) for name, table in anchor.items()}
     if real and held_out:
         ((name, table),) = anchor.items()
-        found = split(table, held_out, entity=schemas[name].entity)
+        levels = [c.name for c in schemas[name].columns if c.kind in ("categorical", "boolean")]
+        found = split(table, held_out, entity=schemas[name].entity, levels=levels)
         if min(found.anchor.num_rows, found.held.num_rows) < FEWEST:
             raise SourceError(
                 f"{table.num_rows:,} real rows are too few to hold {held_out:.0%} of them out of "

@@ -63,6 +63,55 @@ def test_a_row_keeps_its_side_when_others_come_and_columns_move() -> None:
     assert before <= after
 
 
+def rare(rows: int = 4_000) -> pa.Table:
+    """Forty levels, of which thirty have a row or two, some of them missing; and their people."""
+    rng = np.random.default_rng(5)
+    few = np.repeat(np.arange(10, 40), rng.integers(1, 3, 30))
+    codes = np.concatenate([few, rng.integers(0, 10, rows - len(few))])
+    level = pa.array([None if c == 10 else f"l{c}" for c in codes])
+    return pa.table({"level": level, "who": np.arange(rows) // 2, "x": rng.normal(size=rows)})
+
+
+@pytest.mark.parametrize("entity", [None, "who"])
+def test_no_level_is_held_out_altogether(entity: str | None) -> None:
+    table = rare()
+    every = set(table.column("level").to_pylist())
+    plain = split(table, 0.2, entity=entity)
+    lost = every - set(plain.anchor.column("level").to_pylist())
+    assert lost, "the plain split must lose some, or this test shows nothing"
+    found = split(table, 0.2, entity=entity, levels=["level"])
+    assert set(found.anchor.column("level").to_pylist()) == every
+    moved = found.anchor.num_rows - plain.anchor.num_rows
+    assert len(lost) <= moved <= len(lost) * (1 if entity is None else 2)
+    both = pa.concat_tables([found.anchor, found.held])
+    assert both.sort_by("x").equals(table.sort_by("x"))
+
+
+def test_who_is_kept_does_not_depend_on_the_order_of_rows() -> None:
+    table = rare()
+    order = np.random.default_rng(1).permutation(table.num_rows)
+    sides = [split(t, 0.2, levels=["level"]).held for t in (table, table.take(order))]
+    assert sides[0].sort_by("x").equals(sides[1].sort_by("x"))
+
+
+def test_a_column_of_names_holds_nothing_back() -> None:
+    """Each has a level of its own: kept in training, nothing could be held out."""
+    table = rare().append_column("name", pa.array([f"n{i}" for i in range(4_000)]))
+    found = split(table, 0.2, levels=["name"])
+    assert found.held.equals(split(table, 0.2).held)
+
+
+def test_levels_of_any_type_are_kept() -> None:
+    table = rare()
+    level = table.column("level")
+    held = split(table, 0.2, levels=["level"]).held.column("x")
+    for column in (level.dictionary_encode(), level.cast(pa.string_view())):
+        other = table.set_column(0, "level", column)
+        assert split(other, 0.2, levels=["level"]).held.column("x").equals(held)
+    empty = split(table.slice(0, 0), 0.2, levels=["level"])
+    assert empty.anchor.num_rows == empty.held.num_rows == 0
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_wrong_shares_are_refused(share: float) -> None:
     with pytest.raises(UsageError, match="from 0 to below 1"):
