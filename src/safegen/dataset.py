@@ -317,6 +317,11 @@ class Dataset:
         1: for training that takes none. All rows, where weights do not differ."""
         return replace(self, _thinned=seed)
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the rows count differently, so that `weights()` are needed."""
+        return self.manifest.weighted and self._thinned is None
+
     def weights(self) -> np.ndarray[Any, Any]:
         """The rows' weights, float32, in row order."""
         import numpy as np

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from safegen.dataset import Dataset
 from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
 from safegen.gates import Books, LedgerLike, load_policy, resolve_all
@@ -125,7 +126,9 @@ def derive(
 
     Real in, real out; synthetic in, synthetic out. What the frame itself shows counts too, so a
     derivation never washes anything. A mixture hands on its whole depth, because nobody can say
-    which of its rows were kept. `by` names who states it (default: the user of this process).
+    which of its rows were kept. What was made of rows with weights has weights, which no fit takes
+    from a derivation: derive from `Dataset.resampled()`, and name that as the source. `by` names
+    who states it (default: the user of this process).
 
     Raises: SourceError; UsageError without sources; AdmissionRefused when the ledger cannot be
     searched.
@@ -163,9 +166,16 @@ def derive(
         attested_by=by or _user(),
         expires=min((p.expires for p in parents if p.expires), default=None),
         files=_source_files(opened[0]),
+        weighted=own.weighted
+        or any(p.weighted and _counts(s) for s, p in zip(sources, parents, strict=True)),
     ).sealed()
     _state(manifest, own, books, opened[0], signer)
     return manifest
+
+
+def _counts(source: SourceLike) -> bool:
+    """Whether a source's weights count: not those of the rows that were resampled by them."""
+    return not isinstance(source, Dataset) or source.weighted
 
 
 def _user() -> str | None:

@@ -141,6 +141,29 @@ def test_rows_that_count_alike_are_used(place: Path) -> None:
     assert trained_on(place, alike.to_arrow(provenance=True)) == alike.to_arrow().num_rows
 
 
+def doubled(table: pa.Table) -> pa.Table:
+    """A feature in place of another: rows that no digest knows."""
+    x = pa.array(np.asarray(table.column("x")) * 2)
+    return table.set_column(table.schema.get_field_index("x"), "x", x)
+
+
+def test_a_derivation_does_not_wash_weights_away(place: Path) -> None:
+    ledger = place / "ledger.db"
+    kept = safegen.open(place / "boosting", policy=place / "plain.yaml", ledger=ledger)
+    washed = doubled(kept.to_arrow())
+    assert safegen.derive(washed, [place / "real.parquet", kept], ledger=ledger).weighted
+    with pytest.raises(SourceError, match=NOT_PROVEN):
+        trained_on(place, washed)
+    again = doubled(washed)
+    assert safegen.derive(again, [washed], ledger=ledger).weighted
+    # Honest twins: of rows that count alike, and of a release whose rows do.
+    plain = safegen.open(place / "plain", policy=place / "plain.yaml", ledger=ledger)
+    for source in (kept.resampled(), plain):
+        frame = doubled(source.to_arrow())
+        assert not safegen.derive(frame, [source], ledger=ledger).weighted
+        assert trained_on(place, frame) == frame.num_rows
+
+
 @pytest.mark.parametrize("release", ["plain", "boosting"])
 def test_a_consistent_rewrite_brings_no_weights(place: Path, tmp_path: Path, release: str) -> None:
     """Other weights, all digests to match; under its own name, and under one of nobody's."""

@@ -76,7 +76,8 @@ def _firsts_of_lost(
         return np.empty(0)
     first = np.full(count, np.inf)
     np.minimum.at(first, codes, places)
-    return first[np.bincount(codes[~away], minlength=count) == 0]
+    lost: npt.NDArray[np.float64] = first[np.bincount(codes[~away], minlength=count) == 0]
+    return lost
 
 
 def _positions(table: pa.Table) -> npt.NDArray[np.float64]:
