@@ -233,6 +233,25 @@ def test_every_candidate_weight_is_bounded_and_one_on_average() -> None:
     assert found.weights(coder.code(wrong(5, 30_000))).mean() == pytest.approx(1, abs=0.05)
 
 
+def test_a_model_far_from_reality_is_weighted_without_overflow() -> None:
+    """Two in a hundred of its rows are spread as reality is, and cannot weigh enough: hundreds of
+    factors grow, and their product was more than a float holds."""
+
+    def far(seed: int, spread: float, rows: int) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        width = np.where(rng.random(rows) < spread, 1.0, 0.05)
+        return pa.table({f"c{i}": width * rng.random(rows) for i in range(24)})
+
+    real = far(0, 1.0, 2_000)
+    coder = Coder.of(real, infer_schema(real), ())
+    pilot = coder.code(far(1, 0.02, 8_192))
+    found = rake(coder, coder.code(real), pilot, pilot, target=None, cap=4.0, seed=1)
+    for weights in (found.weights(pilot), found.finished(coder.code(far(2, 0.02, 8_192)))):
+        assert np.isfinite(weights).all()
+        assert abs(weights.mean() - 1) < 0.02
+        assert weights.max() <= 4.0
+
+
 def test_a_pool_is_raked_by_its_own_rows() -> None:
     """What it has by chance too much of, columns have not when it is weighted."""
     real = real_rows()

@@ -34,6 +34,10 @@ SEEN = 4.0
 """Candidates that a part of a column has in the mean, at least, to be raked for itself: of 98 % of
 such pools it is not absent."""
 
+EXTREME = 1e150
+"""Products of factors end here, and at one over it: of a model that is far from reality factors do
+not settle, and hundreds of them multiply to more than a float holds, or to nothing."""
+
 PAIRS, LOOKED_AT = 300, 1_500
 """Pairs of columns that are raked, the worst of those looked at; up to 55 columns all are seen."""
 
@@ -66,7 +70,7 @@ class Raking:
         """(rows,) float64: the products of the rows' factors."""
         found: np.ndarray = np.ones(rows.rows)
         for margin, factors in self.factors.items():
-            found *= factors[_cells(self.coder, rows, margin)]
+            _multiply(found, factors[_cells(self.coder, rows, margin)])
         return found
 
 
@@ -137,9 +141,16 @@ def _swept(
             step = (share + prior) / np.maximum(now + prior, np.finfo(float).tiny)
             step = np.where(now > 0, np.minimum(np.maximum(step, 1 / cap), cap), 1.0)
             factors[margin] *= step if groups is None else step[groups]
-            free *= step[cells]
+            _multiply(free, step[cells])
         scale = _scaled(free, cap, scale)
     return replace(raking, factors={**raking.factors, **factors}, scale=scale), free
+
+
+def _multiply(products: np.ndarray, factors: np.ndarray) -> None:
+    """In place, up to `EXTREME` and no further."""
+    np.multiply(products, factors, out=products)
+    np.minimum(products, EXTREME, out=products)
+    np.maximum(products, 1 / EXTREME, out=products)
 
 
 _Aim = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | float]
