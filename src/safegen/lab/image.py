@@ -13,9 +13,9 @@ import pyarrow as pa
 from safegen.errors import UsageError
 from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page, table
-from safegen.lab.paired import Found, curves, differences, gathered, mean
+from safegen.lab.paired import Found, curves, differences, ends, gathered, mean
 from safegen.lab.pictures import album, sheet, shown_classes
-from safegen.lab.refits import Refits, check_options, real_rows, real_table
+from safegen.lab.refits import Refits, check_options, real_rows, real_table, realities, reality
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -112,18 +112,13 @@ def run(
     refits = Refits(under_way, played, backend, options, infer_schema(real), depth, seed)
     with progress("fitting and sampling", len(played) * chains * depth, "fits") as advance:
         for chain in range(chains):
-            if under_way.done(_reality(chain)) and refits.done(chain):
+            if under_way.done(reality(chain)) and refits.done(chain):
                 advance(len(played) * depth)
                 continue
             subject = _Subject(real, image, label, rows, seed, chain)
-            under_way.keep(_reality(chain), subject.reality(chain))
+            under_way.keep(reality(chain), subject.reality(chain))
             refits.play(chain, subject.shown, subject.release, None, advance)
     return _finished(under_way, played)
-
-
-def _reality(chain: int) -> str:
-    """The name of the piece in which the real images are measured as releases are."""
-    return f"real-{chain}"
 
 
 def _digits() -> dict[str, np.ndarray]:
@@ -203,12 +198,12 @@ def _stratified(labels: pa.ChunkedArray, rng: np.random.Generator) -> np.ndarray
 
 def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     settings = run.settings
-    chains, depth = settings["chains"], settings["depth"]
+    depth = settings["depth"]
     found = gathered(run, arms, [n + end for n in METRICS for end in ("", "_low", "_high")])
     said = {
         m: t for m, t in METRICS.items() if all(np.isfinite(f[m]).all() for f in found.values())
     }
-    pieces = pa.concat_tables([run.records(_reality(c)) for c in range(chains)])
+    pieces = realities(run)
     real = {m: float(pieces[m].to_numpy().mean()) for m in said}
     checks = _checks(found, said, real["copies"]) if depth > 1 else []
     text = (
@@ -217,13 +212,7 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
         "of a small network; “as seen” is by its verdicts, else by label. Curves are medians over "
         "chains, bands their 10 to 90 %."
     )
-    caption = f"First and last of {depth} fits, mean over {chains} chain(s)"
-    rows = [
-        (says, f"{real[m]:.3f}", *(_walk(f[m].mean(axis=0)) for f in found.values()))
-        for m, says in said.items()
-    ]
-    more = table(caption, ("", "real images", *found), rows)
-    more += differences(found, said)
+    more = ends(found, said, real, "images") + differences(found, said)
     more += _refusals(run, arms)
     sheets = [(arm.name, run.records(f"{arm.name}-0")["pictures"].to_pylist()) for arm in arms]
     caption = "Pictures of the first chain; a column to a class, white where a release has none"
@@ -231,10 +220,6 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     title = "Collapse laboratory: image"
     document = page(title, text, settings, checks, curves(found, arms, said), more)
     return run.finish(checks, document)
-
-
-def _walk(means: np.ndarray) -> str:
-    return f"{means[0]:.3f} → {means[-1]:.3f}"
 
 
 def _refusals(run: Run, arms: Sequence[Arm]) -> str:

@@ -13,7 +13,7 @@ from safegen.lab.page import table
 from safegen.lab.plot import Chart, Line
 from safegen.lab.store import Run
 
-__all__ = ["Found", "curves", "differences", "gathered", "mean", "paired"]
+__all__ = ["Found", "curves", "differences", "ends", "gathered", "mean", "paired"]
 
 CONTROL = "real-only"
 
@@ -69,6 +69,22 @@ def differences(found: Found, metrics: Mapping[str, str]) -> str:
         for metric, says in metrics.items()
     ]
     return table(caption, ("", *arms), rows)
+
+
+def ends(found: Found, metrics: Mapping[str, str], real: Mapping[str, float], what: str) -> str:
+    """Each arm's first and last fit beside the real ones, measured alike, as an HTML table.
+    `what`: what a real one is, in the plural."""
+    chains, depth = next(iter(found.values()))["effective_depth"].shape
+    caption = f"First and last of {depth} fits, mean over {chains} chain(s)"
+    rows = [
+        (says, f"{real[metric]:.3f}", *(_walk(f[metric].mean(axis=0)) for f in found.values()))
+        for metric, says in metrics.items()
+    ]
+    return table(caption, ("", f"real {what}", *found), rows)
+
+
+def _walk(means: np.ndarray) -> str:
+    return f"{means[0]:.3f} → {means[-1]:.3f}"
 
 
 def _signed(value: float, half: float) -> str:

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from safegen.manifest import Manifest
     from safegen.tables.schema import TableSchema
 
-__all__ = ["RAW", "Measure", "Refits", "check_options", "real_rows", "real_table"]
+__all__ = [
+    "RAW",
+    "Measure",
+    "Refits",
+    "check_options",
+    "real_rows",
+    "real_table",
+    "realities",
+    "reality",
+]
 
 RAW: Mapping[str, str] = {
     "sdv.gaussian_copula": "GaussianCopulaSynthesizer",
@@ -84,6 +93,16 @@ def real_rows(
             f"{real.num_rows:,} {what} are left to measure against"
         )
     return rows
+
+
+def reality(chain: int) -> str:
+    """The name of the piece in which a chain's real rows are measured as releases are."""
+    return f"real-{chain}"
+
+
+def realities(run: Run) -> pa.Table:
+    """A row per chain: what its real rows show, measured so. Raises: TargetError."""
+    return pa.concat_tables([run.records(reality(c)) for c in range(run.settings["chains"])])
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from safegen.errors import UsageError
 from safegen.lab.arms import CONTROLS, Arm, chosen
 from safegen.lab.judged import faults
 from safegen.lab.page import page
-from safegen.lab.paired import Found, curves, differences, gathered, mean, paired
-from safegen.lab.refits import Refits, check_options, real_rows, real_table
+from safegen.lab.paired import Found, curves, differences, ends, gathered, mean, paired
+from safegen.lab.refits import Refits, check_options, real_rows, real_table, realities, reality
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.lab.ways import WAYS
@@ -100,6 +100,10 @@ def run(
         for chain in range(chains):
             kept, held = _parts(real, rows, seed, chain)
             measured = partial(_measured, held, schema, target, chain)
+            if not under_way.done(reality(chain)):
+                record = {"arm": "real", "chain": chain, "fit": 0}
+                record |= measured(kept, np.ones(rows))
+                under_way.keep(reality(chain), pa.Table.from_pylist([record]))
             refits.play(chain, kept, measured, partial(faults, kept, held, schema), advance)
     return _finished(under_way, played)
 
@@ -144,6 +148,8 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
     said = {
         m: t for m, t in METRICS.items() if all(np.isfinite(f[m]).all() for f in found.values())
     }
+    pieces = realities(run)
+    real = {m: float(pieces[m].to_numpy().mean()) for m in said}
     checks = _checks(found, said, run, arms) if run.settings["chains"] > 2 else []
     settings = run.settings
     text = (
@@ -157,7 +163,7 @@ def _finished(run: Run, arms: Sequence[Arm]) -> Result:
         settings,
         checks,
         curves(found, arms, said),
-        differences(found, said),
+        ends(found, said, real, "rows") + differences(found, said),
     )
     return run.finish(checks, document)
 
