@@ -265,6 +265,25 @@ def test_loops_of_a_backend_go_through_the_front_door(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_goes_on_with_more_chains_and_other_arms(tmp_path: Path) -> None:
+    told = {"data": people(tmp_path), "target": "pays", "rows": 200, "depth": 1}
+    first = lab.run("table", tmp_path / "run", **told, chains=1, arms=["real-only"])
+    before = {p: p.stat().st_mtime_ns for p in (first.path / "records").iterdir()}
+    arms = ["keep-all", "real-only"]
+    more = lab.run("table", tmp_path / "run", **told, chains=2, arms=arms)
+    after = {p: p.stat().st_mtime_ns for p in (more.path / "records").iterdir()}
+    assert sorted(p.stem for p in before) == ["real-0", "real-only-0"]
+    assert before.items() <= after.items()
+    assert len(after) == 6
+    settings = json.loads((more.path / "settings.json").read_text())
+    assert (settings["chains"], sorted(settings["arms"])) == (2, arms)
+    whole = lab.run("table", tmp_path / "whole", **told, chains=2, arms=arms)
+    for file in (whole.path / "records").iterdir():
+        assert pq.read_table(file).equals(pq.read_table(more.path / "records" / file.name))
+    with pytest.raises(TargetError, match=r"other settings \(depth\)"):
+        lab.run("table", tmp_path / "run", **{**told, "depth": 2}, chains=2, arms=arms)
+
+
 def test_a_replace_loop_is_told_from_the_control(tmp_path: Path) -> None:
     told = {"data": people(tmp_path), "target": "pays", "rows": 100, "depth": 8, "chains": 4}
     result = lab.run("table", tmp_path / "run", **told, arms=["real-only", "replace"])

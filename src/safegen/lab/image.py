@@ -15,7 +15,15 @@ from safegen.lab.arms import Arm, chosen
 from safegen.lab.page import page, table
 from safegen.lab.paired import Found, curves, differences, ends, gathered, mean
 from safegen.lab.pictures import album, sheet, shown_classes
-from safegen.lab.refits import Refits, check_options, real_rows, real_table, realities, reality
+from safegen.lab.refits import (
+    EXTENT,
+    Refits,
+    check_options,
+    real_rows,
+    real_table,
+    realities,
+    reality,
+)
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.progress import progress
@@ -108,7 +116,7 @@ def run(
         "arms": [arm.name for arm in played],
         "seed": seed,
     }
-    under_way = Run(Path(out), settings)
+    under_way = Run(Path(out), settings, EXTENT)
     refits = Refits(under_way, played, backend, options, infer_schema(real), depth, seed)
     with progress("fitting and sampling", len(played) * chains * depth, "fits") as advance:
         for chain in range(chains):

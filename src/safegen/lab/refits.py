@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from safegen.tables.schema import TableSchema
 
 __all__ = [
+    "EXTENT",
     "RAW",
     "Measure",
     "Refits",
@@ -41,6 +42,9 @@ __all__ = [
     "realities",
     "reality",
 ]
+
+EXTENT = ("arms", "chains")
+"""Settings of a run that its pieces do not depend on."""
 
 RAW: Mapping[str, str] = {
     "sdv.gaussian_copula": "GaussianCopulaSynthesizer",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -66,12 +66,17 @@ class Run:
     Two processes may work on one run at once: a piece is the same whoever writes it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]):
-        """Begin the run, or go on with it. Raises: TargetError when the folder holds something
-        else: another run's settings, or no run at all. It is then left as it is."""
+    def __init__(self, path: Path, settings: Mapping[str, Any], extent: Collection[str] = ()):
+        """Begin the run, or go on with it. `extent` names the settings that say which pieces there
+        are and not what is in them: a run may go on with others.
+
+        Raises: TargetError when the folder holds something else: another run's settings, or no run
+        at all. It is then left as it is.
+        """
         self.path = Path(os.path.abspath(path))
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        self._digest = digest_of(self.settings)
+        fixed = {k: v for k, v in self.settings.items() if k not in extent}
+        self._digest = digest_of(fixed)
         place = self.path / SETTINGS
         try:
             if not place.exists():
@@ -79,13 +84,18 @@ class Run:
             found = json.loads(place.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TargetError(f"{self.path}: cannot be used ({type(error).__name__})") from None
-        if found != self.settings:
-            known = found if isinstance(found, dict) else {}
-            changed = [k for k in self.settings if known.get(k) != self.settings[k]]
+        known = found if isinstance(found, dict) else {}
+        if fixed != {k: v for k, v in known.items() if k not in extent}:
+            changed = [k for k in fixed if known.get(k) != fixed[k]]
             raise TargetError(
                 f"{self.path} holds a run with other settings ({', '.join(changed)}): choose "
                 "another place"
             )
+        if known != self.settings:
+            self._write(place, self._settings())
+
+    def _settings(self) -> bytes:
+        return json.dumps(self.settings, indent=1).encode()
 
     def _write(self, place: Path, data: bytes) -> None:
         """Write a file whole. Raises: TargetError."""
@@ -108,7 +118,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         draft = self.path / f"{DRAFT}{new_ulid()}"
         try:
-            write_whole(draft, json.dumps(self.settings, indent=1).encode())
+            write_whole(draft, self._settings())
             with suppress(FileExistsError):
                 os.link(draft, place)  # never over another's
         finally:

@@ -16,7 +16,15 @@ from safegen.lab.arms import CONTROLS, Arm, chosen
 from safegen.lab.judged import faults
 from safegen.lab.page import page
 from safegen.lab.paired import Found, curves, differences, ends, gathered, mean, paired
-from safegen.lab.refits import Refits, check_options, real_rows, real_table, realities, reality
+from safegen.lab.refits import (
+    EXTENT,
+    Refits,
+    check_options,
+    real_rows,
+    real_table,
+    realities,
+    reality,
+)
 from safegen.lab.settings import whole
 from safegen.lab.store import Check, Result, Run
 from safegen.lab.ways import WAYS
@@ -94,7 +102,7 @@ def run(
         "arms": [arm.name for arm in played],
         "seed": seed,
     }
-    under_way = Run(Path(out), settings)
+    under_way = Run(Path(out), settings, EXTENT)
     refits = Refits(under_way, played, backend, options or {}, schema, depth, seed)
     with progress("fitting and sampling", len(played) * chains * depth, "fits") as advance:
         for chain in range(chains):
