@@ -20,7 +20,7 @@ import numpy as np
 from results import Seen, half, seen
 
 METRICS = ("shape_error", "pair_error", "tstr", "rare_coverage", "rare_mass")
-LEAST = 0.2  # of its standard deviation over chains: a first step that does less has no multiples
+SURE = 3  # standard errors that a first step is from none, at least: else it has no multiples
 
 
 def damage_of(run: Seen, arm: str, metric: str) -> np.ndarray:
@@ -55,7 +55,9 @@ def main() -> None:
         for metric in METRICS:
             damage = damage_of(run, arm, metric)
             first = damage[:, 0]
-            if not np.isfinite(damage).all() or abs(first.mean()) < LEAST * first.std():
+            if not np.isfinite(damage).all() or not first.any():
+                continue
+            if len(first) > 2 and abs(first.mean()) < SURE * first.std(ddof=1) / len(first) ** 0.5:
                 continue
 
             def last(d: np.ndarray) -> float:
