@@ -110,13 +110,22 @@ def _shaping(policy: Policy, shaped: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shortfalls(shaped: Mapping[str, Any]) -> list[str]:
     """The levels and strata that have fewer rows than they should, by id."""
-    what = {
-        "selection": "levels have less than four fifths of their share among the rows selected",
-        "tails": "strata are short of their quotas",
-    }
+    what = [
+        ("selection", "short", "levels have less than four fifths of their share among the rows"),
+        ("tails", "short", "strata are short of their quotas"),
+        ("tails", "too_few_rows", "strata that the policy names have too few real rows"),
+    ]
     found = []
-    for rule, text in what.items():
-        if short := shaped.get(rule, {}).get("short", []):
+    done = shaped.get("selection", {})
+    if done.get("method") == "none":
+        found.append(
+            f"selection: nothing was selected, for the {done['real_rows']:,} real rows to do it by "
+            f"are of fewer than {done['least_people']} people"
+        )
+    if left_out := shaped.get("tails", {}).get("left_out"):
+        found.append(f"tails: {left_out:,} strata are not boosted: there are too many")
+    for rule, key, text in what:
+        if short := shaped.get(rule, {}).get(key, []):
             more = f" and {len(short) - _SHOWN} more" if len(short) > _SHOWN else ""
             found.append(f"{rule}: {len(short)} {text}: {', '.join(short[:_SHOWN])}{more}")
     return found

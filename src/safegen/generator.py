@@ -61,7 +61,7 @@ from safegen.release import (
 )
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
-from safegen.sampling import Sampling
+from safegen.sampling import Sampling, check_strata
 from safegen.statements import register
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
@@ -192,11 +192,13 @@ class Generator:
         """Step 5: fit the backend on what `prepare` admitted.
 
         Where the policy asks what a refit does to synthetic rows, that is found out first, by a fit
-        on these alone. Raises: AdmissionRefused for a loop that would not be stable.
+        on these alone. Raises: AdmissionRefused for a loop that would not be stable; UsageError for
+        strata that the policy names and the rows cannot have.
         """
         prepared = self._ready()
         if (parts := prepared.parts) is None:
             raise UsageError("a loaded model is fitted already")
+        check_strata(self.policy, prepared)
         if prepared.probe is None and due(self.policy, prepared):
             probe = probed(prepared, self._backend, self.options, self.policy)
             prepared = self._prepared = self._admitted(replace(prepared, probe=probe))

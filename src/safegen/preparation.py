@@ -181,12 +181,14 @@ def parted(
         ((name, table),) = anchor.items()
         levels = [c.name for c in schemas[name].columns if c.kind in ("categorical", "boolean")]
         found = split(table, held_out, entity=schemas[name].entity, levels=levels)
-        if min(found.anchor.num_rows, found.held.num_rows) < FEWEST:
+        least = min(found.anchor.num_rows, found.held.num_rows)
+        if least < FEWEST and min(held_out, 1 - held_out) * table.num_rows < 2 * FEWEST:
             raise SourceError(
                 f"{table.num_rows:,} real rows are too few to hold {held_out:.0%} of them out of "
                 "training, as the policy asks (held_out): give more rows, or use another policy"
             )
-        if found.held.num_rows > min(2 * held_out, (1 + held_out) / 2) * table.num_rows:
+        most = min(2 * held_out, (1 + held_out) / 2) * table.num_rows
+        if least < FEWEST or found.held.num_rows > most:
             raise SourceError(
                 f"{held_out:.0%} of the real rows cannot be held out of training, as the policy "
                 f"asks (held_out): equal rows (or those of one entity) stay together, and so "

@@ -10,8 +10,9 @@ from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.engines.blocks import Block, block_plan, sample_block
 from safegen.engines.local import sample_blocks
 from safegen.errors import SourceError
-from safegen.policy import Policy
+from safegen.policy import Policy, TailsParams
 from safegen.preparation import Prepared
+from safegen.shaping.coding import check_named
 from safegen.shaping.shape import Shape, asked_for, shape_for
 from safegen.tables.streams import stream
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from safegen.requests import Request
 
-__all__ = ["Sampling", "candidates", "constrained", "seed_of"]
+__all__ = ["Sampling", "candidates", "check_strata", "constrained", "seed_of"]
 
 _PILOT = 7_002  # names the stream of the rows from which constants are found
 
@@ -79,6 +80,18 @@ class Sampling:
             workers=workers,
             shape=shape,
         )
+
+
+def check_strata(policy: Policy, prepared: Prepared) -> None:
+    """Find out before a fit. Raises: UsageError for a stratum that the policy names and the real
+    rows cannot have."""
+    tails = policy.rule("tails")
+    assert isinstance(tails, TailsParams)
+    if tails.severity == "off" or prepared.kind != "table" or prepared.parts is None:
+        return
+    ((_, real),) = prepared.parts.anchor.items()
+    for where in tails.strata:
+        check_named(where, real)
 
 
 def candidates(

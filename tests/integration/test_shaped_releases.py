@@ -259,7 +259,17 @@ def test_a_stranger_s_word_on_what_was_held_out_is_not_taken(place: Path, tmp_pa
         assert held or status == "inconclusive"
 
 
-def test_rows_that_are_nearly_all_equal_cannot_be_held_out(tmp_path: Path, ledger: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "rare", "says"),
+    [
+        (2_000, 0.02, r"equal rows .* stay together"),  # nearly all would be held out
+        (400, 0.0, r"equal rows .* stay together"),  # all rows are one: none or all
+        (90, 0.02, "90 real rows are too few"),
+    ],
+)
+def test_rows_that_are_nearly_all_equal_cannot_be_held_out(
+    rows: int, rare: float, says: str, tmp_path: Path, ledger: Path
+) -> None:
     """Equal rows stay together: a side of nearly all rows is not the share that was asked for."""
     rng = np.random.default_rng(1)
     (tmp_path / "held.yaml").write_text(
@@ -267,9 +277,9 @@ def test_rows_that_are_nearly_all_equal_cannot_be_held_out(tmp_path: Path, ledge
         "rules:\n  lineage: {severity: enforce}\n  manifest: {severity: enforce}\n"
         "  fidelity: {severity: warn, held_out: 0.2}\n"
     )
-    table = pa.table({"q0": np.where(rng.random(2_000) < 0.02, "yes", "0")})
+    table = pa.table({"q0": np.where(rng.random(rows) < rare, "yes", "0")})
     gen = safegen.Generator(policy=tmp_path / "held.yaml", ledger=ledger)
-    with pytest.raises(SourceError, match=r"equal rows .* stay together"):
+    with pytest.raises(SourceError, match=says):
         gen.fit(table)
 
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
 from safegen.tables.digests import LookupDigest, RowsDigest, combine, table_digests
+from safegen.tables.numbers import decoded, single
 from safegen.tables.sources import read_source
 
 KEY = b"k" * 32
@@ -152,6 +153,15 @@ def test_a_dictionary_longer_than_its_slice_counts_the_slice_only() -> None:
     words = pa.array([f"w{i}" for i in range(1000)]).dictionary_encode()
     part = words.slice(990, 5)
     assert np.array_equal(exact_cells(part), exact_cells(part.dictionary_decode()))
+
+
+def test_a_dictionary_may_hold_a_null_in_every_chunk() -> None:
+    words = pa.array(["a", None, "c"])
+    chunk = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, None], pa.int8()), words)
+    column = pa.chunked_array([chunk, chunk.take(pa.array([2, 1]))])
+    expected = ["a", None, "c", None, "c", None]
+    assert single(column).type == column.type
+    assert single(column).to_pylist() == decoded(column).to_pylist() == expected
 
 
 def test_each_chunk_may_have_its_own_dictionary() -> None:

@@ -80,6 +80,16 @@ def statuses(where: Release, **given: Any) -> dict[str, str]:
     return {check: f.status for check, f in judge(where, **given).items()}
 
 
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_column_that_is_missing_altogether_is_unmet(left: int) -> None:
+    """Or but for three of its values. Nothing is known of the tails then, and that is no pass."""
+    made = law(2)
+    x = np.where(np.arange(made.num_rows) < left, np.asarray(made.column("x")), np.nan)
+    found = judge(context(law(1), put(made, "x", pa.array(x, from_pandas=True))))
+    assert found["tails"].status == "unmet"
+    assert found["marginals"].status == "unmet"
+
+
 def put(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, pa.array(values))
 
@@ -460,6 +470,12 @@ class TestSilence:
     def test_few_rows_of_a_plain_table_refuse(self) -> None:
         found = judge(context(law(1, 200), law(2, 200)))["marginals"]
         assert (found.status, found.at_most) == ("inconclusive", "enforce")
+
+    def test_few_made_rows_are_what_is_few(self) -> None:
+        where = context(law(1, 3_000), law(2, 50), held=law(3, 600))
+        found = judge(where, held_out=0.2)["utility"]
+        assert found.observed == "cannot be judged with 600 held-out rows and 50 made ones"
+        assert found.next_step == "ask for at least 100 rows"
 
     def test_utility_of_sequences_warns_for_nothing_can_be_held_out(self) -> None:
         real = self.sequences(50, 1)

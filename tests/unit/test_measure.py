@@ -15,7 +15,7 @@ import pytest
 
 from safegen.demo import place_data
 from safegen.errors import MissingExtra, UsageError
-from safegen.measure.classifiers import c2st, tstr
+from safegen.measure.classifiers import CLASSES, c2st, classes_of, tstr
 from safegen.measure.compared import compared
 from safegen.measure.distances import pair_error, shape_error
 from safegen.measure.measured import Measured, auc
@@ -290,6 +290,28 @@ class TestClassifiers:
         b = shares[0] / (shares[0] + shares[2]) + 0.5 * shares[2] / (shares[0] + shares[2])
         expected = shares @ [1, b, 0.5]
         assert tstr(real, lost, schema, "y").value == pytest.approx(expected, abs=1e-6)
+
+    def test_the_rarest_of_many_levels_of_a_target_are_one(self) -> None:
+        rng = np.random.default_rng(4)
+
+        def table(rows: int) -> pa.Table:
+            level = np.minimum(rng.geometric(0.06, rows), 120)
+            return pa.table({"x": level + 0.1 * rng.normal(size=rows), "y": level.astype(str)})
+
+        real, made = table(3_000), table(3_000)
+        schema = infer_schema(real, {"y": {"role": "target"}})
+        (column,) = (c for c in compared(real, made, schema) if c.name == "y")
+        truth, taught = classes_of(column)
+        assert len(np.unique(truth)) == CLASSES
+        assert set(taught) <= set(truth)
+        counts = np.bincount(column.codes[0])
+        kept = np.unique(truth)[:-1]
+        assert counts[kept].min() >= np.delete(counts, kept).max()
+        assert (
+            truth[np.isin(column.codes[0], kept)] == column.codes[0][truth < column.cells]
+        ).all()
+        few = compared(real.slice(0, 50), made.slice(0, 50), schema)[-1]
+        assert classes_of(few)[0] is few.codes[0]
 
     def test_more_levels_than_the_classifier_takes(self) -> None:
         rng = np.random.default_rng(9)

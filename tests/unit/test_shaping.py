@@ -471,6 +471,23 @@ def test_what_the_policy_names_comes_first_and_groups_of_few_people_are_left() -
     assert "town#4" in [s.id for s in shown.strata]
 
 
+def test_of_tens_of_thousands_of_strata_the_rarest_are_boosted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = real_rows()
+    schema = schema_of(real)
+    coder = Coder.of(real, schema)
+    params: Any = policy(False, True).rule("tails")
+    every = rare_strata(real, schema, coder, params)
+    assert every.left_out == 0
+    assert len(every.strata) > 4
+    monkeypatch.setattr("safegen.shaping.strata.MOST_STRATA", 4)
+    few = rare_strata(real, schema, coder, params)
+    assert few.left_out == len(every.strata) + len(every.few) - 4
+    order = sorted(every.strata, key=lambda s: (s.tier, s.real_rows))
+    assert {s.id for s in few.strata} == {s.id for s in order[:4]}
+
+
 @pytest.mark.parametrize(
     "named", [NamedStratum(column="nothing", equals=1), NamedStratum(column="town", below=3.0)]
 )
@@ -524,6 +541,35 @@ def test_calibration_mends_marginals_keeps_ranks_and_copies_no_real_value() -> N
         low, high = (f(real.column(name).to_numpy()) for f in (np.min, np.max))
         assert low <= mapped.column(name).to_numpy().min()
         assert mapped.column(name).to_numpy().max() <= high
+
+
+@pytest.mark.parametrize("many", [0.4, 1.0])
+def test_equal_values_go_to_the_middle_of_what_they_stand_for(many: float) -> None:
+    rng = np.random.default_rng(5)
+    real = pa.table({"x": rng.normal(size=4_000)})
+    x = np.where(rng.random(4_000) < many, 0.5, rng.normal(0.5, 1.0, 4_000))
+    made = pa.table({"x": x})
+    schema = infer_schema(real)
+    mapped = calibration(real, made, schema)(made)
+    moved = np.unique(np.asarray(mapped.column("x"))[x == 0.5])
+    assert len(moved) == 1
+    assert abs(moved[0]) < 0.05  # the real median, not the lower edge of forty per cent
+    before, after = (shape_error(real, t, schema).value for t in (made, mapped))
+    assert after < before
+
+
+@pytest.mark.parametrize(("kind", "digits"), [(np.float16, 1), (np.float32, 2), (np.float64, 2)])
+def test_calibration_keeps_the_digits_of_every_float(kind: type, digits: int) -> None:
+    rng = np.random.default_rng(2)
+
+    def rounded(scale: float) -> np.ndarray:
+        return np.round(scale * rng.lognormal(size=4_000), digits).astype(kind)
+
+    real, made = (pa.table({"x": rounded(scale)}) for scale in (1.0, 1.3))
+    change = calibration(real, made, infer_schema(real))
+    assert set(change.maps) == {"x"}
+    found = np.asarray(change(made).column("x"))
+    assert (np.round(found.astype(np.float64), digits).astype(kind) == found).all()
 
 
 def test_calibration_is_declared_and_written_down() -> None:

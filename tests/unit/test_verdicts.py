@@ -32,6 +32,11 @@ def test_a_cell_that_cannot_be_judged_is_refused_all_the_same() -> None:
     assert verdict([cell()], [cell(1e-9, False, judged=False)], 0.05).status == "unmet"
 
 
+def test_a_cell_of_which_nothing_is_known_is_no_pass() -> None:
+    with pytest.raises(ValueError, match="no chance was found for 1 cells"):
+        verdict([cell()], [cell(), cell(math.nan)], 0.05)
+
+
 def test_holm_corrects_for_the_number_of_cells() -> None:
     """One in a hundred cells at p = 0.01 is what chance gives; at 0.0001 it is not."""
     many = [cell() for _ in range(99)]

@@ -16,10 +16,19 @@ from safegen.measure.measured import Measured, areas, auc
 from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema
 
-__all__ = ["c2st", "paired_error", "real_looking", "tstr", "utility_drop"]
+__all__ = [
+    "CLASSES",
+    "c2st",
+    "classes_of",
+    "paired_error",
+    "real_looking",
+    "tstr",
+    "utility_drop",
+]
 
 FOLDS = 3
 MOST = 50_000  # rows of a kind: beyond, a random part is used, and time stays bounded
+CLASSES = 30  # of a target, at most: the rarest of more are one
 LEVELS = 254  # that the classifier takes; rarer ones of a column share one code
 
 
@@ -165,7 +174,7 @@ def _learned(
     columns = compared(real, lesson, schema)
     (wanted,) = (c for c in columns if c.name == target)
     features, levels = _features([c for c in columns if c is not wanted])
-    truth, taught = wanted.codes
+    truth, taught = classes_of(wanted)
     present, counts = np.unique(truth, return_counts=True)
     if len(present) < 2 or not features[0].shape[1]:
         raise UsageError("TSTR needs a target of two levels in the real rows, and another column")
@@ -191,6 +200,19 @@ def _cross_fitted(
         held = fold == k
         scores, _ = _scored(features[~held], generated[~held], features[held], levels, seed)
         yield held, scores[:, 1]
+
+
+def classes_of(column: Compared) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of a target: of more than `CLASSES` levels the rarest of the real rows are one, for
+    each costs as much as the whole task of two."""
+    truth, taught = column.codes
+    counts = np.bincount(truth, minlength=column.cells)
+    if (counts > 0).sum() <= CLASSES:
+        return truth, taught
+    class_of = np.full(column.cells, column.cells)
+    kept = np.argsort(-counts, kind="stable")[: CLASSES - 1]
+    class_of[kept] = kept
+    return class_of[truth], class_of[taught]
 
 
 def _features(columns: Sequence[Compared]) -> tuple[tuple[np.ndarray, np.ndarray], list[bool]]:

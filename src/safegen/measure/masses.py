@@ -264,10 +264,14 @@ def _sides(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return codes
 
 
+_NONE = 1e-100  # a share of no rows, whose square is still a number
+
+
 def _of_known(shares: Shares, cell: int) -> Shares:
-    """A cell's share of all but the last cell. The variance is that of few rows in the cell."""
-    there = max(1 - float(shares.value[-1]), np.finfo(float).tiny)
-    left = np.maximum(1 - shares.left[:, -1:], np.finfo(float).tiny)
+    """A cell's share of all but the last cell, 0 where these are none. The variance is that of few
+    rows in the cell."""
+    there = max(1 - float(shares.value[-1]), _NONE)
+    left = np.maximum(1 - shares.left[:, -1:], _NONE)
     return Shares(
         shares.value[cell : cell + 1] / there,
         shares.left[:, cell : cell + 1] / left,

@@ -411,8 +411,9 @@ class _Search:
             ours = self.owner[after[back]] == self.owner[own][:, None]
             spaces = np.where(ours, np.inf, spaces)
         space = spaces.min(axis=1)
-        found = _Ratios(distance / space, space, near)
-        return found.part(np.isfinite(distance) & np.isfinite(space))
+        known = np.isfinite(distance) & np.isfinite(space)
+        distance, space = distance[known], space[known]
+        return _Ratios(distance / space, space, near[known])
 
 
 @dataclass

@@ -65,7 +65,12 @@ class Verdict:
 
 
 def verdict(pooled: Sequence[Cell], cells: Sequence[Cell], alpha: float) -> Verdict:
-    """The answer about these cells. alpha: what the unmet side may spend, over all of them."""
+    """The answer about these cells. alpha: what the unmet side may spend, over all of them.
+
+    Raises: ValueError for a cell of which nothing is known: it would be taken for met.
+    """
+    if unknown := [c.name for c in (*pooled, *cells) if math.isnan(c.p)]:
+        raise ValueError(f"no chance was found for {len(unknown)} cells, {unknown[0]} among them")
     lost = []
     ranked = sorted([*pooled, *cells], key=lambda c: c.p)
     for rank, cell in enumerate(ranked):

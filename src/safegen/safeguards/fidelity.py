@@ -257,9 +257,12 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
         return [
             replace(
                 base,
-                observed=f"cannot be judged with {rows:,} held-out rows",
-                next_step="fit on more real rows: at least "
-                f"{FEWEST_HELD} have to be held out; of sequences and related tables none are",
+                observed=f"cannot be judged with {rows:,} held-out rows and "
+                f"{made.table.num_rows if made else 0:,} made ones",
+                next_step=f"ask for at least {FEWEST_HELD} rows"
+                if rows >= FEWEST_HELD and real.num_rows >= FEWEST_HELD and made
+                else f"fit on more real rows: at least {FEWEST_HELD} have to be held out; of "
+                "sequences and related tables none are",
                 at_most="warn" if hang_together(context.schemas) else base.at_most,
             )
         ]

@@ -79,13 +79,17 @@ def calibration(
         for array in types:
             numbers, present = to_numbers(array)
             values.append(numbers[present].astype(np.float64))
-        change = _map(*values, whole=family(types[0].type) == "int")
+        whole = family(types[0].type) == "int"
+        kind = real.schema.field(column.name).type  # halves are decoded as floats
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        own = values[0].astype(kind.to_pandas_dtype())
+        change = _map(values[0], values[1], 0 if whole else _decimals(own))
         if change is not None:
             found[column.name] = change
     return Calibration(found)
 
 
-def _map(real: np.ndarray, made: np.ndarray, *, whole: bool) -> _Map | None:
+def _map(real: np.ndarray, made: np.ndarray, decimals: int | None) -> _Map | None:
     if not len(real) or not len(made) or np.abs(real).max() >= EXACT:
         return None
     distinct, counts = np.unique(real, return_counts=True)
@@ -100,11 +104,17 @@ def _map(real: np.ndarray, made: np.ndarray, *, whole: bool) -> _Map | None:
         )
         for r in rest
     ]
-    to, at = knots
-    rising = np.concatenate([[True], np.diff(at) > 0])
-    return _Map(at[rising], to[rising], masses, 0 if whole else _decimals(real))
+    to, tied = knots[0], knots[1]
+    # Where the model has many equal values they go to the middle of what they stand for.
+    at, place = np.unique(tied, return_inverse=True)
+    to = np.bincount(place, to) / np.bincount(place)
+    return _Map(at, to, masses, decimals)
 
 
 def _decimals(values: np.ndarray) -> int | None:
-    """To how many decimals all values are rounded; None for more than six."""
-    return next((d for d in range(7) if np.array_equal(np.round(values, d), values)), None)
+    """To how many decimals all values are rounded, as their own type holds them; None for more
+    than six."""
+    exact = values.astype(np.float64)
+    return next(
+        (d for d in range(7) if (np.round(exact, d).astype(values.dtype) == values).all()), None
+    )

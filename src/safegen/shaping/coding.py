@@ -20,7 +20,7 @@ from safegen.tables.types import family
 if TYPE_CHECKING:
     from safegen.policy import NamedStratum
 
-__all__ = ["Coder", "Coding", "Rarest"]
+__all__ = ["Coder", "Coding", "Rarest", "check_named"]
 
 FINE, COARSE = 100, 10
 """Bins of a column on its own, and of one of a pair: deciles, as the pair error has them."""
@@ -153,7 +153,7 @@ class Coder:
                 levels = counts.field("values").take(pa.array(order[: LEVELS[True]]))
                 found.append(_Levels(column.name, levels))
         for where in named:
-            _check(where, real)
+            check_named(where, real)
             found.append(_Named(where.column, where))
         return cls(tuple(found))
 
@@ -182,7 +182,8 @@ class Coder:
         return Coding([fine for fine, _ in cells], [coarse for _, coarse in cells], table.num_rows)
 
 
-def _check(where: NamedStratum, real: pa.Table) -> None:
+def check_named(where: NamedStratum, real: pa.Table) -> None:
+    """Raises: UsageError for a stratum of a column that is not there, or that cannot be met."""
     if where.column not in real.column_names:
         raise UsageError(f"the policy names a stratum of column {where.column!r}: there is none")
     numbers = family(decoded(real.column(where.column)).type) in ("int", "float", "decimal")
@@ -191,6 +192,13 @@ def _check(where: NamedStratum, real: pa.Table) -> None:
             f"the policy names a stratum of column {where.column!r} above or below a number, and "
             "it holds none: say equals"
         )
+    try:
+        matching(real.slice(0, 0), {where.column: where.equals})
+    except UsageError:
+        raise UsageError(
+            f"the policy names a stratum of column {where.column!r} by a value of equals that no "
+            f"{real.schema.field(where.column).type} is"
+        ) from None
 
 
 def _edges(numbers: np.ndarray, bins: int) -> np.ndarray:

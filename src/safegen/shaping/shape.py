@@ -18,7 +18,7 @@ from safegen.shaping.calibration import Calibration, calibration
 from safegen.shaping.coding import Coder, Coding, Rarest
 from safegen.shaping.drawing import inclusion, systematic
 from safegen.shaping.raking import Raking, rake
-from safegen.shaping.strata import Strata, StrataTally, rare_strata
+from safegen.shaping.strata import Strata, StrataTally, people_of, rare_strata
 from safegen.tables.numbers import taken
 from safegen.tables.streams import stream
 
@@ -46,6 +46,10 @@ PARITY = 0.8
 
 ROWS = 30
 """Real rows of a level from which on that is asked."""
+
+PEOPLE = 30
+"""People (rows, where no column is declared entity) of the real rows to select by, at least: what
+fewer have in common is about them, and conditions may leave one."""
 
 _DRAWN = 7_001  # names the stream of draws from pools
 
@@ -138,6 +142,10 @@ def shape_for(
     assert isinstance(selection, SelectionParams)
     assert isinstance(tails, TailsParams)
     selected, boosted = selection.severity != "off", tails.severity != "off"
+    facts: dict[str, Any] = {}
+    if selected and _people(real, schema) < PEOPLE:
+        selected = False
+        facts["selection"] = {"method": "none", "real_rows": real.num_rows, "least_people": PEOPLE}
     coder = Coder.of(real, schema, tails.strata if boosted else ())
     strata = rare_strata(real, schema, coder, tails) if boosted else None
     least, few, most = PILOT
@@ -149,11 +157,10 @@ def shape_for(
         made = mapped(made)
     pilot = coder.code(made)
     bound = float(selection.pool) if selected else 1.0
-    pool = max(int(np.ceil(bound)), 2)
+    pool = int(np.ceil(bound))
     if strata is not None:
         # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
-        pool = int(np.clip(np.ceil(bound * strata.most), pool, MOST))
-    facts: dict[str, Any] = {}
+        pool = int(np.clip(np.ceil(bound * strata.most), max(pool, 2), MOST))
     raking = None
     known = coder.code(real)
     weights = np.ones(pilot.rows)
@@ -183,6 +190,12 @@ def shape_for(
     if strata is not None:
         strata = strata.reaching(pilot, weights, pool)
     return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts)
+
+
+def _people(real: pa.Table, schema: TableSchema) -> int:
+    """How many people these rows are of."""
+    entities = people_of(real, schema)
+    return real.num_rows if entities is None else len(np.unique(entities))
 
 
 def _short(coder: Coder, real: Coding, pilot: Coding, weights: np.ndarray) -> list[str]:

@@ -20,9 +20,13 @@ from safegen.shaping.drawing import inclusion
 from safegen.tables.numbers import decoded
 from safegen.tables.schema import TableSchema
 
-__all__ = ["Strata", "Stratum", "StrataTally", "rare_strata"]
+__all__ = ["Strata", "Stratum", "StrataTally", "people_of", "rare_strata"]
 
 ROUNDS, MOST_BOOST = 12, 1_000.0
+
+MOST_STRATA = 1_000
+"""Strata that are boosted, at most: the first tiers and the rarest. With a target of twenty levels
+there may be tens of thousands, which together are all rows."""
 
 _NAMED, _TARGET, _LEVEL, _TAIL = range(4)
 
@@ -54,11 +58,14 @@ class Stratum:
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """Every stratum that is boosted, and by how much; those with too few people by id."""
+    """Every stratum that is boosted, and by how much; by id those with too few people, and those
+    that the policy names and too few real rows are in; and how many are too many."""
 
     coder: Coder
     strata: tuple[Stratum, ...]
     few: tuple[str, ...] = ()
+    scarce: tuple[str, ...] = ()
+    left_out: int = 0
     mean: float = 1.0  # boost of a real row
     min_count: int = 1
 
@@ -113,21 +120,32 @@ class Strata:
 def rare_strata(real: pa.Table, schema: TableSchema, coder: Coder, params: TailsParams) -> Strata:
     """The strata of the real rows, with their boosts."""
     rows = coder.code(real)
-    people = _people(real, schema)
+    people = people_of(real, schema)
+    every = list(_candidates(coder, rows, schema, params))
+    scarce = [s.id for s in every if s.tier == _NAMED and s.real_rows < params.min_count]
+    wanted = [s for s in every if s.real_rows >= params.min_count]
+    first = sorted(range(len(wanted)), key=lambda i: (wanted[i].tier, wanted[i].real_rows))
     kept: list[Stratum] = []
     few: list[Stratum] = []
-    for stratum in _candidates(coder, rows, schema, params):
-        if stratum.real_rows < params.min_count:
-            continue
+    for i in sorted(first[:MOST_STRATA]):
+        stratum = wanted[i]
         inside = stratum.inside(rows)
         public = all(schema.column(coder.names[c]).public for c in stratum.columns)
         count = stratum.real_rows if people is None else len(np.unique(people[inside]))
         (kept if public or count >= params.min_people else few).append(stratum)
     strata, mean = _boosted(kept, rows, params)
-    return Strata(coder, strata, tuple(s.id for s in few), mean, params.min_count)
+    return Strata(
+        coder,
+        strata,
+        tuple(s.id for s in few),
+        tuple(scarce),
+        max(len(wanted) - MOST_STRATA, 0),
+        mean,
+        params.min_count,
+    )
 
 
-def _people(real: pa.Table, schema: TableSchema) -> np.ndarray | None:
+def people_of(real: pa.Table, schema: TableSchema) -> np.ndarray | None:
     """Each row's entity by number; None where rows are people."""
     if schema.entity is None:
         return None
@@ -145,7 +163,7 @@ def _candidates(
 
     def stratum(id_: str, tier: int, count: int, *cells: tuple[int, np.ndarray]) -> Stratum:
         columns, inside = zip(*cells, strict=True)
-        return Stratum(id_, tier, columns, inside, int(count), count / n)
+        return Stratum(id_, tier, columns, inside, int(count), count / max(n, 1))
 
     for i, name in enumerate(coder.names):
         width = coder.width(i, fine=True)
@@ -183,6 +201,8 @@ def _boosted(
 ) -> tuple[tuple[Stratum, ...], float]:
     """The strata with boosts: of one tier all the same, and the first tiers first, while at most
     `max_boosted` of the rows to be are there for a boost. And the mean boost of the rows."""
+    if not strata:
+        return (), 1.0
     most = 1 / (1 - params.max_boosted)
     boosts = np.ones(rows.rows)
     found = []
@@ -238,6 +258,8 @@ class StrataTally:
             "effective_rows": round(self.effective, 1),
             "strata": found,
             "too_few_people": list(self.strata.few),
+            "too_few_rows": list(self.strata.scarce),
+            "left_out": self.strata.left_out,
             "short": [
                 s.id for i, s in enumerate(self.strata.strata) if self._rows[i] < self._least(s)
             ],

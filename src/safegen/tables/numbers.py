@@ -40,8 +40,16 @@ def single(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if values.num_chunks == 1:
         return values.chunk(0)
     if pa.types.is_dictionary(values.type):
+        values = pa.chunked_array([_whole(c) for c in values.chunks], values.type)
         values = values.unify_dictionaries()
     return values.combine_chunks() if values.num_chunks else pa.array([], values.type)
+
+
+def _whole(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The array; where its dictionary holds a null, which Arrow cannot unify, a null outside."""
+    if not array.dictionary.null_count:
+        return array
+    return array.dictionary_decode().dictionary_encode().cast(array.type)
 
 
 def decoded(values: pa.Array | pa.ChunkedArray) -> pa.Array:
