@@ -223,7 +223,7 @@ def test_every_candidate_weight_is_bounded_and_one_on_average() -> None:
     coder = Coder.of(real, schema_of(real))
     pilot = coder.code(wrong(4, 30_000))
     found = rake(
-        coder, coder.code(real), pilot.first(20_000), pilot, target="label", cap=4.0, seed=1
+        coder, coder.code(real), pilot.part(0, 20_000), pilot, target="label", cap=4.0, seed=1
     )
     weights = found.weights(pilot)
     assert weights.min() >= 0
@@ -257,7 +257,7 @@ def test_a_pool_is_raked_by_its_own_rows() -> None:
     real = real_rows()
     coder = Coder.of(real, schema_of(real))
     known, pilot = coder.code(real), coder.code(wrong(4, 80_000))
-    found = rake(coder, known, pilot.first(20_000), pilot, target="label", cap=4.0, seed=1)
+    found = rake(coder, known, pilot.part(0, 20_000), pilot, target="label", cap=4.0, seed=1)
     finished, left = [], []
     for seed in range(5):
         pool = coder.code(wrong(10 + seed, CANDIDATES))

@@ -102,10 +102,11 @@ class Coding:
     coarse: Sequence[np.ndarray]
     rows: int
 
-    def first(self, rows: int) -> Coding:
-        """The first rows."""
-        fine, coarse = ([x[:rows] for x in cells] for cells in (self.fine, self.coarse))
-        return Coding(fine, coarse, min(rows, self.rows))
+    def part(self, start: int, rows: int) -> Coding:
+        """Some rows from `start` on."""
+        end = min(start + rows, self.rows)
+        fine, coarse = ([x[start:end] for x in cells] for cells in (self.fine, self.coarse))
+        return Coding(fine, coarse, end - start)
 
 
 @dataclass(frozen=True, eq=False)

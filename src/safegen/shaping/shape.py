@@ -168,7 +168,7 @@ def shape_for(
         raking = rake(
             coder,
             known,
-            pilot.first(rows),
+            pilot.part(0, rows),
             pilot,
             target=schema.target,
             cap=bound,
@@ -188,6 +188,10 @@ def shape_for(
             "effective_share": float(weights.sum() ** 2 / (weights**2).sum() / pilot.rows),
         }
     if strata is not None:
+        # As candidates are drawn from, pool by pool: there weights are not quite the pilot's.
+        if raking is not None:
+            pools = [pilot.part(i, CANDIDATES) for i in range(0, pilot.rows, CANDIDATES)]
+            weights = np.concatenate([raking.finished(rows) for rows in pools])
         strata = strata.reaching(pilot, weights, pool)
     return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts)
 
