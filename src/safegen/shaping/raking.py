@@ -23,8 +23,9 @@ SWEEPS, LAST = 3, 8
 """Sweeps over everything, then over single columns and the target with each, so that those hold
 best. More of the first follow noise: on held-out rows the pair error rises again."""
 
-POOL = 2
-"""Sweeps over everything on each pool that is drawn from."""
+POOL, POOL_LAST = 2, 4
+"""Sweeps over everything on each pool that is drawn from, then over single columns: where a class
+has a dozen candidates in a pool, most unlike reality, its share takes as long to come right."""
 
 PRIOR = 20.0
 """Rows that each cell of a pair is taken to have more on both sides: what few real rows say of it
@@ -63,7 +64,9 @@ class Raking:
     def finished(self, pool: Coding) -> np.ndarray:
         """Weights of rows that are drawn from together, raked once more by these rows themselves:
         what chance has given a pool too many of or too few is not in what is drawn from it."""
-        found, free = _swept(self, [*self.factors], POOL, pool)
+        found, _ = _swept(self, [*self.factors], POOL, pool)
+        singles = [margin for margin in self.factors if len(margin) == 1]
+        found, free = _swept(found, singles, POOL_LAST, pool)
         return np.minimum(free * found.scale, self.cap)
 
     def products(self, rows: Coding) -> np.ndarray:
