@@ -169,9 +169,8 @@ def test_a_named_stratum_of_a_column_that_is_not_there_is_an_error(
     )
     (tmp_path / "named.yaml").write_text(text)
     gen = safegen.Generator(policy=tmp_path / "named.yaml", ledger=ledger)
-    gen.fit(place / "real.parquet", schema=SCHEMA)
-    with pytest.raises(UsageError, match="stratum of column 'nothing'"):
-        gen.generate(500, tmp_path / "none")
+    with pytest.raises(UsageError, match="stratum of column 'nothing'"):  # before any training
+        gen.fit(place / "real.parquet", schema=SCHEMA)
     text = text.replace("column: nothing, equals: 1", "column: y, above: 4.0")
     (tmp_path / "named.yaml").write_text(text)
     gen = safegen.Generator(policy=tmp_path / "named.yaml", ledger=ledger)
