@@ -12,6 +12,7 @@ of one table are not independent of each other; intervals (Wilson, 95 %) are as 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import warnings
 from collections import Counter
@@ -27,7 +28,7 @@ from safegen.demo import place_data
 from safegen.lab.judged import against
 from safegen.measure.intervals import share_interval
 from safegen.policy import Policy
-from safegen.tables.schema import infer_schema
+from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.streams import stream
 
 SEED = 7
@@ -47,12 +48,28 @@ def within(real: pa.Table, others: pa.Table) -> pa.Table:
     return others.filter(pa.array(kept))
 
 
+def blocked_by(
+    policy: Policy, table: pa.Table, schema: TableSchema, rows: int, run: int
+) -> list[str]:
+    """The findings that refuse a run's release."""
+    order = np.random.default_rng(stream(SEED, rows, run)).permutation(table.num_rows)
+    real, others = (table.take(pa.array(o)) for o in (order[:rows], order[rows:]))
+    others = within(real, others)
+    made, held = others.slice(0, rows), others.slice(rows)
+    found = against(policy, real, held, schema, made, np.ones(rows))
+    return [r.finding.name for r in found.judged if r.outcome == "block"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", action="append")
     parser.add_argument("--rows", type=int, action="append")
     parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--out", type=Path, help="JSON lines; runs that are in it are not repeated")
     given = parser.parse_args()
+    known: dict[str, list[str]] = {}
+    if given.out and given.out.exists():
+        known = dict(json.loads(line) for line in given.out.read_text().splitlines())
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         place_data(Path(name))
@@ -63,13 +80,13 @@ def main() -> None:
         for rows in given.rows or [20_000]:
             refused, by = 0, Counter[str]()
             for run in range(given.runs):
-                rng = np.random.default_rng(stream(SEED, rows, run))
-                order = rng.permutation(table.num_rows)
-                real, others = (table.take(pa.array(o)) for o in (order[:rows], order[rows:]))
-                others = within(real, others)
-                made, held = others.slice(0, rows), others.slice(rows)
-                found = against(policy, real, held, schema, made, np.ones(rows))
-                blocked = [r.finding.name for r in found.judged if r.outcome == "block"]
+                key = f"{policy.id}|{rows}|{run}"
+                if key not in known:
+                    known[key] = blocked_by(policy, table, schema, rows, run)
+                    if given.out:
+                        with given.out.open("a") as file:
+                            file.write(json.dumps([key, known[key]]) + "\n")
+                blocked = known[key]
                 refused += bool(blocked)
                 by.update(blocked)
             low, high = share_interval(refused, given.runs)
