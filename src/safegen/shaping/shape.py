@@ -148,6 +148,9 @@ def shape_for(
         facts["selection"] = {"method": "none", "real_rows": real.num_rows, "least_people": PEOPLE}
     coder = Coder.of(real, schema, tails.strata if boosted else ())
     strata = rare_strata(real, schema, coder, tails) if boosted else None
+    known = coder.code(real)
+    if not selected and (strata is None or not strata.strata):
+        return Shape(1, coder, coder.rarest(known), None, strata, None, facts)
     least, few, most = PILOT
     rows = max(least, min(24 * real.num_rows, few), min(4 * real.num_rows, most))
     made = draw(rows if strata is None else MORE * rows)
@@ -162,7 +165,6 @@ def shape_for(
         # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
         pool = int(np.clip(np.ceil(bound * strata.most), max(pool, 2), MOST))
     raking = None
-    known = coder.code(real)
     weights = np.ones(pilot.rows)
     if selected:
         raking = rake(
