@@ -441,27 +441,39 @@ def test_with_selection_quotas_are_reached_too() -> None:
     assert shape.pool <= 10
 
 
+def rare_class(share: float, alike: float) -> Callable[[int, int], pa.Table]:
+    """Rows of which a share are of a class, and that share of these look as they do in reality."""
+
+    def make(seed: int, rows: int) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        rare = rng.random(rows) < share
+        moved = np.where(rare & (rng.random(rows) < alike), 2.5, 0.0)
+        numbers = {f"x{i}": rng.normal(size=rows) + moved for i in range(5)}
+        return pa.table({**numbers, "label": np.where(rare, "yes", "no")})
+
+    return make
+
+
 def test_a_rare_class_that_is_mostly_unlike_reality_weighs_what_it_should() -> None:
     """Half as many candidates as there should be, of which few look real: their weights are skewed,
     and pools of a dozen of them gave the class three quarters of its share."""
-
-    def law(share: float, alike: float) -> Callable[[int, int], pa.Table]:
-        def make(seed: int, rows: int) -> pa.Table:
-            rng = np.random.default_rng(seed)
-            rare = rng.random(rows) < share
-            moved = np.where(rare & (rng.random(rows) < alike), 2.5, 0.0)
-            numbers = {f"x{i}": rng.normal(size=rows) + moved for i in range(5)}
-            return pa.table({**numbers, "label": np.where(rare, "yes", "no")})
-
-        return make
-
-    real, make = law(0.004, 1.0)(0, ROWS), law(0.002, 0.15)
+    real, make = rare_class(0.004, 1.0)(0, ROWS), rare_class(0.002, 0.15)
     due = float(np.mean(np.asarray(real.column("label")) == "yes"))
     for rules in (policy(True, True), policy(True, False)):
         shape = shape_for(real, schema_of(real), rules, drawing(make), seed=3)
         made, weights = shaped(shape, make, 30_000)
         found = np.average(np.asarray(made.column("label")) == "yes", weights=weights)
         assert found == pytest.approx(due, rel=0.12)
+
+
+def test_boosts_are_found_with_the_weights_that_pools_give() -> None:
+    """With those of the pilot a class of skewed weights had 15 % more rows than its quota here."""
+    real, make = rare_class(0.004, 1.0)(0, ROWS), rare_class(0.004, 0.15)
+    shape = shape_for(real, schema_of(real), policy(True, True), drawing(make), seed=3)
+    made, _ = shaped(shape, make, 30_000)
+    assert shape.strata is not None
+    (quota,) = (s.quota for s in shape.strata.strata if s.id == "label#2")
+    assert np.mean(np.asarray(made.column("label")) == "yes") == pytest.approx(quota, rel=0.07)
 
 
 def test_the_mass_that_is_there_for_boosts_is_bounded() -> None:

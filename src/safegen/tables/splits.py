@@ -6,8 +6,8 @@ are on one side.
 
 One thing goes before it: no level is taken from training altogether, for a level that a fit has not
 seen cannot come back. Where all rows of a level would be held out, the first of them (or the first
-entity's) is trained on; it alone changes sides if more rows of its level come. That is at most one
-row in a hundred of a column, and 2 of 400 held-out ones of 2,000 rows of Adult.
+entity's) is trained on; it alone changes sides if more rows of its level come. In the mean that is
+one row in a hundred of a column at most, and 2 of 400 held-out ones of 2,000 rows of Adult.
 """
 
 from __future__ import annotations
