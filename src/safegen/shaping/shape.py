@@ -38,8 +38,11 @@ PILOT = (8_192, 32_768, 131_072)
 MORE = 4
 """Times as many candidates where there are strata: what a pilot has too few of comes out wrong."""
 
-MOST = 10
+MOST = 16
 """Candidates for a row, at most: a region that would need more stays short."""
+
+AIMS = 5
+"""Times that boosts are found, at most, until they take no more rows than the policy grants."""
 
 PARITY = 0.8
 """Least share of a level after selection, over its real share (see docs/policies.md)."""
@@ -161,9 +164,6 @@ def shape_for(
     pilot = coder.code(made)
     bound = float(selection.pool) if selected else 1.0
     pool = int(np.ceil(bound))
-    if strata is not None:
-        # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
-        pool = int(np.clip(np.ceil(bound * strata.most), max(pool, 2), MOST))
     raking = None
     weights = np.ones(pilot.rows)
     if selected:
@@ -178,7 +178,6 @@ def shape_for(
         )
         weights = raking.weights(pilot)
         facts["selection"] = {
-            "pool": pool,
             "method": "raking",
             "columns": len(coder.columns),
             "pairs": len(raking.factors) - len(coder.columns),
@@ -194,8 +193,36 @@ def shape_for(
         if raking is not None:
             pools = [pilot.part(i, CANDIDATES) for i in range(0, pilot.rows, CANDIDATES)]
             weights = np.concatenate([raking.finished(rows) for rows in pools])
-        strata = strata.reaching(pilot, weights, pool)
+        strata, pool = _boosted(strata, known, pilot, weights, tails, bound)
+    if raking is not None:
+        facts["selection"]["pool"] = pool
     return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts)
+
+
+def _boosted(
+    strata: Strata,
+    real: Coding,
+    pilot: Coding,
+    weights: np.ndarray,
+    tails: TailsParams,
+    bound: float,
+) -> tuple[Strata, int]:
+    """The strata with their boosts, and how many candidates a row these need.
+
+    bound: the most that a weight is. Strata that coincide in reality and not in the model take more
+    rows than their quotas say, and less is aimed at until at most `max_boosted` are for a boost.
+    """
+    aim = tails.max_boosted
+    for _ in range(AIMS):
+        found = strata.boosted(real, pilot, weights, tails.boost, aim)
+        # A row of weight w in a stratum of boost b is wanted b · w times as often as others.
+        pool = int(np.clip(np.ceil(bound * found.most), max(np.ceil(bound), 2), MOST))
+        found = found.reaching(pilot, weights, pool)
+        there = found.for_boosts(pilot, weights, pool)
+        if there <= tails.max_boosted * 1.01:
+            break
+        aim *= tails.max_boosted / there
+    return found, pool
 
 
 def _people(real: pa.Table, schema: TableSchema) -> int:

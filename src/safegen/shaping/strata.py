@@ -66,7 +66,7 @@ class Strata:
     few: tuple[str, ...] = ()
     scarce: tuple[str, ...] = ()
     left_out: int = 0
-    mean: float = 1.0  # boost of a real row
+    mean: float = 1.0  # boost of a row
     min_count: int = 1
 
     def boosts(self, rows: Coding) -> np.ndarray:
@@ -75,6 +75,38 @@ class Strata:
         for columns, cells in self._tables.items():
             np.maximum(found, cells[tuple(rows.fine[c] for c in columns)], out=found)
         return found
+
+    def boosted(
+        self, real: Coding, candidates: Coding, weights: np.ndarray, boost: float, most: float
+    ) -> Strata:
+        """These strata with quotas and boosts, `boost` at most: those of one tier have all the same,
+        and the first tiers come first, while at most `most` of the rows to be are there for one.
+
+        As many as of the real rows, or of the candidates by their weights, whichever are more: real
+        tails coincide, and those of a model may be spread over many rows.
+        """
+        limit = 1 / (1 - most)
+        parts = np.full(real.rows, 1 / real.rows), weights / weights.sum()
+        boosts = np.ones(real.rows), np.ones(candidates.rows)
+        found = []
+        for tier in sorted({s.tier for s in self.strata}):
+            those = [s for s in self.strata if s.tier == tier]
+            same, fresh = boost, []
+            for rows, part, now in zip((real, candidates), parts, boosts, strict=True):
+                new = np.zeros(rows.rows, dtype=bool)
+                for s in those:
+                    new |= s.inside(rows)
+                new &= now == 1
+                room = max(limit - float(part @ now), 0.0)
+                same = min(same, 1 + room / max(float(part[new].sum()), 1e-12))
+                fresh.append(new)
+            for now, new in zip(boosts, fresh, strict=True):
+                now[new] = same
+            found += [replace(s, boost=same) for s in those]
+        mean = max(float(part @ now) for part, now in zip(parts, boosts, strict=True))
+        quotas = [float(boosts[0][s.inside(real)].sum()) / (mean * real.rows) for s in found]
+        strata = tuple(replace(s, quota=q) for s, q in zip(found, quotas, strict=True))
+        return replace(self, strata=strata, mean=mean)
 
     def reaching(self, candidates: Coding, weights: np.ndarray, pool: int) -> Strata:
         """These strata with the boosts at which they reach their quotas.
@@ -101,6 +133,14 @@ class Strata:
             found = replace(found, strata=tuple(strata))
         return found
 
+    def for_boosts(self, candidates: Coding, weights: np.ndarray, pool: int) -> float:
+        """The share of rows that are there for a boost: by as much the others have become fewer."""
+        count = candidates.rows // pool
+        boosts = self.boosts(candidates)
+        others = boosts == 1
+        now = float(inclusion(weights * boosts, count)[others].sum())
+        return 1 - now / max(float(inclusion(weights, count)[others].sum()), 1e-12)
+
     @property
     def most(self) -> float:
         """How many times as often as the mean row one of the most boosted is to be drawn."""
@@ -118,7 +158,7 @@ class Strata:
 
 
 def rare_strata(real: pa.Table, schema: TableSchema, coder: Coder, params: TailsParams) -> Strata:
-    """The strata of the real rows, with their boosts."""
+    """The strata of the real rows, without boosts."""
     rows = coder.code(real)
     people = people_of(real, schema)
     every = list(_candidates(coder, rows, schema, params))
@@ -133,15 +173,13 @@ def rare_strata(real: pa.Table, schema: TableSchema, coder: Coder, params: Tails
         public = all(schema.column(coder.names[c]).public for c in stratum.columns)
         count = stratum.real_rows if people is None else len(np.unique(people[inside]))
         (kept if public or count >= params.min_people else few).append(stratum)
-    strata, mean = _boosted(kept, rows, params)
     return Strata(
         coder,
-        strata,
+        tuple(sorted(kept, key=lambda s: s.tier)),
         tuple(s.id for s in few),
         tuple(scarce),
         max(len(wanted) - MOST_STRATA, 0),
-        mean,
-        params.min_count,
+        min_count=params.min_count,
     )
 
 
@@ -196,31 +234,6 @@ def _candidates(
                     yield stratum(f"{name}#{side}", _TAIL, count, (i, cells))
 
 
-def _boosted(
-    strata: list[Stratum], rows: Coding, params: TailsParams
-) -> tuple[tuple[Stratum, ...], float]:
-    """The strata with boosts: of one tier all the same, and the first tiers first, while at most
-    `max_boosted` of the rows to be are there for a boost. And the mean boost of the rows."""
-    if not strata:
-        return (), 1.0
-    most = 1 / (1 - params.max_boosted)
-    boosts = np.ones(rows.rows)
-    found = []
-    for tier in sorted({s.tier for s in strata}):
-        those = [s for s in strata if s.tier == tier]
-        inside = np.zeros(rows.rows, dtype=bool)
-        for s in those:
-            inside |= s.inside(rows)
-        new = inside & (boosts == 1)
-        room = most - float(boosts.mean())
-        boost = min(params.boost, 1 + room / max(float(new.mean()), 1e-12))
-        boosts[new] = boost
-        found += [replace(s, boost=boost) for s in those]
-    mean = float(boosts.mean())
-    quotas = [float(boosts[s.inside(rows)].sum()) / (mean * rows.rows) for s in found]
-    return tuple(replace(s, quota=q) for s, q in zip(found, quotas, strict=True)), mean
-
-
 @dataclass
 class StrataTally:
     """What of each stratum is in the rows of a release, with weights and without."""
@@ -233,17 +246,31 @@ class StrataTally:
     def __post_init__(self) -> None:
         count = len(self.strata.strata)
         self._rows, self._weight, self._squares = (np.zeros(count) for _ in range(3))
+        self._others, self._others_weight = 0, 0.0
 
     def update(self, table: pa.Table, weights: np.ndarray) -> None:
         coded = self.strata.coder.code(table)
         self.rows += table.num_rows
         self.total += float(weights.sum())
         self.squares += float((weights**2).sum())
+        others = np.ones(table.num_rows, dtype=bool)
         for i, stratum in enumerate(self.strata.strata):
-            inside = weights[stratum.inside(coded)]
+            there = stratum.inside(coded)
+            others &= ~there
+            inside = weights[there]
             self._rows[i] += len(inside)
             self._weight[i] += inside.sum()
             self._squares[i] += (inside**2).sum()
+        self._others += int(others.sum())
+        self._others_weight += float(weights[others].sum())
+
+    @property
+    def boosted(self) -> float:
+        """The share of rows that are there for a boost: by as much those outside of all strata are
+        fewer than their weights say."""
+        if not self._others_weight:
+            return 0.0
+        return max(1 - self._others / self.rows * self.total / self._others_weight, 0.0)
 
     @property
     def effective(self) -> float:
@@ -256,6 +283,7 @@ class StrataTally:
         return {
             "rows": self.rows,
             "effective_rows": round(self.effective, 1),
+            "boosted_share": round(self.boosted, 4),
             "strata": found,
             "too_few_people": list(self.strata.few),
             "too_few_rows": list(self.strata.scarce),
