@@ -79,7 +79,7 @@ class Strata:
     def boosted(
         self, real: Coding, candidates: Coding, weights: np.ndarray, boost: float, most: float
     ) -> Strata:
-        """These strata with quotas and boosts, `boost` at most: those of one tier have all the same,
+        """These strata with quotas and boosts, `boost` at most: those of one tier have the same,
         and the first tiers come first, while at most `most` of the rows to be are there for one.
 
         As many as of the real rows, or of the candidates by their weights, whichever are more: real
