@@ -149,7 +149,7 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
-        _detection_note(facts, books),
+        _detection_note(facts, books, policy),
     )
     _record(books, decision, facts)
     return decision
@@ -170,20 +170,29 @@ def release(
     return decision
 
 
-def _detection_note(facts: Sequence[SourceFacts], books: Books) -> list[str]:
-    """What finding nothing is worth: this ring knows exact content, not edited copies."""
+def _detection_note(facts: Sequence[SourceFacts], books: Books, policy: Policy) -> Sequence[str]:
+    """What finding nothing is worth: from which share on rows of registered releases are found."""
     if any(s.synthetic_share for s in facts):
         return []  # found, and the findings say how
-    known = int(books.state.get("datasets", 0))
-    searched = (
-        f"digests of {known:,} dataset{'s' if known != 1 else ''}"
-        if books.ledger is not None and known
-        else "nothing"
-    )
-    return [
-        f"attested? {'yes' if facts and all(s.attested for s in facts) else 'no'}; detected? "
-        f"underpowered: {searched} searched, and a digest finds whole tables, not edited parts"
-    ]
+    attested = "yes" if facts and all(s.attested for s in facts) else "no"
+    wanted = float(policy.rule("lineage").search_share)  # type: ignore[attr-defined]
+    return [f"attested? {attested}; detected? {_detected(facts, books, wanted)}"]
+
+
+def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
+    searches = [s.search for s in facts]
+    known = max((s["datasets"] for s in searches if s), default=0)
+    if books.ledger is None or None in searches or not known:
+        return "underpowered: no release to compare with was searched"
+    releases = f"{known:,} registered release{'s' if known != 1 else ''}"
+    least = [s["least"] for s in searches if s]
+    if None in least:
+        return f"underpowered: of {releases} none has columns like these"
+    share = max(least)
+    power = f"rows of {releases} are found with a chance of 95 % from a share of {share:.2%} on"
+    if share <= wanted:
+        return f"clean: {power}"
+    return f"underpowered: {power}, and the policy asks for {wanted:.2%}"
 
 
 def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:

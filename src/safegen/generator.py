@@ -37,7 +37,9 @@ from safegen.errors import (
     TargetError,
     UsageError,
 )
+from safegen.fingerprinting import fingerprinted
 from safegen.gates import Books, LedgerLike, load_policy
+from safegen.lineage.fingerprints import Printing
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -315,7 +317,14 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request, keys)
-            shaped = self._stage(stage, request, workers)  # 6, 7, 8
+            if keys and prepared.kind == "table":
+                stage.printings = {
+                    n: Printing(s.names, keys[0][1]) for n, s in self.schemas.items()
+                }
+            sampling = Sampling(
+                self._model, self._backend, self.policy, prepared, self.options, self._shapes
+            )
+            shaped = self._stage(stage, request, sampling, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
             if not decision.allowed:
                 if keep_report:
@@ -325,9 +334,10 @@ class Generator:
             manifest = self._draft(stage, request, shaped, digest, decision)  # 10
             stage.describe(manifest, [prepared.decision, decision])
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
+            prints = fingerprinted(stage, request, sampling, prepared, self._books)
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
-            register(self._books, manifest, lookups, self._key)
+            register(self._books, manifest, lookups, self._key, prints)
             try:
                 path = stage.publish()
             except BaseException:
@@ -342,12 +352,10 @@ class Generator:
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-    def _stage(self, stage: Staging, request: Request, workers: int | None) -> dict[str, Any]:
+    def _stage(
+        self, stage: Staging, request: Request, sampling: Sampling, workers: int | None
+    ) -> dict[str, Any]:
         """Sample, shape and write the rows. What the rules that shape have done, by rule."""
-        assert self._model is not None
-        sampling = Sampling(
-            self._model, self._backend, self.policy, self._ready(), self.options, self._shapes
-        )
         shape = sampling.shape(request)
         tally = None if shape is None else shape.tally()
         with progress("sampling", request.rows, "rows") as advance:

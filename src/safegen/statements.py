@@ -13,7 +13,7 @@ from safegen.dataset import Dataset
 from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
 from safegen.gates import Books, LedgerLike, load_policy, resolve_all
-from safegen.ledger import Record
+from safegen.ledger import Attachment, Record
 from safegen.lineage.evidence import sidecar_of
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest import Manifest, SigningKey
@@ -29,9 +29,13 @@ __all__ = ["attest", "derive", "register"]
 
 
 def register(
-    books: Books, manifest: Manifest, lookups: Mapping[str, Sequence[str]], key: SigningKey | None
+    books: Books,
+    manifest: Manifest,
+    lookups: Mapping[str, Sequence[str]],
+    key: SigningKey | None,
+    attachments: Sequence[Attachment] = (),
 ) -> None:
-    """Write a manifest and its lookup digests into the ledger, in one entry."""
+    """Write a manifest, its lookup digests and its fingerprints into the ledger, in one entry."""
     if books.ledger is None:
         return
     books.ledger.register(
@@ -52,6 +56,7 @@ def register(
             public_key=key.public.pem if key is not None else None,
         ),
         lookups,
+        attachments,
     )
 
 

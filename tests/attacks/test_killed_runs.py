@@ -83,8 +83,8 @@ def _limited(size: int) -> Callable[[], None]:
 
 def test_a_file_that_cannot_grow(world: World, tmp_path: Path) -> None:
     """The limit is met while rows are staged; the ledger's small file stays under it."""
-    arguments = ("generate", "--model", world.model, "--rows", 200_000, "--out", tmp_path / "out")
-    ran = finish(start(*arguments, preexec_fn=_limited(600_000)))
+    arguments = ("generate", "--model", world.model, "--rows", 600_000, "--out", tmp_path / "out")
+    ran = finish(start(*arguments, preexec_fn=_limited(3_000_000)))
     assert ran.code == 1, ran.err
     assert str(tmp_path / "out") in ran.err
     assert "Traceback" not in ran.err

@@ -399,7 +399,7 @@ def test_combine_names_tables() -> None:
 def test_tallies_ride_along_with_every_batch() -> None:
     seen: list[int] = []
     rows, _ = table_digests(
-        Batches.of(pa.table({"a": range(5)})), seen=lambda b: seen.append(b.num_rows)
+        Batches.of(pa.table({"a": range(5)})), seen=[lambda b: seen.append(b.num_rows)]
     )
     assert (rows.rows, seen) == (5, [5])
 

@@ -258,11 +258,12 @@ def test_next_migration_runs_once_and_keeps_what_was_there(
     old = open_ledger(path)
     old.register(a_record(), {})
     state = old.state()
-    broken = [*MIGRATIONS, (2, ["CREATE TABLE further (x)", "CREATE TABLE log (x)"])]
+    number = MIGRATIONS[-1][0] + 1
+    broken = [*MIGRATIONS, (number, ["CREATE TABLE further (x)", "CREATE TABLE log (x)"])]
     monkeypatch.setattr(engine, "MIGRATIONS", broken)
     with pytest.raises(LedgerError):
         open_ledger(path)
-    monkeypatch.setattr(engine, "MIGRATIONS", [*MIGRATIONS, (2, ["CREATE TABLE further (x)"])])
+    monkeypatch.setattr(engine, "MIGRATIONS", [*MIGRATIONS, (number, ["CREATE TABLE further (x)"])])
     for _ in range(2):
         new = open_ledger(path)
         assert new.state() == state

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from safegen.ledger.base import Ledger, LogEntry, Record
+from safegen.ledger.base import Attached, Attachment, Ledger, LogEntry, Record
 from safegen.ledger.places import ledger_path
 from safegen.ledger.sqlite import SqliteLedger
 
-__all__ = ["Ledger", "LogEntry", "Record", "open_ledger"]
+__all__ = ["Attached", "Attachment", "Ledger", "LogEntry", "Record", "open_ledger"]
 
 
 def open_ledger(url: str | Path | Ledger | None = None, *, create: bool = True) -> Ledger:

@@ -21,9 +21,12 @@ from safegen.errors import LedgerError, hidden
 __all__ = [
     "MAX_BYTES",
     "OWN_KINDS",
+    "Attachment",
     "Ledger",
     "LogEntry",
     "Record",
+    "Attached",
+    "attachments_digest",
     "canonical",
     "entry_from",
     "genesis",
@@ -35,6 +38,7 @@ __all__ = [
     "sha256",
 ]
 
+MAX_ATTACHED = 512 * 1024 * 1024  # bytes of one attachment
 MAX_BYTES = 4 * 1024 * 1024  # of one payload or one record, in canonical bytes
 OWN_KINDS = ("register", "model", "epoch")  # entries that something else in the ledger answers to
 
@@ -79,6 +83,26 @@ class LogEntry:
             return False
 
 
+@dataclass(frozen=True)
+class Attachment:
+    """Bytes that belong to a record, made under one of the ledger's keys, such as fingerprints."""
+
+    kind: str
+    name: str
+    key_id: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Where an attachment is: whose it is, and what it is called."""
+
+    dataset_id: str
+    kind: str
+    name: str
+    key_id: str
+
+
 class Ledger(Protocol):
     """Where attestations, releases and decisions are kept. Safe in threads and after a fork.
 
@@ -88,13 +112,28 @@ class Ledger(Protocol):
     url: str
     ledger_id: str
 
-    def register(self, record: Record, lookups: Mapping[str, Sequence[str]]) -> LogEntry:
-        """Store a record, its lookup digests (key id → digests) and one log entry, or nothing.
+    def register(
+        self,
+        record: Record,
+        lookups: Mapping[str, Sequence[str]],
+        attachments: Sequence[Attachment] = (),
+    ) -> LogEntry:
+        """Store a record, its lookup digests (key id → digests), what is attached to it, and one
+        log entry, or nothing.
 
         The same record with the same lookups again gives the first entry back.
         Raises: LedgerError when the dataset id is taken, a key id is not one of this ledger's
-        epochs, a digest is not a digest, or the record is larger than 4 MiB.
+        epochs, a digest is not a digest, the record is larger than 4 MiB, or an attachment larger
+        than 512 MiB.
         """
+        ...
+
+    def attached(self, kind: str) -> list[Attached]:
+        """Every attachment of a kind, in order of registration, without its bytes."""
+        ...
+
+    def attachment(self, where: Attached) -> bytes:
+        """What was attached. Raises: LedgerError when it is gone or was changed since."""
         ...
 
     def record(self, kind: str, payload: Mapping[str, Any]) -> LogEntry:
@@ -232,6 +271,11 @@ def record_from(body: str) -> Record:
     fields = parsed(body)
     fields["effective_depth"] = float(fields["effective_depth"])  # JSON writes 1.0 as 1
     return Record(**fields)
+
+
+def attachments_digest(parts: Iterable[tuple[str, str, str, str]]) -> str:
+    """One digest over attachments, by their kind, name, key id and the SHA-256 of their bytes."""
+    return sha256(canonical([list(p) for p in sorted(set(parts))], "attachments"))
 
 
 def lookups_digests(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

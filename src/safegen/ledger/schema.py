@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS"]
+__all__ = ["APPLICATION_ID", "ATTACHING", "MIGRATIONS"]
+
+ATTACHING = "kind = 'register' AND payload LIKE '%\"attachments\":%'"
+"""Log entries that say that something is attached to their record."""
 
 APPLICATION_ID = 0x53474C47  # "SGLG", in the file's header: tells a ledger from other databases
 
@@ -45,6 +48,20 @@ MIGRATIONS: list[tuple[int, list[str]]] = [
                 "lookups", "key_id = NEW.key_id AND digest = NEW.digest AND seq = NEW.seq"
             ),
             *_append_only("models", "seq = NEW.seq"),
+        ],
+    ),
+    (
+        2,
+        [
+            "CREATE TABLE attachments (seq INTEGER NOT NULL REFERENCES log, kind TEXT NOT NULL,"
+            " name TEXT NOT NULL, key_id TEXT NOT NULL, digest TEXT NOT NULL, body BLOB NOT NULL,"
+            " PRIMARY KEY (seq, kind, name, key_id))",
+            f"CREATE INDEX log_attaching ON log (seq) WHERE {ATTACHING}",
+            "CREATE INDEX attachments_by_kind ON attachments (kind, seq, name, key_id)",
+            *_append_only(
+                "attachments",
+                "seq = NEW.seq AND kind = NEW.kind AND name = NEW.name AND key_id = NEW.key_id",
+            ),
         ],
     ),
 ]

@@ -8,12 +8,13 @@ SQLite's default: WAL does not work on network file systems.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from typing import Any
 from safegen.errors import LedgerError, hidden
 from safegen.ledger import keys
 from safegen.ledger.base import (
+    MAX_ATTACHED,
     MAX_BYTES,
     OWN_KINDS,
+    Attached,
+    Attachment,
     LogEntry,
     Record,
+    attachments_digest,
     entry_from,
     genesis,
     lookups_digests,
@@ -35,7 +40,7 @@ from safegen.ledger.base import (
 )
 from safegen.ledger.failures import failure
 from safegen.ledger.places import create_empty, ledger_url, make_private
-from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
+from safegen.ledger.schema import APPLICATION_ID, ATTACHING, MIGRATIONS
 from safegen.ledger.verification import ENTRY, epochs, problems
 
 __all__ = ["SqliteLedger"]
@@ -70,7 +75,12 @@ class SqliteLedger:
         self._open(create)
         keys.read_keys(self.ledger_id)  # a key file that is open to others is said at once
 
-    def register(self, record: Record, lookups: Mapping[str, Sequence[str]]) -> LogEntry:
+    def register(
+        self,
+        record: Record,
+        lookups: Mapping[str, Sequence[str]],
+        attachments: Sequence[Attachment] = (),
+    ) -> LogEntry:
         body = record_body(record)
         pairs = sorted({(key, digest) for key, digests in lookups.items() for digest in digests})
         if not all(_DIGEST.fullmatch(digest) for _, digest in pairs):
@@ -79,6 +89,11 @@ class SqliteLedger:
             )
         if sum(len(digest) for _, digest in pairs) > MAX_BYTES:
             raise LedgerError(f"the lookups of one dataset are larger than {MAX_BYTES:,} bytes")
+        if any(len(a.body) > MAX_ATTACHED for a in attachments):
+            raise LedgerError(f"an attachment of a record is larger than {MAX_ATTACHED:,} bytes")
+        parts = [
+            (a.kind, a.name, a.key_id, hashlib.sha256(a.body).hexdigest()) for a in attachments
+        ]
         payload = {
             "dataset_id": record.dataset_id,
             "statement": record.statement,
@@ -89,9 +104,10 @@ class SqliteLedger:
             "manifest_digest": record.manifest_digest,
             "record_digest": sha256(body),
             "lookups": lookups_digests(pairs),
+            **({"attachments": attachments_digest(parts)} if parts else {}),
         }
         with self._transaction(write=True) as db:
-            _refuse_strange_keys(db, lookups)
+            _refuse_strange_keys(db, {*lookups, *(a.key_id for a in attachments)})
             query = f"SELECT {ENTRY} FROM log JOIN records USING (seq) WHERE dataset_id = ?"
             for row in db.execute(query, (record.dataset_id,)):
                 if (known := entry_from(*row)).payload == payload:
@@ -109,7 +125,60 @@ class SqliteLedger:
                 "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
                 [(key, digest, entry.seq) for key, digest in pairs],
             )
+            db.executemany(
+                "INSERT INTO attachments (seq, kind, name, key_id, digest, body)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(entry.seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
+            )
             return entry
+
+    def attached(self, kind: str) -> list[Attached]:
+        parts = (
+            "SELECT a.seq, r.dataset_id, a.kind, a.name, a.key_id, a.digest FROM attachments AS a"
+            " JOIN records AS r USING (seq) ORDER BY a.seq, a.name"
+        )
+        found: list[Attached] = []
+        there: dict[int, list[tuple[str, str, str, str]]] = {}
+        with self._transaction() as db:
+            if self._version(db) < 2:
+                return []
+            for seq, dataset_id, *part in db.execute(parts):
+                there.setdefault(seq, []).append(tuple(part))
+                if part[0] == kind:
+                    found.append(Attached(dataset_id, *part[:3]))
+            # Each entry is asked what it attached: what is gone must not pass for never there.
+            for row in db.execute(f"SELECT {ENTRY} FROM log WHERE {ATTACHING}"):
+                said = self._believed(row, "register")
+                if attachments_digest(there.get(row[0], ())) != said.get("attachments"):
+                    raise LedgerError(
+                        f"what was attached to dataset {said['dataset_id']} is gone from the "
+                        f"ledger {self._path} or was changed: run `safegen ledger verify` and "
+                        "restore a backup"
+                    )
+        return found
+
+    def attachment(self, where: Attached) -> bytes:
+        named = (where.kind, where.name, where.key_id)
+        query = (
+            "SELECT a.seq, a.body FROM attachments AS a JOIN records AS r USING (seq)"
+            " WHERE r.dataset_id = ? AND a.kind = ? AND a.name = ? AND a.key_id = ?"
+        )
+        parts = "SELECT kind, name, key_id, digest FROM attachments WHERE seq = ?"
+        with self._transaction() as db:
+            row = db.execute(query, (where.dataset_id, *named)).fetchone()
+            if row is None:
+                raise LedgerError(
+                    f"the {where.kind} of dataset {where.dataset_id} are gone from the ledger "
+                    f"{self._path}: run `safegen ledger verify` and restore a backup"
+                )
+            seq, body = row
+            entry = db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone()
+            said = self._believed(entry or (seq, "", "", "", "", ""), "register")
+            every = [tuple(p) for p in db.execute(parts, (seq,))]
+        mine = (*named, hashlib.sha256(body).hexdigest())
+        if mine not in every or said.get("attachments") != attachments_digest(every):
+            raise self._changed(seq)
+        return bytes(body)
 
     def record(self, kind: str, payload: Mapping[str, Any]) -> LogEntry:
         if kind in OWN_KINDS or not _KIND.fullmatch(kind):
@@ -237,7 +306,8 @@ class SqliteLedger:
             version = self._version(db)
         if version == 0 and not create:
             raise LedgerError(f"the file {path} is empty: it holds no ledger; check the path")
-        if version < latest:
+        # What cannot be written can still be read, as the version that it is.
+        if version < latest and (version == 0 or os.access(path, os.W_OK)):
             with self._connection(write=True) as db:
                 self._migrate(db)
         with self._connection() as db:
@@ -378,7 +448,7 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _refuse_strange_keys(db: sqlite3.Connection, lookups: Mapping[str, object]) -> None:
+def _refuse_strange_keys(db: sqlite3.Connection, lookups: Collection[str]) -> None:
     """A digest under a key that is not an epoch would never be found: refuse it at once."""
     if strange := set(lookups) - set(epochs(db)):
         raise LedgerError(

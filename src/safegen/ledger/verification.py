@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 
-from safegen.ledger.base import LogEntry, entry_from, genesis, lookups_digests, sha256
+from safegen.ledger.base import (
+    LogEntry,
+    attachments_digest,
+    entry_from,
+    genesis,
+    lookups_digests,
+    sha256,
+)
 
 __all__ = ["ENTRY", "epochs", "problems"]
 
 ENTRY = "seq, time, kind, payload, prev, hash"
-_ANSWERS = (("records", "register"), ("lookups", "register"), ("models", "model"))
+_ANSWERS = (
+    ("records", "register"),
+    ("lookups", "register"),
+    ("attachments", "register"),
+    ("models", "model"),
+)
 
 
 def epochs(db: sqlite3.Connection) -> list[str]:
@@ -41,7 +54,10 @@ def problems(db: sqlite3.Connection, ledger_id: str) -> Iterator[str]:
             yield f"log entry {seq} was changed"
         else:
             yield from _unanswered(db, entry)
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     for table, kind in _ANSWERS:
+        if table == "attachments" and version < 2:
+            continue
         stray = (
             f"SELECT DISTINCT seq FROM {table} WHERE seq NOT IN (SELECT seq FROM log WHERE kind=?)"
         )
@@ -50,6 +66,14 @@ def problems(db: sqlite3.Connection, ledger_id: str) -> Iterator[str]:
     stray = "SELECT seq FROM epochs WHERE seq NOT IN (SELECT seq FROM log WHERE kind='epoch')"
     for (number,) in db.execute(f"{stray} AND seq <> 0"):
         yield f"a key epoch names log entry {number}, which does not speak of it"
+
+
+def _attached(db: sqlite3.Connection, seq: int) -> Iterator[tuple[str, str, str, str]]:
+    if db.execute("PRAGMA user_version").fetchone()[0] < 2:
+        return
+    query = "SELECT kind, name, key_id, body FROM attachments WHERE seq = ?"
+    for kind, name, key_id, body in db.execute(query, (seq,)):
+        yield kind, name, key_id, hashlib.sha256(body).hexdigest()
 
 
 def _unanswered(db: sqlite3.Connection, entry: LogEntry) -> Iterator[str]:
@@ -69,6 +93,9 @@ def _unanswered(db: sqlite3.Connection, entry: LogEntry) -> Iterator[str]:
         pairs = db.execute("SELECT key_id, digest FROM lookups WHERE seq = ?", (seq,))
         if lookups_digests(pairs) != said["lookups"]:
             yield f"lookup digests of dataset {said['dataset_id']} were changed or are gone"
+        parts = list(_attached(db, seq))
+        if (attachments_digest(parts) if parts else None) != said.get("attachments"):
+            yield f"what is attached to dataset {said['dataset_id']} was changed or is gone"
     elif entry.kind == "model":
         row = db.execute("SELECT digest FROM models WHERE seq = ?", (seq,)).fetchone()
         if row is None or row[0] != said["digest"]:

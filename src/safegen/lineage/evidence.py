@@ -4,6 +4,7 @@ The first ring, cheapest first; every piece found is kept:
 
 1. a manifest in the folder, or an attestation beside the file   2. stamps in the file or frame
 3. provenance columns, row by row                                4. digests known to the ledger
+5. fingerprints of rows and of parts of them
 
 How they combine is said in `lineage.facts`.
 """
@@ -23,6 +24,7 @@ from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
 from safegen.lineage.roots import roots_of, stated_of
+from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
@@ -46,15 +48,17 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     digests: dict[str, str] = {}
     lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
     rows = 0
+    samples: dict[str, Sample] = {}
     for name, batches in source.tables.items():
-        tally = InBand(batches.schema)
-        content, keyed = table_digests(batches, keys, tally)
+        tally, sample = InBand(batches.schema), Sample(batches.schema, keys[0][1] if keys else b"")
+        content, keyed = table_digests(batches, keys, (tally, sample))
         digests[name] = content.value()
         rows += content.rows
         for key_id, lookup in keyed.items():
             lookups[key_id][name] = lookup.value()
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
+        samples[name] = sample
         if ledger is not None and (bare := without_index(batches)) is not None:
             plain, plain_keyed = table_digests(bare, keys)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
@@ -72,8 +76,15 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     for part, one in _parts(source):
         own = digest if part is None else digests[part]
         pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
+    # 5, where nothing cheaper has said already that every row is synthetic
+    searches: list[Searched] = []
+    if keys and ledger is not None and not any(p.proof and p.share >= 1 for p in pieces):
+        for name, batches in source.tables.items():
+            search = searched(batches, samples[name], ledger)
+            searches.append(search)
+            pieces += [replace(p, part=name if each else None) for p in copies(search)]
     facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
-    return replace(facts, parts=each)
+    return replace(facts, parts=each, search=merged(searches))
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
@@ -105,7 +116,7 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         pieces,
         facts.problems,
     )
-    return replace(now, parts=facts.parts)
+    return replace(now, parts=facts.parts, search=facts.search)
 
 
 def _parts(source: Source) -> list[tuple[str | None, Source]]:

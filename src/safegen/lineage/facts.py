@@ -99,6 +99,11 @@ class SourceFacts:
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of several tables each one's `digest` and `lookups`: one may be known on its own."""
 
+    search: Mapping[str, Any] | None = None
+    """What looking for rows of registered releases could find: the `datasets` that have
+    fingerprints, those `alike` in their columns, those `found`, and the `least` share that is found
+    with a chance of 95 %. None where nobody looked."""
+
     @property
     def attested(self) -> bool:
         """Whether the source's origin is known from a statement that binds to its content."""

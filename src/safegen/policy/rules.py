@@ -87,6 +87,15 @@ class LineageParams(RuleParams):
         Need,
         Param("Whether a searched ledger has to back the finding.", unit="choice", order="listed"),
     ] = "optional"
+    search_share: Annotated[
+        Share,
+        Param(
+            "Share of rows of a registered release that a search has to find with a chance of 95 % "
+            "before it may say that data is clean.",
+            unit="share of rows",
+            order="down",
+        ),
+    ] = 0.05
 
 
 class ManifestParams(RuleParams):

@@ -24,10 +24,15 @@ import pyarrow.compute as pc
 
 from safegen.tables.images import MAGIC, image_bytes, is_image, pixels_of, without_stamp
 
-__all__ = ["WIDTH", "Cells", "exact_cells", "tolerant_cells"]
+__all__ = ["DIGITS", "LONG", "WIDTH", "Cells", "exact_cells", "tolerant_cells"]
 
 WIDTH = 17  # one tag byte, sixteen bytes of payload
-_DIGITS = 12  # significant decimal digits of a number that the lookup digest keeps
+DIGITS = 12
+"""Significant decimal digits of a number that tolerant cells keep."""
+
+LONG = 1_000
+"""The exponent of a whole number of more digits: its payload is the number itself."""
+
 _TINY = 1e-290  # what is smaller counts as zero there
 _EXACT = decimal.Context(prec=100)  # Python's default would round to 28 digits; decimal256 has 76
 
@@ -253,11 +258,11 @@ def _number_cells(values: npt.NDArray[np.float64]) -> Cells:
             size = np.abs(values)
         usual = (size >= _TINY) & np.isfinite(values)
         exponent = np.where(usual, np.floor(np.log10(np.where(usual, size, 1.0))), 0.0)
-        digits = np.where(usual, np.rint(values * 10.0 ** (_DIGITS - 1 - exponent)), 0.0)
-        carried = np.abs(digits) >= 10.0**_DIGITS  # 9.9999999999999 is 10
+        digits = np.where(usual, np.rint(values * 10.0 ** (DIGITS - 1 - exponent)), 0.0)
+        carried = np.abs(digits) >= 10.0**DIGITS  # 9.9999999999999 is 10
         digits, exponent = np.where(carried, digits / 10, digits), exponent + carried
-        long = whole & (size >= 10.0**_DIGITS)
-        digits, exponent = np.where(long, values, digits), np.where(long, 1_000, exponent)
+        long = whole & (size >= 10.0**DIGITS)
+        digits, exponent = np.where(long, values, digits), np.where(long, LONG, exponent)
         infinite = np.isinf(values)
         digits = np.where(infinite, np.sign(values), digits)
         exponent = np.where(infinite, 2_000, exponent)

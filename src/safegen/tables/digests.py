@@ -162,17 +162,17 @@ def combine(digests: Mapping[str, str]) -> str:
 def table_digests(
     batches: Batches,
     keys: Iterable[tuple[str, bytes]] = (),
-    seen: Callable[[pa.RecordBatch], None] | None = None,
+    seen: Collection[Callable[[pa.RecordBatch], None]] = (),
 ) -> tuple[RowsDigest, dict[str, LookupDigest]]:
     """One pass over a table: its logical digest and its lookup digest per key epoch.
 
-    `seen` is called with every batch, so that other tallies ride along.
+    Each of `seen` is called with every batch, so that other tallies ride along.
     """
     rows = RowsDigest(batches.schema)
     lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
     for batch in batches:
         rows.update(batch)
         LookupDigest.update_all(lookups.values(), batch)
-        if seen is not None:
-            seen(batch)
+        for tally in seen:
+            tally(batch)
     return rows, lookups

@@ -1,0 +1,158 @@
+"""Whether a table's rows are those of a registered dataset: tests, shares, and what could be found.
+
+Each dataset is asked twice: are there whole rows of it, and are there cells of it on some view.
+Half of the level is for the first, half for all views together, and all datasets of the ledger
+share it (Bonferroni), whether they were looked at or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta, binom, hypergeom
+
+from safegen.lineage.fingerprints import Cells, Prints
+from safegen.lineage.forms import Form, Matched
+
+__all__ = ["ALPHA", "POWER", "Met", "met_on_views", "met_whole"]
+
+ALPHA = 1e-6
+"""Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
+
+POWER = 0.95
+"""Chance with which `least` is found."""
+
+_CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
+
+
+@dataclass(frozen=True)
+class Met:
+    """What a table shares with one dataset, by one test.
+
+    what: which test. rows: of the table, looked at. found, decoys: fingerprints shared with what
+    was released and with decoys (or, of whole rows, expected by chance). p: of as many or more by
+    chance, over all tests of all datasets. share: of the table's rows, with a 95 % interval; on
+    views a lower bound. least: the share from which on rows are found with a chance of 95 %.
+    """
+
+    what: str
+    rows: int
+    found: int
+    decoys: float
+    p: float
+    share: float
+    interval: tuple[float, float]
+    least: float
+
+
+def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
+    """Whole rows of a table, by their fingerprints, against those of a dataset.
+
+    By Fisher's exact test: had they nothing to do with it, rows of the table would be as likely to
+    meet one as those that are known to have nothing to do with it.
+    """
+    inside = np.isin(whole, prints.whole)
+    # Distinct ones, of all rows: a row that is there often is no more evidence than once.
+    distinct = len(np.unique(whole[inside]))
+    n, trials, tests = len(whole), prints.trials, 2 * datasets
+
+    def p_of(hits: int) -> float:
+        found = hypergeom.sf(hits - 1, n + trials, hits + prints.chance, n)
+        return min(tests * float(found), 1.0)
+
+    chance = prints.chance / max(trials, 1)
+    hits = int(inside.sum())
+    low, high = _interval(hits, n)
+    needed = _first(lambda k: p_of(k) <= ALPHA, n)
+    by_chance = n * chance
+    rows = _rows_for(needed, by_chance, len(prints.whole), prints.rows)
+    return Met(
+        "whole rows",
+        n,
+        distinct,
+        by_chance,
+        p_of(distinct) if distinct else 1.0,
+        max(hits / n - chance, 0.0),
+        (max(low - chance, 0.0), high),
+        min(rows / max(n, 1), 1.0),
+    )
+
+
+def met_on_views(
+    prints: Prints, form: Form, match: Matched, some: Cells, datasets: int
+) -> Met | None:
+    """Cells of a table on the views that it has; None where it has none.
+
+    Of the fingerprints that are of the release or of decoys, but not of both, each is as likely to
+    be of one as of the other for a table that has nothing to do with the release.
+    """
+    usable = [
+        (view, mine, theirs)
+        for view, (mine, theirs) in zip(form.views, prints.views, strict=False)
+        if len(mine) and match.has(view)
+    ]
+    if not usable:
+        return None
+    tests = 2 * len(usable) * datasets
+    best: Met | None = None
+    least = 1.0
+    for view, mine, theirs in usable:
+        cells = some.view(view)
+        distinct = np.unique(cells)
+        found = int(np.isin(mine, distinct, assume_unique=True).sum())
+        decoys = int(np.isin(theirs, distinct, assume_unique=True).sum())
+        p = min(tests * float(binom.sf(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
+        rows = _rows_for(_needed(decoys, tests), decoys, len(mine), prints.rows)
+        least = min(least, rows / max(len(cells), 1))
+        if best is None or p < best.p:
+            n = len(cells)
+            surplus = max(int(np.isin(cells, mine).sum()) - int(np.isin(cells, theirs).sum()), 0)
+            part = min(prints.seen / max(prints.rows, 1), 1.0)
+            low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
+            what = f"{view.cut} cells of {len(view.columns)} columns"
+            best = Met(what, n, found, decoys, p, min(surplus / n / part, 1.0), (low, high), 1.0)
+    assert best is not None
+    return Met(**{**vars(best), "least": least})
+
+
+def _needed(decoys: int, tests: int) -> int | None:
+    """How many fingerprints of a release have to be shared, beside so many of decoys."""
+    return _first(lambda k: tests * float(binom.sf(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
+
+
+def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> float:
+    """Rows of a release of so many, drawn with replacement, that share what is needed with its
+    `kept` fingerprints, with a chance of 95 %; infinite where none do."""
+    if needed is None:
+        return float("inf")
+    surplus = max(needed - by_chance, 1.0)
+    # Both counts vary, what is met by chance and what is found; and no fingerprint counts twice.
+    surplus += _CHANCE * (surplus + 2 * by_chance) ** 0.5
+    if surplus >= kept:
+        return float("inf")
+    return float(-np.log1p(-surplus / kept)) * rows + 1
+
+
+def _first(holds: Callable[[int], bool], most: int) -> int | None:
+    """The smallest count from 1 to `most` for which something holds that holds for all larger."""
+    if not holds(most):
+        return None
+    low, high = 0, 1
+    while not holds(min(high, most)):
+        low, high = high, 2 * high
+    high = min(high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _interval(hits: int, n: int) -> tuple[float, float]:
+    """Clopper & Pearson's (1934), 95 %."""
+    if not n:
+        return 0.0, 1.0
+    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high

@@ -1,0 +1,286 @@
+"""Keyed fingerprints of rows (`safegen-fp1`), and the test that tells a released table's rows.
+
+A row's fingerprint on a view is AES-128 of a keyed sum of its cells' words: nobody without the
+ledger's key can say which row it is of. What is kept of a release are the fingerprints of its
+rows, less those of real ones, and of as many *decoys*: rows of the same model and policy from a
+stream that only the ledger's key gives, never released. A table that has nothing to do with the
+release meets what was released as often as what could have been, whatever it is made of: of h
+fingerprints that it shares with either, Binomial(h, ½) are of the release (the idea of target-decoy
+search; Elias & Gygi 2007). No assumption about the data is in that, so that a subset of odd real
+rows is not accused.
+
+A whole row is looked at on its own too, against the rows that are known not to be copies: real rows
+and decoys, each left out in turn (Fisher's exact test).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from safegen.lineage.forms import FINE_DIGITS, Form, Matched, View, folded
+from safegen.tables.batches import is_provenance
+from safegen.tables.words import Column, mixed
+
+__all__ = ["SEEN", "WHOLE_DIGITS", "Cells", "Hasher", "Printing", "Prints", "opened", "sealed"]
+
+SEEN = 16_384
+"""Rows of a release, its first, that are fingerprinted on every view, and as many decoys."""
+
+WHOLE_DIGITS = 6
+"""Significant digits of a whole row's cells: what single precision keeps."""
+
+_WHOLE = 48  # bits of a whole row's fingerprint: one in 28 million rows meets one of 10 million
+_PART = 32  # of a view's: rows meet those of decoys by chance as often as those of a release
+
+
+@dataclass(frozen=True)
+class Hasher:
+    """Fingerprints under one key, of tables with columns of these names, folded and in order."""
+
+    key: bytes
+    names: tuple[str, ...]
+
+    @cached_property
+    def _master(self) -> bytes:
+        h = hashlib.blake2b(key=self.key, digest_size=32, person=b"safegen-fp1")
+        h.update("\x00".join(self.names).encode())
+        return h.digest()
+
+    @property
+    def signature(self) -> str:
+        """What tables of one kind have in common, for nobody else to read."""
+        return hashlib.blake2b(b"signature", key=self._master, digest_size=16).hexdigest()
+
+    def _numbers(self, *what: object, count: int) -> np.ndarray:
+        text = "\x00".join(map(str, what)).encode()
+        data = hashlib.shake_256(self._master + text).digest(8 * count)
+        return np.frombuffer(data, dtype="<u8")
+
+    @cached_property
+    def _cipher(self) -> Any:
+        key = hashlib.blake2b(b"rows", key=self._master, digest_size=16).digest()
+        # One block per row, each alone: a permutation that nobody without the key can compute.
+        return Cipher(algorithms.AES(key), modes.ECB())
+
+    def part(self, number: int, words: np.ndarray) -> np.ndarray:
+        """(rows, 2) uint64: what a column of words puts into the sums."""
+        start, one, two = self._numbers("column", number, count=3)
+        base = mixed(words + start)
+        return np.stack([base * (one | np.uint64(1)), base * (two | np.uint64(1))], axis=1)
+
+    def rows(self, parts: Sequence[np.ndarray], view: str) -> np.ndarray:
+        """(rows,) uint64 fingerprints of rows, by what their columns put into the sums."""
+        state = parts[0] + self._numbers("view", view, count=2)
+        for part in parts[1:]:
+            state += part
+        data = self._cipher.encryptor().update(state.view(np.uint8).data)
+        found: np.ndarray = np.frombuffer(data, dtype="<u8").reshape(-1, 2)[:, 0]
+        return found
+
+    def whole(self, columns: Mapping[int, Column]) -> np.ndarray:
+        """(rows,) uint64 fingerprints of whole rows, of 48 bits, of all columns by number."""
+        parts = [self.part(i, columns[i].words(WHOLE_DIGITS)) for i in range(len(self.names))]
+        return self.rows(parts, "whole") >> np.uint64(64 - _WHOLE)
+
+
+@dataclass
+class Cells:
+    """The columns of some rows, by their number in the form, as views cut them."""
+
+    hasher: Hasher
+    form: Form
+    columns: Mapping[int, Column]
+    match: Matched | None = None  # None: the form's own columns
+    _parts: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+
+    def _part(self, number: int, cut: str) -> np.ndarray:
+        if (number, cut) not in self._parts:
+            column, form = self.columns[number], self.form.columns[number]
+            coarse = cut == "coarse" and form.numeric
+            words = form.coarse(self._numbers(number)) if coarse else column.words(FINE_DIGITS)
+            self._parts[number, cut] = self.hasher.part(number, words)
+        return self._parts[number, cut]
+
+    def _numbers(self, number: int) -> np.ndarray:
+        numbers = self.columns[number].numbers
+        scale = "same" if self.match is None else self.match.by_number[number].scale
+        if scale == "same":
+            return numbers
+        return self.form.columns[number].ranked(numbers, falling=scale == "falling")
+
+    def view(self, view: View) -> np.ndarray:
+        """(rows,) uint32 fingerprints."""
+        parts = [self._part(i, view.cut) for i in view.columns]
+        name = f"{view.cut}:{','.join(map(str, view.columns))}"
+        return (self.hasher.rows(parts, name) & np.uint64(2**_PART - 1)).astype(np.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class Prints:
+    """What is kept of one released table.
+
+    rows, distinct: of the table. seen: those of them on views. whole: fingerprints of its rows,
+    sorted, without those of real rows and decoys. views: for each view of the form those of the
+    first rows and of the decoys, without what both have, and without real ones. trials, chance:
+    rows known not to be copies, and those of them that would pass for some.
+    """
+
+    rows: int
+    distinct: int
+    seen: int
+    decoys: int
+    trials: int
+    chance: int
+    whole: np.ndarray
+    views: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def to_bytes(self) -> bytes:
+        """As Parquet: a row group for whole rows and two for each view, each sorted and kept by its
+        differences."""
+        sink = io.BytesIO()
+        sets = [self.whole, *(one for view in self.views for one in view)]
+        facts = {name: getattr(self, name) for name in _FACTS}
+        schema = pa.schema([pa.field("print", pa.int64(), nullable=False)])
+        schema = schema.with_metadata({_KEY: json.dumps(facts)})
+        with pq.ParquetWriter(
+            sink,
+            schema,
+            use_dictionary=False,
+            column_encoding={"print": "DELTA_BINARY_PACKED"},
+            compression="none",
+            write_statistics=False,
+        ) as writer:
+            for one in sets:
+                column = pa.array(one.astype(np.int64))
+                # One row group each, an empty one too.
+                writer.write_batch(
+                    pa.RecordBatch.from_arrays([column], schema=schema),
+                    row_group_size=max(len(one), 1),
+                )
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, views: bool = True) -> Prints:
+        """What `to_bytes` wrote; without those of the views where nobody looks at them. Raises:
+        ValueError when it is none."""
+        try:
+            file = pq.ParquetFile(io.BytesIO(data))
+            facts = json.loads(file.metadata.metadata[_KEY.encode()])
+            count = file.num_row_groups if views else 1
+            sets = [
+                np.asarray(file.read_row_group(i).column(0), dtype=np.int64) for i in range(count)
+            ]
+            pairs = [x.astype(np.uint32) for x in sets[1:]]
+            found = zip(pairs[::2], pairs[1::2], strict=True)
+            return cls(
+                **{name: int(facts[name]) for name in _FACTS},
+                whole=sets[0].astype(np.uint64),
+                views=tuple(found),
+            )
+        except (pa.ArrowException, OSError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"no fingerprints ({type(error).__name__})") from None
+
+
+_FACTS = ("rows", "distinct", "seen", "decoys", "trials", "chance")
+_KEY = "safegen-fp1"
+
+
+class Printing:
+    """The fingerprints of one released table while its rows pass by: 8 bytes a row are kept, and
+    the first rows themselves."""
+
+    def __init__(self, names: Iterable[str], key: bytes):
+        self.names = sorted(
+            (n for n in names if not is_provenance(n)), key=lambda n: (folded(n), n)
+        )
+        self.hasher = Hasher(key, tuple(folded(n) for n in self.names))
+        self._whole: list[np.ndarray] = []
+        self._first: list[pa.Table] = []
+        self._kept = 0
+
+    def update(self, table: pa.Table) -> None:
+        """Let rows pass."""
+        self._whole.append(self.hasher.whole(self._columns(table)))
+        if self._kept < SEEN:
+            self._first.append(table.select(self.names).slice(0, SEEN - self._kept))
+            self._kept += self._first[-1].num_rows
+
+    def first(self) -> dict[str, Column]:
+        """The first rows' columns, by folded name."""
+        table = pa.concat_tables(self._first)
+        return {self.names[i]: c for i, c in self._columns(table).items()}
+
+    def finish(self, form: Form, decoys: pa.Table | None, real: pa.Table | None) -> Prints:
+        """What is kept of the release. real: the real rows behind it, of which nothing is kept;
+        None where they are not at hand, as decoys where no more can be drawn."""
+        hasher = self.hasher
+        released = np.unique(np.concatenate(self._whole))
+        distinct = len(released)
+        real_, decoys_ = (None if t is None else self._columns(t) for t in (real, decoys))
+        known = [hasher.whole(c) for c in (real_, decoys_) if c is not None]
+        others, counts = np.unique(np.concatenate(known or [released[:0]]), return_counts=True)
+        # One by one: a known row that no other equals would, were it not known, pass for a copy.
+        chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
+        whole = np.setdiff1d(released, others, assume_unique=True)
+        views = []
+        if decoys_ is not None:
+            first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))
+            unreleased = Cells(hasher, form, decoys_)
+            theirs = None if real_ is None else Cells(hasher, form, real_)
+            for view in form.views:
+                mine, others = np.unique(first.view(view)), np.unique(unreleased.view(view))
+                taken = np.intersect1d(mine, others, assume_unique=True)
+                if theirs is not None:
+                    taken = np.union1d(taken, theirs.view(view))
+                views.append((np.setdiff1d(mine, taken), np.setdiff1d(others, taken)))
+        return Prints(
+            rows=sum(map(len, self._whole)),
+            distinct=distinct,
+            seen=self._kept,
+            decoys=0 if decoys is None else decoys.num_rows,
+            trials=int(counts.sum()),
+            chance=chance,
+            whole=whole,
+            views=tuple(views),
+        )
+
+    def _columns(self, table: pa.Table) -> dict[int, Column]:
+        return {i: Column.of(whole_array(table.column(n))) for i, n in enumerate(self.names)}
+
+
+def whole_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def sealed(key: bytes, document: Mapping[str, Any], what: str) -> bytes:
+    """A document that only the ledger's key opens (AES-256-GCM)."""
+    nonce = secrets.token_bytes(12)
+    text = json.dumps(document, separators=(",", ":")).encode()
+    return nonce + AESGCM(_sealing(key)).encrypt(nonce, text, what.encode())
+
+
+def opened(key: bytes, data: bytes, what: str) -> Any:
+    """What `sealed` closed. Raises: ValueError when it was changed, or is of another key."""
+    try:
+        return json.loads(AESGCM(_sealing(key)).decrypt(data[:12], data[12:], what.encode()))
+    except (InvalidTag, ValueError):
+        raise ValueError(f"the {what} was changed, or belongs to another key") from None
+
+
+def _sealing(key: bytes) -> bytes:
+    return hashlib.blake2b(key=key, digest_size=32, person=b"safegen-seal").digest()

@@ -1,0 +1,221 @@
+"""Whether a table has rows of a registered release: the ring of fingerprints.
+
+A random part of the rows is enough to know the columns by and to look at views; whole rows are
+looked up all, for one in a thousand counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from safegen.errors import LedgerError
+from safegen.ledger import Attached, Ledger
+from safegen.lineage.detection import ALPHA, Met, met_on_views, met_whole
+from safegen.lineage.facts import Evidence
+from safegen.lineage.fingerprints import Cells, Hasher, Prints
+from safegen.lineage.forms import Matched, Profile
+from safegen.lineage.registering import PRINTS, Known, known_forms
+from safegen.tables.batches import Batches, is_provenance
+from safegen.tables.words import Column, joined
+
+__all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
+
+SAMPLE = 32_768
+"""Rows that are looked at on views: of a tenth of synthetic ones among them no test misses many."""
+
+SHOWN = 20
+"""Datasets of which rows were found that are named, those with the most first."""
+
+KNOWN_BY = 8_192
+"""Rows by which columns are known."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of a dataset in a table."""
+
+    dataset_id: str
+    met: Met
+    depth: int
+    effective_depth: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search of one table came to. datasets: in the ledger, with fingerprints; alike: those
+    of them with columns like the table's. least: the share of rows from which on rows of any of
+    these are found with a chance of 95 %; None where none is alike."""
+
+    found: tuple[Found, ...]
+    datasets: int
+    alike: int
+    least: float | None
+
+
+class Sample:
+    """A random part of a table's rows while they pass by; which, only the ledger's key says."""
+
+    def __init__(self, schema: pa.Schema, key: bytes):
+        seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-sample").digest()
+        self._names = [f.name for f in schema if not is_provenance(f.name) and _plain(f.type)]
+        self._rng = np.random.default_rng(int.from_bytes(seed, "little"))
+        self._pieces: list[tuple[np.ndarray, dict[str, Column]]] = []
+        self._cut = np.inf
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
+        drawn = self._rng.random(batch.num_rows)
+        stay = np.flatnonzero(drawn < self._cut)
+        if not len(stay) or not self._names:
+            return
+        rows = pa.array(stay)
+        columns = {n: Column.of(batch.column(n).take(rows)) for n in self._names}
+        self._pieces.append((drawn[stay], columns))
+        if sum(len(d) for d, _ in self._pieces) > 2 * SAMPLE:
+            self._thin()
+
+    def _thin(self) -> None:
+        drawn = np.concatenate([d for d, _ in self._pieces])
+        stay = np.argsort(drawn, kind="stable")[:SAMPLE]
+        columns = {n: joined([c[n] for _, c in self._pieces])[stay] for n in self._names}
+        self._cut = float(drawn[stay[-1]]) if len(stay) == SAMPLE else np.inf
+        self._pieces = [(drawn[stay], columns)]
+
+    def columns(self) -> dict[str, Column]:
+        """The rows' columns, in random order; nothing where no row has passed."""
+        if not self._pieces:
+            return {}
+        self._thin()
+        return self._pieces[0][1]
+
+
+def _plain(kind: pa.DataType) -> bool:
+    """Whether cells of a type are single values that a table of a release may have."""
+    t = pa.types
+    if t.is_dictionary(kind):
+        return _plain(kind.value_type)
+    texts = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
+    numbers = t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
+    return bool(texts or numbers or t.is_temporal(kind) or t.is_null(kind))
+
+
+def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
+    """Look for rows of registered datasets in a table. Raises: LedgerError."""
+    keys = dict(ledger.key_epochs())
+    every = ledger.attached(PRINTS)
+    columns = sample.columns()
+    if not every or not columns:
+        return Searched((), len(every), 0, None)
+    some = {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
+    of_form: dict[str, list[Attached]] = {}
+    for where in every:
+        of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
+    alike = {
+        known.form_id: (known, match)
+        for known in known_forms(ledger, keys)
+        if known.form_id in of_form and len((match := known.form.matched(some)).columns) > 1
+    }
+    whole = _whole(batches, alike)
+    found: list[Found] = []
+    least: list[float] = []
+    for form_id, (known, match) in alike.items():
+        hasher = _hasher(known)
+        cells = Cells(hasher, known.form, {c.number: columns[c.name] for c in match.columns}, match)
+        for where in of_form[form_id]:
+            prints = _read(ledger, where)
+            mets = [met_on_views(prints, known.form, match, cells, len(every))]
+            if form_id in whole:
+                mets.append(met_whole(prints, whole[form_id], len(every)))
+            told = [m for m in mets if m is not None]
+            if not told:
+                continue
+            best = min(told, key=lambda m: m.p)
+            if best.p <= ALPHA:
+                record = ledger.get(where.dataset_id)
+                if record is None:
+                    raise LedgerError(f"dataset {where.dataset_id} has fingerprints and no record")
+                found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
+            least.append(min(m.least for m in told))
+    found.sort(key=lambda f: -f.met.share)
+    return Searched(tuple(found), len(every), len(least), max(least, default=None))
+
+
+def copies(searched: Searched) -> list[Evidence]:
+    """A piece for each dataset of which rows were found."""
+    pieces = []
+    for found in searched.found[:SHOWN]:
+        met = found.met
+        low, high = met.interval
+        pieces.append(
+            Evidence(
+                "fingerprints",
+                f"{met.found:,} fingerprints of {met.rows:,} rows are of dataset "
+                f"{found.dataset_id} ({met.what}; {met.decoys:,.3g} by chance, p {_p(met.p)}): "
+                f"{met.share:.3g} of the rows, {low:.3g} to {high:.3g}",
+                "synthetic" if met.share >= 1 else "mixed",
+                share=min(max(met.share, 1 / max(met.rows, 1)), 1.0),
+                depth=max(found.depth, 1),
+                effective_depth=min(max(met.share, 1 / max(met.rows, 1)), 1.0)
+                * max(found.effective_depth, 1.0),
+                lower_bound=True,
+                dataset_id=found.dataset_id,
+            )
+        )
+    return pieces
+
+
+def merged(searches: Sequence[Searched]) -> dict[str, Any] | None:
+    """What the searches of a source's tables could have found, for a decision; None without any."""
+    if not searches:
+        return None
+    least = [s.least for s in searches]
+    return {
+        "datasets": max(s.datasets for s in searches),
+        "alike": max(s.alike for s in searches),
+        "found": sum(len(s.found) for s in searches),
+        "least": None if None in least else max(x for x in least if x is not None),
+    }
+
+
+def _p(p: float) -> str:
+    return "below 1e-300" if p < 1e-300 else f"{p:.1g}"
+
+
+def _hasher(known: Known) -> Hasher:
+    return Hasher(known.key, tuple(c.name for c in known.form.columns))
+
+
+def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict[str, np.ndarray]:
+    """Fingerprints of all rows, for the forms whose columns are all there."""
+    wanted = {
+        form_id: (_hasher(known), {c.number: c.name for c in match.columns})
+        for form_id, (known, match) in alike.items()
+        if len(match.columns) == len(known.form.columns)
+        and all(c.scale == "same" for c in match.columns)
+    }
+    if not wanted:
+        return {}
+    found: dict[str, list[np.ndarray]] = {form_id: [] for form_id in wanted}
+    for batch in batches:
+        cells: dict[str, Column] = {}
+        for form_id, (hasher, names) in wanted.items():
+            for name in names.values():
+                if name not in cells:
+                    cells[name] = Column.of(batch.column(batch.schema.get_field_index(name)))
+            found[form_id].append(hasher.whole({i: cells[n] for i, n in names.items()}))
+    return {form_id: np.concatenate(parts) for form_id, parts in found.items() if parts}
+
+
+def _read(ledger: Ledger, where: Attached) -> Prints:
+    try:
+        return Prints.from_bytes(ledger.attachment(where))
+    except ValueError as error:
+        raise LedgerError(
+            f"the fingerprints of dataset {where.dataset_id} cannot be read ({error}): run "
+            "`safegen ledger verify`"
+        ) from None

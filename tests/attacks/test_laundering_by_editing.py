@@ -1,0 +1,133 @@
+"""Way round: edit the output, so that no digest knows it any more, and train on that.
+
+Each edit is also made to real rows, which must still be admitted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from forging import World, check, is_refused_as_synthetic
+
+import safegen
+from safegen.errors import LedgerError
+from safegen.ledger import open_ledger
+
+RNG = np.random.default_rng(20)
+Edit = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
+
+
+def _numbers(frame: pd.DataFrame) -> list[str]:
+    return [n for n in frame if pd.api.types.is_numeric_dtype(frame[n])]
+
+
+def _rounded(frame: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    short = {n: frame[n].map(lambda x: float(f"{x:.3g}")) for n in _numbers(frame)}
+    return frame.assign(**short)
+
+
+def _noisy(frame: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    noise = {n: RNG.normal(0, 0.05 * frame[n].std(), len(frame)) for n in _numbers(frame)}
+    return frame.assign(**{n: frame[n] + x for n, x in noise.items()})
+
+
+def _standardised(frame: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    numbers = frame[_numbers(frame)]
+    return frame.assign(**((numbers - numbers.mean()) / numbers.std()))
+
+
+def _in_other_units(frame: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    first, second, third = _numbers(frame)[:3]
+    logs = np.log(frame[third] + 1)
+    return frame.assign(**{first: frame[first] * 2.54, second: -frame[second], third: logs})
+
+
+def _resampled(frame: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
+    edited = frame.copy()
+    for name in set(frame) - set(_numbers(frame)):
+        values = frame[name].to_numpy(dtype=object).copy()
+        some = RNG.random(len(values)) < 0.1
+        values[some] = RNG.choice(values, some.sum())
+        edited[name] = values
+    return edited
+
+
+EDITS: dict[str, Edit] = {
+    "a few rows": lambda made, _: made.sample(500, random_state=1),
+    "renamed and reordered": lambda made, _: made.rename(
+        columns={n: f"v{i}" for i, n in enumerate(sorted(made, key=lambda n: n[::-1]))}
+    ).sample(frac=1, axis=1, random_state=4),
+    "two columns dropped": lambda made, _: made.drop(columns=[made.columns[2], made.columns[5]]),
+    "half of the columns": lambda made, _: made.iloc[:, :7],
+    "columns added": lambda made, _: made.assign(a=range(len(made)), b=RNG.random(len(made))),
+    "1 % among real rows": lambda made, real: pd.concat([real.head(4_950), made.head(50)]),
+    "rounded": _rounded,
+    "as texts": lambda made, _: made.iloc[1:].astype(str),
+    "copied twice": lambda made, _: pd.concat([made, made.head(100)]),
+    "noise": _noisy,
+    "standardised": _standardised,
+    "other units": _in_other_units,
+    "levels resampled": _resampled,
+}
+
+
+def _bare(frame: pd.DataFrame) -> pd.DataFrame:
+    bare = frame.drop(columns=[n for n in frame if n.startswith("_safegen")])
+    bare.attrs.clear()
+    return bare
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_edited_output_is_refused_and_edited_real_rows_are_not(world: World, edit: Edit) -> None:
+    real = pd.read_parquet(world.real)
+    decision = check(edit(_bare(world.dataset.to_pandas()), real))
+    assert is_refused_as_synthetic(decision)
+    assert any("fingerprints" in e for e in decision.findings["lineage/depth"].evidence)
+    for seed in (1, 2):
+        rows = real.sample(5_000, random_state=seed)
+        assert check(edit(rows, real.drop(rows.index))).allowed
+
+
+def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> None:
+    real, made = pd.read_parquet(world.real), _bare(world.dataset.to_pandas())
+    decision = check(pd.concat([real.head(4_900), made.head(100)]))
+    (said,) = (e for e in decision.findings["lineage/depth"].evidence if "fingerprints" in e)
+    assert (
+        f"100 fingerprints of 5,000 rows are of dataset {world.dataset.manifest.dataset_id}" in said
+    )
+    assert "0.02 of the rows, 0.0163 to 0.0243" in said
+
+
+def test_finding_nothing_says_what_would_have_been_found(world: World) -> None:
+    few, many = (check(pd.read_parquet(world.real).tail(n)) for n in (60, 6_000))
+    assert "detected? underpowered: rows of" in few.notes[0]
+    assert "the policy asks for 5.00%" in few.notes[0]
+    assert "detected? clean: rows of" in many.notes[0]
+    others = check(pd.DataFrame({"x": range(100)}))
+    assert "none has columns like these" in others.notes[0]
+
+
+def test_fingerprints_that_were_removed_are_missed(world: World, tmp_path: Path) -> None:
+    """Who can write the ledger's file cannot make a check find nothing in silence."""
+    ledger = open_ledger()
+    assert ledger.verify() == []
+    copy = tmp_path / "ledger.db"
+    shutil.copy(ledger.url.removeprefix("sqlite://"), copy)
+    with sqlite3.connect(copy) as db:
+        db.execute("DROP TRIGGER attachments_no_delete")
+        db.execute("DELETE FROM attachments WHERE kind = 'fingerprints'")
+    db.close()
+    rows = pd.read_parquet(world.real).head(1_000)
+    assert safegen.check(rows, policy="baseline", ledger=ledger).allowed
+    decision = safegen.check(rows, policy="baseline", ledger=copy)
+    assert not decision.allowed
+    assert decision.findings["lineage/ledger"].status == "broken"
+    assert any("attached" in p for p in open_ledger(copy).verify())
+    with pytest.raises(LedgerError, match="is gone"):
+        open_ledger(copy).attached("fingerprints")

@@ -1,0 +1,327 @@
+"""Words, forms, fingerprints and their tests: what they know again, and whom they do not accuse."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safegen.lineage.detection import ALPHA, Met, met_on_views, met_whole
+from safegen.lineage.fingerprints import Cells, Printing, Prints, opened, sealed
+from safegen.lineage.forms import Form, Matched, Profile, form_of
+from safegen.tables.words import Column, joined
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+
+
+def columns(table: pa.Table) -> dict[str, Column]:
+    return {n: Column.of(table.column(n).combine_chunks()) for n in table.column_names}
+
+
+# ---- words ---------------------------------------------------------------------------------------
+
+
+def test_a_value_has_the_same_word_in_every_type_that_tools_give_it() -> None:
+    numbers = [0.1, 250.0, -3.0, 1e-9]
+    arrays = [
+        pa.array(numbers),
+        pa.array(numbers, pa.float32()),
+        pa.array([repr(x) for x in numbers]),
+        pa.array([f" {x!r}" for x in numbers]).dictionary_encode(),
+    ]
+    words = [Column.of(a).words(6).tolist() for a in arrays]
+    assert words[0] == words[1] == words[2] == words[3]
+    assert len(set(words[0])) == 4
+    days = pa.array([1, 2], pa.date32())
+    assert (
+        Column.of(days).words(6).tolist()
+        == Column.of(pa.array(["1970-01-02", "1970-01-03"])).words(6).tolist()
+    )
+    assert (
+        Column.of(pa.array(["Ünit", None])).words(3)[0]
+        == Column.of(pa.array(["ünit "])).words(3)[0]
+    )
+    assert Column.of(pa.array([None], pa.int8())).words(3) == Column.of(pa.array(["NaN"])).words(3)
+
+
+@given(st.floats(1e-6, 1e9), st.sampled_from([1, -1]))
+def test_words_forget_what_rounding_forgets(size: float, sign: int) -> None:
+    value = sign * size
+    short = float(f"{value:.3g}")
+    far = float(f"{value:.3g}") * 1.02
+    word, rounded, other = Column.of(pa.array([value, short, far])).words(3)
+    # Twelve digits first, then three: only what lies on an edge may fall to the other side.
+    if abs(abs(value / short) - 1) < 0.0049:
+        assert word == rounded
+    assert other != rounded
+
+
+def test_numbers_are_read_from_cells() -> None:
+    values = [1.5, -2.25e-7, 12345678901234.0, None, float("inf")]
+    numbers = Column.of(pa.array(values)).numbers
+    assert numbers[:3] == pytest.approx(values[:3])
+    assert np.isnan(numbers[3:]).all()
+    assert np.isnan(Column.of(pa.array(["a"])).numbers).all()
+    moments = pa.array([1_500_000], pa.timestamp("us"))
+    assert Column.of(moments).numbers == [1_500_000]
+    assert joined([Column.of(pa.array([1, 2])), Column.of(pa.array(["3"]))]).numbers.tolist() == [
+        1,
+        2,
+        3,
+    ]
+
+
+# ---- forms ---------------------------------------------------------------------------------------
+
+
+def law(seed: int, rows: int, *, fitted: bool = False) -> pa.Table:
+    """People of six columns; a model of them takes each column for itself."""
+    rng = np.random.default_rng([seed, fitted])
+    kind = rng.integers(0, 4, rows)
+    size = np.exp(rng.normal(kind, 0.5))
+    frame = pd.DataFrame(
+        {
+            "kind": np.array(["a", "b", "c", "d"])[kind],
+            "size": np.round(size, 2),
+            "age": np.clip(rng.normal(40 + 5 * kind, 12), 18, 90).astype(int),
+            "town": rng.choice([f"t{i}" for i in range(30)], rows),
+            "flag": rng.random(rows) < 0.1 + 0.2 * kind,
+            "score": rng.gamma(2.0, 10.0, rows),
+        }
+    )
+    if fitted:
+        frame = frame.apply(lambda c: rng.permutation(c.to_numpy()))
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def profiles(table: pa.Table) -> dict[str, Profile]:
+    return {n: Profile(c) for n, c in columns(table).items()}
+
+
+def test_columns_are_known_by_name_and_by_what_is_in_them() -> None:
+    form = form_of(columns(law(1, 5_000, fitted=True)), 7)
+    plain = law(2, 1_000)
+    lost = plain.rename_columns([f"v{i}" for i in range(6)]).select([3, 1, 5, 0, 4, 2])
+    back = {"v0": "kind", "v1": "size", "v2": "age", "v3": "town", "v4": "flag", "v5": "score"}
+    for table, names in ((plain, dict.fromkeys(())), (lost, back)):
+        found = form.matched(profiles(table))
+        said = {names.get(c.name, c.name): form.columns[c.number].name for c in found.columns}
+        assert said == {n: n for n in back.values()}
+        assert {c.scale for c in found.columns} == {"same"}
+
+
+def test_columns_in_other_units_are_known_and_brought_back() -> None:
+    form = form_of(columns(law(1, 5_000, fitted=True)), 7)
+    frame = law(2, 4_000).to_pandas()
+    edited = frame.assign(
+        size=np.log(frame["size"] + 1), age=-2.54 * frame["age"], score=frame["score"] / 1000
+    )
+    found = form.matched(profiles(pa.Table.from_pandas(edited, preserve_index=False)))
+    scales = {form.columns[c.number].name: c.scale for c in found.columns}
+    assert scales == {
+        "kind": "same", "size": "rising", "age": "falling", "town": "same", "flag": "same",
+        "score": "rising",
+    }  # fmt: skip
+    for name in ("size", "age", "score"):
+        column = form.columns[form.names[name]]
+        back = column.ranked(edited[name].to_numpy(float), falling=name == "age")
+        same = column.coarse(back) == column.coarse(frame[name].to_numpy(float))
+        assert same.mean() > 0.8
+
+
+def test_noise_seldom_leaves_a_coarse_bin() -> None:
+    rng = np.random.default_rng(3)
+    for values in (rng.normal(size=5_000), rng.integers(0, 2, 5_000), rng.exponential(size=5_000)):
+        form = form_of({"x": Column.of(pa.array(values.astype(float)))}, 1)
+        noisy = values + rng.normal(0, 0.05 * values.std(), len(values))
+        coarse = form.columns[0].coarse
+        assert (coarse(noisy) == coarse(values.astype(float))).mean() > 0.75
+
+
+def test_a_form_survives_json_and_nobody_else_opens_it() -> None:
+    form = form_of(columns(law(1, 2_000, fitted=True)), 7)
+    data = sealed(KEY, form.to_json(), "form")
+    assert Form.from_json(opened(KEY, data, "form")) == form
+    assert b"town" not in data
+    for key, body, what in (
+        (OTHER, data, "form"),
+        (KEY, data[:-1] + bytes([data[-1] ^ 1]), "form"),
+        (KEY, data, "other"),
+        (KEY, b"", "form"),
+    ):
+        with pytest.raises(ValueError, match=r"changed|another key"):
+            opened(key, body, what)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table({"x": pa.array([None, None], pa.float64()), "y": ["a", "b"]}),
+        pa.table({"x": [1.0], "y": [2]}),
+        pa.table({"only": ["a", "b", "a"]}),
+        pa.table({"A": [1, 2, 3], "a": [4, 5, 6]}),
+        pa.table({"x": pa.array([], pa.int64()), "y": pa.array([], pa.string())}),
+    ],
+    ids=["no value", "one row", "one column", "names that fold", "no row"],
+)
+def test_odd_tables_have_forms_and_fingerprints(table: pa.Table) -> None:
+    prints, form = printed(table, table, table)
+    assert not len(prints.whole)
+    form.matched(profiles(table))
+
+
+# ---- fingerprints --------------------------------------------------------------------------------
+
+
+def printed(
+    made: pa.Table, decoys: pa.Table | None, real: pa.Table | None, key: bytes = KEY
+) -> tuple[Prints, Form]:
+    printing = Printing(made.column_names, key)
+    printing.update(made)
+    form = form_of(printing.first(), 7)
+    return printing.finish(form, decoys, real), form
+
+
+def asked(prints: Prints, form: Form, table: pa.Table, key: bytes = KEY) -> list[Met]:
+    """What a table shares with a release, by all tests that it can be asked."""
+    known = columns(table)
+    match = form.matched({n: Profile(c) for n, c in known.items()})
+    hasher = Printing([c.name for c in form.columns], key).hasher
+    numbered = {c.number: known[c.name] for c in match.columns}
+    found = [met_on_views(prints, form, match, Cells(hasher, form, numbered, match), 1)]
+    if len(numbered) == len(form.columns):
+        found.append(met_whole(prints, hasher.whole(numbered), 1))
+    return [m for m in found if m is not None]
+
+
+def test_prints_survive_their_bytes_and_take_at_most_forty_bits_a_row() -> None:
+    prints, form = printed(law(1, 20_000, fitted=True), law(2, 16_384, fitted=True), law(3, 5_000))
+    data = prints.to_bytes()
+    back = Prints.from_bytes(data)
+    assert (back.rows, back.distinct, back.trials) == (20_000, prints.distinct, 21_384)
+    assert (back.whole == prints.whole).all()
+    for mine, theirs in zip(prints.views, back.views, strict=True):
+        assert all((a == b).all() for a, b in zip(mine, theirs, strict=True))
+    alone = Prints(**{**vars(prints), "views": ()})
+    assert len(alone.to_bytes()) * 8 / prints.distinct <= 40
+    for junk in (b"", data[:-9], b"PAR1" + data):
+        with pytest.raises(ValueError, match="no fingerprints"):
+            Prints.from_bytes(junk)
+    assert len(form.views) == len(prints.views)
+
+
+def test_nothing_of_real_rows_is_kept() -> None:
+    """A release that repeats real rows: their fingerprints are not in the ledger."""
+    real = law(3, 4_000)
+    made = pa.concat_tables([law(1, 4_000, fitted=True), real.slice(0, 500)])
+    prints, form = printed(made, law(2, 4_500, fitted=True), real)
+    hasher = Printing(made.column_names, KEY).hasher
+    numbered = {form.names[n]: c for n, c in columns(real).items()}
+    assert not np.isin(hasher.whole(numbered), prints.whole).any()
+    cells = Cells(hasher, form, numbered)
+    for view, sets in zip(form.views, prints.views, strict=True):
+        for one in sets:
+            assert not np.isin(cells.view(view), one).any()
+
+
+def test_without_the_key_no_guess_is_confirmed() -> None:
+    """An attacker who has the ledger's file, and every row that there may be."""
+    values = list(itertools.product("abcdefgh", range(8), ["x", "y"]))
+    table = pa.table(
+        {
+            "one": [v[0] for v in values],
+            "two": [v[1] for v in values],
+            "three": [v[2] for v in values],
+        }
+    )
+    made = table.take(pa.array(np.random.default_rng(1).permutation(len(values))[:60]))
+    prints, form = printed(made, None, None)
+    numbered = {form.names[n]: c for n, c in columns(table).items()}
+    right = Printing(table.column_names, KEY).hasher.whole(numbered)
+    assert np.isin(right, prints.whole).sum() == 60
+    for guess in (OTHER, b"", bytes(32)):
+        wrong = Printing(table.column_names, guess).hasher.whole(numbered)
+        assert not np.isin(wrong, prints.whole).any()
+
+
+# ---- tests ---------------------------------------------------------------------------------------
+
+
+def odd(seed: int, rows: int) -> pa.Table:
+    """Real rows, but only those of one corner, which the model has rows of by chance too."""
+    table = law(seed, 12 * rows).to_pandas()
+    return pa.Table.from_pandas(
+        table[(table["kind"] == "a") & ~table["flag"]].head(rows), preserve_index=False
+    )
+
+
+def few(seed: int, rows: int, *, fitted: bool = False) -> pa.Table:
+    """A table of a hundred distinct rows."""
+    rng = np.random.default_rng([seed, fitted])
+    one = rng.choice(5, rows, p=[0.5, 0.3, 0.15, 0.04, 0.01])
+    two = (
+        rng.choice(5, rows)
+        if fitted
+        else (one + rng.choice(5, rows, p=[0.8, 0.1, 0.05, 0.03, 0.02])) % 5
+    )
+    return pa.table({"one": one, "two": two, "three": rng.choice(["x", "y", "z"], rows)})
+
+
+@pytest.mark.parametrize("kind", ["law", "odd", "few"])
+def test_real_rows_have_p_values_that_chance_gives(kind: str) -> None:
+    """Super-uniform, where rows of the model and real ones often coincide, too."""
+    draw: dict[str, Callable[[int, int], pa.Table]] = {"law": law, "odd": odd, "few": few}
+    make = few if kind == "few" else law
+    p_values = []
+    for model in range(3):
+        prints, form = printed(
+            make(10 + model, 4_000, fitted=True),
+            make(20 + model, 4_000, fitted=True),
+            make(30 + model, 3_000),
+        )
+        for seed in range(45):
+            rows = (200, 1_000, 4_000)[seed % 3]
+            p_values += [
+                m.p for m in asked(prints, form, draw[kind](100 + 45 * model + seed, rows))
+            ]
+    p = np.array(p_values)
+    assert len(p) >= 135
+    for level in (0.2, 0.05, 0.01):
+        assert (p <= level).mean() <= level + 2.5 * (level / len(p)) ** 0.5
+    assert p.min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["law", "few"])
+def test_what_the_power_says_is_found(kind: str) -> None:
+    """Rows planted among real ones, as many as `least` says, are found in 19 of 20 tables."""
+    make = few if kind == "few" else law
+    found = []
+    for seed in range(40):
+        made = make(10 + seed, 4_000, fitted=True)
+        prints, form = printed(made, make(200 + seed, 4_000, fitted=True), make(300 + seed, 3_000))
+        real = make(400 + seed, 10_000)
+        least = min(m.least for m in asked(prints, form, real))
+        planted = int(np.ceil(least * real.num_rows))
+        rng = np.random.default_rng(seed)
+        some = made.take(pa.array(rng.integers(0, made.num_rows, planted)))
+        mixture = pa.concat_tables([real.slice(planted), some.cast(real.schema)])
+        found.append(least >= 1 or any(m.p <= ALPHA for m in asked(prints, form, mixture)))
+    assert np.mean(found) >= 0.9
+
+
+def test_a_view_is_not_asked_where_a_column_is_missing() -> None:
+    made = law(1, 4_000, fitted=True)
+    prints, form = printed(made, law(2, 4_000, fitted=True), law(3, 3_000))
+    part = made.select(["kind", "age", "town"])
+    match = form.matched(profiles(part))
+    assert all({form.columns[i].name for i in v.columns} <= {"kind", "age", "town"}
+               for v in form.views if match.has(v))  # fmt: skip
+    assert not Matched(()).has(form.views[0])
+    (met,) = asked(prints, form, part)
+    assert met.p < 1e-9
