@@ -9,6 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from safegen.dataset import Dataset
 from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
@@ -16,6 +18,8 @@ from safegen.gates import Books, LedgerLike, load_policy, resolve_all
 from safegen.ledger import Attachment, Record
 from safegen.lineage.evidence import sidecar_of
 from safegen.lineage.facts import SourceFacts
+from safegen.lineage.fingerprints import Printing
+from safegen.lineage.registering import printed
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
@@ -24,6 +28,7 @@ from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
 from safegen.tables.images import is_image
 from safegen.tables.sources import Source, SourceLike
+from safegen.tables.words import is_plain
 
 __all__ = ["attest", "derive", "register"]
 
@@ -268,6 +273,23 @@ def _source_files(source: Source) -> list[Any]:
     return [file_entry(source.file, source.file.name)] if source.file is not None else []
 
 
+def _prints(manifest: Manifest, books: Books, source: Source) -> list[Attachment]:
+    """Fingerprints of rows all of which are synthetic, whoever made them."""
+    found: list[Attachment] = []
+    stated = manifest.statement == "attestation" and manifest.origin == "synthetic"
+    if not stated or books.ledger is None:
+        return found
+    ((key_id, key), *_) = books.ledger.key_epochs()
+    for name, batches in source.tables.items():
+        if all(is_plain(f.type) for f in batches.schema if not is_provenance(f.name)):
+            printing = Printing(batches.schema.names, key)
+            for batch in batches:
+                printing.update(pa.Table.from_batches([batch]))
+            if printing.names:
+                found += printed(name, printing, None, None, books.ledger, key_id, key)
+    return found
+
+
 def _state(
     manifest: Manifest, facts: SourceFacts, books: Books, source: Source, key: SigningKey | None
 ) -> None:
@@ -276,7 +298,7 @@ def _state(
     # What is not real is known by each of its tables too, as a release is: none of them is real.
     parts = facts.parts.values() if manifest.origin != "real" else ()
     lookups = {k: [v, *(part["lookups"][k] for part in parts)] for k, v in facts.lookups.items()}
-    register(books, manifest, lookups, key)
+    register(books, manifest, lookups, key, _prints(manifest, books, source))
     place = source.file or (None if source.uri == "memory:" else Path(source.uri))
     if place is None or not place.exists() or source.folder is not None:
         return

@@ -94,6 +94,19 @@ def test_edited_output_is_refused_and_edited_real_rows_are_not(world: World, edi
         assert check(edit(rows, real.drop(rows.index))).allowed
 
 
+def test_output_of_other_tools_is_known_once_it_is_stated(world: World, tmp_path: Path) -> None:
+    """Nobody has its model, so there are no decoys: whole rows are known where they are most."""
+    own = {"ledger": tmp_path / "ledger.db"}
+    real = pd.read_parquet(world.real)
+    foreign = pd.DataFrame({n: RNG.permutation(c.to_numpy()) for n, c in real.items()})
+    assert check(foreign.head(3_000), **own).allowed
+    safegen.attest(foreign, origin="synthetic", by="an attack test", **own)
+    for share in (500, 1_500):
+        mixture = pd.concat([real.head(1_500 - share), foreign.sample(share, random_state=1)])
+        assert is_refused_as_synthetic(check(mixture, **own)) == (share > 750)
+    assert check(real.sample(5_000, random_state=1), **own).allowed
+
+
 def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> None:
     real, made = pd.read_parquet(world.real), _bare(world.dataset.to_pandas())
     decision = check(pd.concat([real.head(4_900), made.head(100)]))

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom, hypergeom
+from scipy.stats import beta, binom, hypergeom, poisson
 
-from safegen.lineage.fingerprints import Cells, Prints
+from safegen.lineage.fingerprints import Cells, Prints, twins
 from safegen.lineage.forms import Form, Matched
 
-__all__ = ["ALPHA", "POWER", "Met", "met_on_views", "met_whole"]
+__all__ = ["ALPHA", "Met", "met_on_views", "met_whole"]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
 
-POWER = 0.95
-"""Chance with which `least` is found."""
+UNKNOWN = 0.5
+"""Share of a table's rows that has to be found where nothing is known of chance: output of other
+tools, stated to be synthetic. Row numbers and the like coincide for other reasons."""
 
 _CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
 
@@ -51,23 +52,32 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
     """Whole rows of a table, by their fingerprints, against those of a dataset.
 
     By Fisher's exact test: had they nothing to do with it, rows of the table would be as likely to
-    meet one as those that are known to have nothing to do with it.
+    meet one as those that are known to have nothing to do with it. That takes for granted that the
+    table's rows are like these. Rows of a corner in which there is little to differ by meet more
+    often; but they meet each other, too, and so p is that of `_in_a_corner` where that is larger.
+
+    Where no rows are known that have nothing to do with it, half of the table has to be found.
     """
     inside = np.isin(whole, prints.whole)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
     distinct = len(np.unique(whole[inside]))
     n, trials, tests = len(whole), prints.trials, 2 * datasets
+    corner = _in_a_corner(prints, whole)
 
     def p_of(hits: int) -> float:
-        found = hypergeom.sf(hits - 1, n + trials, hits + prints.chance, n)
-        return min(tests * float(found), 1.0)
+        if not trials and hits < UNKNOWN * n:
+            return 1.0
+        found = float(poisson.sf(hits - 1, corner))
+        if trials:
+            fisher = hypergeom.sf(hits - 1, n + trials, hits + prints.chance, n)
+            found = max(found, float(fisher))
+        return min(tests * found, 1.0)
 
     chance = prints.chance / max(trials, 1)
     hits = int(inside.sum())
     low, high = _interval(hits, n)
-    needed = _first(lambda k: p_of(k) <= ALPHA, n)
     by_chance = n * chance
-    rows = _rows_for(needed, by_chance, len(prints.whole), prints.rows)
+    rows = _rows_for(_first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
     return Met(
         "whole rows",
         n,
@@ -78,6 +88,17 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
         (max(low - chance, 0.0), high),
         min(rows / max(n, 1), 1.0),
     )
+
+
+def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
+    """Rows that meet released ones, where all rows of a table are of one corner of reality.
+
+    Let K rows be possible there, as likely as each other, of which r were released. Then of n rows
+    n·r/K meet one; n²/2K pairs are equal; and of the real rows and decoys that were there, as many
+    as the released, r²/K or more each pass for released ones. The first is the geometric mean of
+    the others. Three is added to either, what chance may hide of what was not seen.
+    """
+    return float(((twins(whole) + 3) * (prints.chance + 3)) ** 0.5)
 
 
 def met_on_views(

@@ -35,7 +35,17 @@ from safegen.lineage.forms import FINE_DIGITS, Form, Matched, View, folded
 from safegen.tables.batches import is_provenance
 from safegen.tables.words import Column, mixed
 
-__all__ = ["SEEN", "WHOLE_DIGITS", "Cells", "Hasher", "Printing", "Prints", "opened", "sealed"]
+__all__ = [
+    "SEEN",
+    "WHOLE_DIGITS",
+    "Cells",
+    "Hasher",
+    "Printing",
+    "Prints",
+    "opened",
+    "sealed",
+    "twins",
+]
 
 SEEN = 16_384
 """Rows of a release, its first, that are fingerprinted on every view, and as many decoys."""
@@ -136,7 +146,8 @@ class Prints:
     rows, distinct: of the table. seen: those of them on views. whole: fingerprints of its rows,
     sorted, without those of real rows and decoys. views: for each view of the form those of the
     first rows and of the decoys, without what both have, and without real ones. trials, chance:
-    rows known not to be copies, and those of them that would pass for some.
+    rows known not to be copies, and those of them that would pass for some; without any, those of
+    its own rows that are there twice or more.
     """
 
     rows: int
@@ -229,13 +240,19 @@ class Printing:
         None where they are not at hand, as decoys where no more can be drawn."""
         hasher = self.hasher
         released = np.unique(np.concatenate(self._whole))
-        distinct = len(released)
         real_, decoys_ = (None if t is None else self._columns(t) for t in (real, decoys))
         known = [hasher.whole(c) for c in (real_, decoys_) if c is not None]
-        others, counts = np.unique(np.concatenate(known or [released[:0]]), return_counts=True)
-        # One by one: a known row that no other equals would, were it not known, pass for a copy.
-        chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
-        whole = np.setdiff1d(released, others, assume_unique=True)
+        if known:
+            others, counts = np.unique(np.concatenate(known), return_counts=True)
+            # One by one: a known row that no other equals would, were it not known, pass for one.
+            chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
+            whole = np.setdiff1d(released, others, assume_unique=True)
+            trials = int(counts.sum())
+        else:
+            # Nothing is known of what is no copy; at least these rows pass for each other.
+            trials = 0
+            whole, counts = np.unique(np.concatenate(self._whole), return_counts=True)
+            chance = int(counts[counts > 1].sum())
         views = []
         if decoys_ is not None:
             first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))
@@ -249,10 +266,10 @@ class Printing:
                 views.append((np.setdiff1d(mine, taken), np.setdiff1d(others, taken)))
         return Prints(
             rows=sum(map(len, self._whole)),
-            distinct=distinct,
+            distinct=len(released),
             seen=self._kept,
             decoys=0 if decoys is None else decoys.num_rows,
-            trials=int(counts.sum()),
+            trials=trials,
             chance=chance,
             whole=whole,
             views=tuple(views),
@@ -260,6 +277,12 @@ class Printing:
 
     def _columns(self, table: pa.Table) -> dict[int, Column]:
         return {i: Column.of(whole_array(table.column(n))) for i, n in enumerate(self.names)}
+
+
+def twins(fingerprints: np.ndarray) -> int:
+    """Pairs of rows that are equal."""
+    _, counts = np.unique(fingerprints, return_counts=True)
+    return int((counts * (counts - 1) // 2).sum())
 
 
 def whole_array(column: pa.ChunkedArray) -> pa.Array:

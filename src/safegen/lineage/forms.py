@@ -232,6 +232,8 @@ def _views(columns: Sequence[FormColumn], cells: Sequence[Column], seed: int) ->
             if len(some) > 1:
                 found.setdefault(View(tuple(sorted(map(int, some))), cut))
 
+    if len(columns) > 1:
+        found[View(tuple(range(len(columns))), "fine")] = None
     quarters = np.array_split(rng.permutation(len(columns)), 4)
     for a, b in list(combinations(range(4), 2))[:HALVES]:
         both = tuple(sorted(map(int, [*quarters[a], *quarters[b]])))

@@ -22,7 +22,7 @@ from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import PRINTS, Known, known_forms
 from safegen.tables.batches import Batches, is_provenance
-from safegen.tables.words import Column, joined
+from safegen.tables.words import Column, is_plain, joined
 
 __all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
 
@@ -63,7 +63,7 @@ class Sample:
 
     def __init__(self, schema: pa.Schema, key: bytes):
         seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-sample").digest()
-        self._names = [f.name for f in schema if not is_provenance(f.name) and _plain(f.type)]
+        self._names = [f.name for f in schema if not is_provenance(f.name) and is_plain(f.type)]
         self._rng = np.random.default_rng(int.from_bytes(seed, "little"))
         self._pieces: list[tuple[np.ndarray, dict[str, Column]]] = []
         self._cut = np.inf
@@ -92,16 +92,6 @@ class Sample:
             return {}
         self._thin()
         return self._pieces[0][1]
-
-
-def _plain(kind: pa.DataType) -> bool:
-    """Whether cells of a type are single values that a table of a release may have."""
-    t = pa.types
-    if t.is_dictionary(kind):
-        return _plain(kind.value_type)
-    texts = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
-    numbers = t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
-    return bool(texts or numbers or t.is_temporal(kind) or t.is_null(kind))
 
 
 def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:

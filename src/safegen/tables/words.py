@@ -14,12 +14,22 @@ import pyarrow as pa
 
 from safegen.tables.cells import DIGITS, LONG, Cells, tolerant_cells
 
-__all__ = ["Column", "joined", "mixed"]
+__all__ = ["Column", "is_plain", "joined", "mixed"]
 
 _NUMBER, _MOMENT, _CLOCK = (ord(c) for c in "ftc")
 _ONE, _TWO, _THREE = (
     np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 )
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether cells of a type are single values: texts, numbers, moments."""
+    t = pa.types
+    if t.is_dictionary(kind):
+        return is_plain(kind.value_type)
+    texts = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
+    numbers = t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
+    return bool(texts or numbers or t.is_temporal(kind) or t.is_null(kind))
 
 
 def mixed(words: np.ndarray) -> np.ndarray:
