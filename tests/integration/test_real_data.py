@@ -33,6 +33,8 @@ PAIR_ERROR = {
     "kdd99_10pct": 3.9,
     "online_shoppers": 6.0,
 }
+# Of these the mean over pairs, or one pair, is beyond the margin of the policy: that is said.
+BEYOND_THE_MARGIN = {"airbnb_nyc", "credit_default", "creditcard_fraud", "housing_at"}
 
 
 def run(capture: Any, *words: object) -> tuple[str, list[str]]:
@@ -50,7 +52,8 @@ def run(capture: Any, *words: object) -> tuple[str, list[str]]:
 def test_a_real_table_is_released_without_a_warning(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Attested, it has no warning at all; what else is said is a note with its way out."""
+    """Attested, it has no warning but of pairs that a copula cannot have; what else is said is a
+    note with its way out."""
     if not (DATA / f"{name}.parquet").is_file():
         pytest.skip(f"{name}.parquet is not in {DATA}; set SAFEGEN_TEST_DATA")
     source = Path(shutil.copy(DATA / f"{name}.parquet", tmp_path))  # for the sidecar of attest
@@ -62,10 +65,13 @@ def test_a_real_table_is_released_without_a_warning(
     notes = [n for n in notes if not n.startswith("safegen: ")]  # progress, every 30 seconds
     offers = ("every row of the source obeys", "  --set 'constraints=")
     notes = [n for n in notes if not n.startswith(offers)]
-    assert [n for n in notes if not ("inferred" in n and ("declare" in n or "drop" in n))] == []
+    notes = [n for n in notes if not ("inferred" in n and ("declare" in n or "drop" in n))]
+    assert all("fidelity/pairs" in n for n in notes)
 
     document = json.loads((out / "safegen.manifest.json").read_text())
-    assert (document["rows"], document["warnings"]) == (rows, [])
+    assert document["rows"] == rows
+    warned = [w.partition(":")[0] for w in document["warnings"]]
+    assert warned == ["fidelity/pairs"] * (name in BEYOND_THE_MARGIN)
     assert document["ancestry"] == "attested"
     said, problems = run(capsys, "verify", out, "--deep")
     assert "VERIFIED" in said

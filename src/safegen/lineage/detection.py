@@ -96,9 +96,9 @@ def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
     Let K rows be possible there, as likely as each other, of which r were released. Then of n rows
     n·r/K meet one; n²/2K pairs are equal; and of the real rows and decoys that were there, as many
     as the released, r²/K or more each pass for released ones. The first is the geometric mean of
-    the others. Three is added to either, what chance may hide of what was not seen.
+    the others. One is added to either, for what was not seen and might have been.
     """
-    return float(((twins(whole) + 3) * (prints.chance + 3)) ** 0.5)
+    return float(((twins(whole) + 1) * (prints.chance + 1)) ** 0.5)
 
 
 def met_on_views(

@@ -101,8 +101,8 @@ class SourceFacts:
 
     search: Mapping[str, Any] | None = None
     """What looking for rows of registered releases could find: the `datasets` that have
-    fingerprints, those `alike` in their columns, those `found`, and the `least` share that is found
-    with a chance of 95 %. None where nobody looked."""
+    fingerprints, those `alike` in their columns, those `found`, the smallest `p` of all tests, and
+    the `least` share that is found with a chance of 95 %. None where nobody looked."""
 
     @property
     def attested(self) -> bool:

@@ -36,6 +36,9 @@ PAIRS, TRIPLES, HALVES, COARSE = 12, 6, 6, 20
 """Views: of two and three columns, of which some survive when half of the columns are dropped; of
 half of the columns, of which one survives when any two are; and coarse ones of three to six."""
 
+FEW = 12
+"""Numbers of so many different values are as levels: some views are of these and levels alone."""
+
 ALIKE, SCALED = 0.25, 0.12
 """Largest distance between columns of equal name or none that are taken for the same: of their
 distributions (Kolmogorov-Smirnov, total variation), or once scaled by median and spread."""
@@ -242,7 +245,8 @@ def _views(columns: Sequence[FormColumn], cells: Sequence[Column], seed: int) ->
     add(PAIRS, (99.0,), fine, "fine", 2)
     add(TRIPLES, (99.0,), fine, "fine", 3)
     add(COARSE, BITS, coarse, "coarse", 99)
-    levels = np.where([c.numeric for c in columns], 0.0, coarse)
+    many = [c.numeric and len(set(c.quantiles)) > FEW for c in columns]
+    levels = np.where(many, 0.0, coarse)
     add(4, BITS, levels, "coarse", 99)
     every = tuple(map(int, np.flatnonzero(levels > 0)))
     if len(every) > 1:

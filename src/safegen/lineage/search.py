@@ -18,10 +18,11 @@ from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
 from safegen.lineage.detection import ALPHA, Met, met_on_views, met_whole
 from safegen.lineage.facts import Evidence
-from safegen.lineage.fingerprints import Cells, Hasher, Prints
+from safegen.lineage.fingerprints import Cells, Hasher, Prints, whole_array
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import PRINTS, Known, known_forms
 from safegen.tables.batches import Batches, is_provenance
+from safegen.tables.numbers import taken
 from safegen.tables.words import Column, is_plain, joined
 
 __all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
@@ -49,12 +50,14 @@ class Found:
 @dataclass(frozen=True)
 class Searched:
     """What a search of one table came to. datasets: in the ledger, with fingerprints; alike: those
-    of them with columns like the table's. least: the share of rows from which on rows of any of
-    these are found with a chance of 95 %; None where none is alike."""
+    of them with columns like the table's. p: the smallest of all tests', for as many as there are.
+    least: the share of rows from which on rows of any of these are found with a chance of 95 %;
+    None where none is alike."""
 
     found: tuple[Found, ...]
     datasets: int
     alike: int
+    p: float
     least: float | None
 
 
@@ -73,8 +76,8 @@ class Sample:
         stay = np.flatnonzero(drawn < self._cut)
         if not len(stay) or not self._names:
             return
-        rows = pa.array(stay)
-        columns = {n: Column.of(batch.column(n).take(rows)) for n in self._names}
+        table = taken(pa.Table.from_batches([batch.select(self._names)]), stay)
+        columns = {n: Column.of(whole_array(table.column(n))) for n in self._names}
         self._pieces.append((drawn[stay], columns))
         if sum(len(d) for d, _ in self._pieces) > 2 * SAMPLE:
             self._thin()
@@ -100,7 +103,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     every = ledger.attached(PRINTS)
     columns = sample.columns()
     if not every or not columns:
-        return Searched((), len(every), 0, None)
+        return Searched((), len(every), 0, 1.0, None)
     some = {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
     of_form: dict[str, list[Attached]] = {}
     for where in every:
@@ -113,6 +116,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     whole = _whole(batches, alike)
     found: list[Found] = []
     least: list[float] = []
+    smallest = 1.0
     for form_id, (known, match) in alike.items():
         hasher = _hasher(known)
         cells = Cells(hasher, known.form, {c.number: columns[c.name] for c in match.columns}, match)
@@ -125,6 +129,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
             if not told:
                 continue
             best = min(told, key=lambda m: m.p)
+            smallest = min(smallest, best.p)
             if best.p <= ALPHA:
                 record = ledger.get(where.dataset_id)
                 if record is None:
@@ -132,7 +137,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
                 found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
             least.append(min(m.least for m in told))
     found.sort(key=lambda f: -f.met.share)
-    return Searched(tuple(found), len(every), len(least), max(least, default=None))
+    return Searched(tuple(found), len(every), len(least), smallest, max(least, default=None))
 
 
 def copies(searched: Searched) -> list[Evidence]:
@@ -168,6 +173,7 @@ def merged(searches: Sequence[Searched]) -> dict[str, Any] | None:
         "datasets": max(s.datasets for s in searches),
         "alike": max(s.alike for s in searches),
         "found": sum(len(s.found) for s in searches),
+        "p": min(min(s.p for s in searches) * len(searches), 1.0),
         "least": None if None in least else max(x for x in least if x is not None),
     }
 
