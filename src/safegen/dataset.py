@@ -106,8 +106,8 @@ def _recorded_keys(ledger: Ledger, record: Record) -> list[PublicKey]:
     pems = [record.public_key] if record.public_key else []
     pems += [
         str(e.payload["public_key"])
-        for e in ledger.log()
-        if e.kind == "signature" and e.payload.get("dataset_id") == record.dataset_id
+        for e in ledger.log(kind="signature")
+        if e.payload.get("dataset_id") == record.dataset_id
     ]
     return [PublicKey(p.encode()) for p in pems]
 

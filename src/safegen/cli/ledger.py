@@ -1,13 +1,17 @@
-"""`safegen ledger list|show|verify`."""
+"""`safegen ledger list|show|withdraw|descendants|verify`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safegen.cli.output import JsonOption, LedgerOption, say, show, show_json, table
 from safegen.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from safegen.ledger import Record
 
 app = typer.Typer(help="What was attested, released and decided.", no_args_is_help=True)
 
@@ -42,6 +46,11 @@ def list_(
         return 0
     if not records:
         say(f"{books.url}: no datasets yet")
+    _list(records)
+    return 0
+
+
+def _list(records: Sequence[Record]) -> None:
     table(
         (
             r.dataset_id,
@@ -50,7 +59,6 @@ def list_(
         )
         for r in records
     )
-    return 0
 
 
 def _what(payload: dict[str, object]) -> str:
@@ -80,6 +88,52 @@ def show_(
         show_json(record.manifest)
     else:
         table(Manifest.from_bytes(canonical_bytes(record.manifest), "the record").facts())
+    return 0
+
+
+@app.command()
+def withdraw(
+    dataset_id: Annotated[str, typer.Argument(help="A dataset's id.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why it is not to be used any more.")],
+    by: Annotated[str, typer.Option("--by", help="Who withdraws it.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Withdraw a dataset, and with it all that descends from it: verify, open and check refuse."""
+    from safegen.ledger import open_ledger
+    from safegen.lineage.withdrawals import descendants
+    from safegen.lineage.withdrawals import withdraw as withdraw_
+
+    books = open_ledger(ledger, create=False)
+    one = withdraw_(books, dataset_id, by=by, reason=reason)
+    after = descendants(dataset_id, books)
+    if as_json:
+        show_json({**vars(one), "descendants": [r.dataset_id for r in after]})
+    else:
+        show(f"withdrawn: {dataset_id}, and {len(after):,} that descend from it")
+        _list(after)
+    return 0
+
+
+@app.command("descendants")
+def descendants_(
+    dataset_id: Annotated[str, typer.Argument(help="A dataset's id.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List what was made from a dataset, and from that, as far as the ledger knows."""
+    from safegen.ledger import open_ledger
+    from safegen.lineage.withdrawals import descendants
+
+    books = open_ledger(ledger, create=False)
+    if books.get(dataset_id) is None:
+        raise UsageError(f"the ledger knows no dataset {dataset_id!r}")
+    after = descendants(dataset_id, books)
+    if as_json:
+        show_json([r.manifest for r in after])
+    elif not after:
+        say(f"nothing in {books.url} descends from {dataset_id}")
+    _list([] if as_json else after)
     return 0
 
 

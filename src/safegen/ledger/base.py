@@ -166,8 +166,8 @@ class Ledger(Protocol):
         """Every record, in order of registration."""
         ...
 
-    def log(self, *, after: int = 0) -> Iterator[LogEntry]:
-        """The log from entry `after` + 1 on, in order."""
+    def log(self, *, after: int = 0, kind: str | None = None) -> Iterator[LogEntry]:
+        """The log from entry `after` + 1 on, in order; of one kind of entries where it is named."""
         ...
 
     def verify(self) -> list[str]:

@@ -56,7 +56,7 @@ MIGRATIONS: list[tuple[int, list[str]]] = [
             "CREATE TABLE attachments (seq INTEGER NOT NULL REFERENCES log, kind TEXT NOT NULL,"
             " name TEXT NOT NULL, key_id TEXT NOT NULL, digest TEXT NOT NULL, body BLOB NOT NULL,"
             " PRIMARY KEY (seq, kind, name, key_id))",
-            f"CREATE INDEX log_attaching ON log (seq) WHERE {ATTACHING}",
+            "CREATE INDEX log_by_kind ON log (kind, seq)",
             "CREATE INDEX attachments_by_kind ON attachments (kind, seq, name, key_id)",
             *_append_only(
                 "attachments",

@@ -239,11 +239,12 @@ class SqliteLedger:
                 return
             last = page[-1][0]
 
-    def log(self, *, after: int = 0) -> Iterator[LogEntry]:
-        query = f"SELECT {ENTRY} FROM log WHERE seq > ? ORDER BY seq LIMIT {PAGE}"
+    def log(self, *, after: int = 0, kind: str | None = None) -> Iterator[LogEntry]:
+        wanted = "" if kind is None else " AND kind = ?"
+        query = f"SELECT {ENTRY} FROM log WHERE seq > ?{wanted} ORDER BY seq LIMIT {PAGE}"
         while True:
             with self._transaction() as db:
-                page = db.execute(query, (after,)).fetchall()
+                page = db.execute(query, (after, *([] if kind is None else [kind]))).fetchall()
             for row in page:
                 after = row[0]
                 try:

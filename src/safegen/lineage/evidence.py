@@ -25,6 +25,7 @@ from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
 from safegen.lineage.roots import roots_of, stated_of
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
+from safegen.lineage.withdrawals import withdrawal_of, withdrawals
 from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
@@ -83,6 +84,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             search = searched(batches, samples[name], ledger)
             searches.append(search)
             pieces += [replace(p, part=name if each else None) for p in copies(search)]
+    problems += _known_withdrawn(pieces, problems, ledger)
     facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
     return replace(facts, parts=each, search=merged(searches))
 
@@ -105,7 +107,8 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         }
         known = _from_ledger(ledger, facts.logical_digest, lookups, each)
         pieces += [e for e in known if (e.dataset_id, e.part) not in said]
-    if pieces == list(facts.evidence):
+    problems = [*facts.problems, *_known_withdrawn(pieces, facts.problems, ledger)]
+    if pieces == list(facts.evidence) and problems == list(facts.problems):
         return facts
     now = combined(
         facts.uri,
@@ -114,9 +117,25 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         facts.logical_digest,
         facts.lookups,
         pieces,
-        facts.problems,
+        problems,
     )
     return replace(now, parts=facts.parts, search=facts.search)
+
+
+def _known_withdrawn(
+    pieces: Sequence[Evidence], problems: Sequence[str], ledger: Ledger | None
+) -> list[str]:
+    """Of each dataset that a piece of evidence names, whether it was withdrawn, once."""
+    if ledger is None or not (known := withdrawals(ledger)):
+        return []
+    found: dict[str, None] = {}
+    for dataset in dict.fromkeys(p.dataset_id for p in pieces if p.dataset_id is not None):
+        one = withdrawal_of([dataset], ledger, known)
+        said = "" if one is None else f"on {one.time[:10]} by {one.by}: {one.reason}"
+        if one is not None and not any(said in p for p in problems):
+            behind = "" if one.dataset_id == dataset else f", made from {one.dataset_id}, which"
+            found[f"dataset {dataset}{behind} was withdrawn {said}"] = None
+    return list(found)
 
 
 def _parts(source: Source) -> list[tuple[str | None, Source]]:
@@ -300,6 +319,17 @@ def _from_record(record: Record, ledger: Ledger) -> Evidence:
     )
 
 
+def _withdrawn(dataset_ids: Sequence[str], ledger: Ledger) -> list[str]:
+    """A problem, where a dataset was withdrawn or was made from one that was."""
+    found = withdrawal_of(dataset_ids, ledger)
+    if found is None:
+        return []
+    which = (
+        "it" if found.dataset_id == dataset_ids[0] else f"{found.dataset_id}, which is behind it,"
+    )
+    return [f"{which} was withdrawn on {found.time[:10]} by {found.by}: {found.reason}"]
+
+
 def sidecar_of(path: Path) -> Path:
     """Where the attestation of a file or folder lies: beside it."""
     path = Path(os.path.abspath(path))  # "." has no name
@@ -340,11 +370,13 @@ def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> s
 
 
 def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:
-    """Where a manifest contradicts what the ledger recorded when the dataset was made."""
+    """Where a manifest contradicts what the ledger recorded when the dataset was made, or has on
+    record since: that it, or what it was made from, was withdrawn."""
     record = ledger.get(manifest.dataset_id)
+    behind = [s.dataset_id for s in manifest.sources if s.dataset_id is not None]
+    problems = _withdrawn([manifest.dataset_id, *behind], ledger)
     if record is None:
-        return []
-    problems = []
+        return problems
     if record.manifest_digest != manifest.digest:
         problems.append(
             "the manifest is not the one that the ledger recorded for this dataset "

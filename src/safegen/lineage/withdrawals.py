@@ -1,0 +1,100 @@
+"""Datasets that were withdrawn, and what descends from them: neither is to be used any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from safegen.errors import UsageError
+from safegen.ledger import Ledger, Record
+
+__all__ = ["Withdrawal", "descendants", "withdraw", "withdrawal_of", "withdrawals"]
+
+KIND = "withdrawal"
+_MOST = 100_000  # records behind a dataset, beyond which nobody is followed
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """That a person took back a dataset: which, when, who, and why."""
+
+    dataset_id: str
+    time: str
+    by: str
+    reason: str
+
+
+def withdraw(ledger: Ledger, dataset_id: str, *, by: str, reason: str) -> Withdrawal:
+    """Put on record that a dataset is not to be used any more, nor what descends from it.
+
+    From then on `verify`, `open` and `check` refuse it, its rows, and every dataset of which the
+    ledger knows that it was made from it. The record stays, and so does a withdrawal. Raises:
+    UsageError for a dataset that the ledger does not know, and without a reason or a name;
+    LedgerError.
+    """
+    if not by.strip() or not reason.strip():
+        raise UsageError("say who withdraws it (--by) and why (--reason)")
+    if ledger.get(dataset_id) is None:
+        raise UsageError(f"the ledger knows no dataset {dataset_id!r}")
+    entry = ledger.record(
+        KIND, {"dataset_id": dataset_id, "by": by.strip(), "reason": reason.strip()}
+    )
+    return _read(entry.time, entry.payload)
+
+
+def withdrawals(ledger: Ledger) -> dict[str, Withdrawal]:
+    """The datasets that were withdrawn, each with its first withdrawal. Raises: LedgerError."""
+    found: dict[str, Withdrawal] = {}
+    for entry in ledger.log(kind=KIND):
+        one = _read(entry.time, entry.payload)
+        found.setdefault(one.dataset_id, one)
+    return found
+
+
+def withdrawal_of(
+    dataset_ids: Iterable[str], ledger: Ledger, known: Mapping[str, Withdrawal] | None = None
+) -> Withdrawal | None:
+    """The withdrawal of any of these datasets or of any that they were made from; None without one.
+
+    known: what `withdrawals` found, where it was asked already.
+    """
+    known = withdrawals(ledger) if known is None else known
+    if not known:
+        return None
+    open_, seen = list(dataset_ids), set[str]()
+    while open_ and len(seen) < _MOST:
+        one = open_.pop()
+        if one in known:
+            return known[one]
+        if one in seen:
+            continue
+        seen.add(one)
+        record = ledger.get(one)
+        open_ += _made_from(record) if record is not None else ()
+    return None
+
+
+def descendants(dataset_id: str, ledger: Ledger) -> list[Record]:
+    """Every dataset of which the ledger knows that it was made from this one, oldest first.
+
+    A dataset descends from those that its sources name, and from what these descend from. Sources
+    that no statement names are not seen: what was read from a plain file descends from nothing.
+    """
+    inside, found = {dataset_id}, []
+    for record in ledger.records():  # in order of registration: sources before what is made of them
+        if record.dataset_id not in inside and inside & set(_made_from(record)):
+            inside.add(record.dataset_id)
+            found.append(record)
+    return found
+
+
+def _made_from(record: Record) -> list[str]:
+    sources = record.manifest.get("sources") or ()
+    named = [s.get("dataset_id") for s in sources if isinstance(s, dict)]
+    return [n for n in named if isinstance(n, str)]
+
+
+def _read(time: str, payload: Mapping[str, object]) -> Withdrawal:
+    return Withdrawal(
+        str(payload.get("dataset_id")), time, str(payload.get("by")), str(payload.get("reason"))
+    )
