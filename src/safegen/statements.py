@@ -70,6 +70,7 @@ def attest(
     origin: Origin = "real",
     *,
     by: str,
+    tool: str | None = None,
     source_uri: str | None = None,
     license: str | None = None,
     expires: str | date | None = None,
@@ -80,7 +81,9 @@ def attest(
 
     The statement binds to the content by digest and goes into the ledger; for a file or folder it
     also lies beside it (`NAME.safegen.json`, signed with `key` as `NAME.safegen.dsse.json`).
-    `by` is the person; `source_uri` where the data came from; `license` an SPDX id or a name;
+    Of what is synthetic the ledger keeps fingerprints, so that copies are known too where they are
+    half of a table or more. `by` is the person; `tool` what made synthetic rows; `source_uri` where
+    the data came from; `license` an SPDX id or a name;
     `expires` the last day on which the statement counts (ISO date; default never).
 
     Raises: AdmissionRefused when data attested as real carries evidence of a generator, or the
@@ -90,6 +93,8 @@ def attest(
         raise UsageError("by= must name the person who states the origin")
     if origin not in ("real", "synthetic", "mixed"):
         raise UsageError(f"origin= is real, synthetic or mixed, not {origin!r}")
+    if tool and origin == "real":
+        raise UsageError("tool= is what made synthetic rows; these are attested as real")
     until = _date(expires)
     signer = SigningKey(key) if key is not None else None
     books = Books.open(ledger)
@@ -117,7 +122,7 @@ def attest(
         license=license,
         attested_by=by.strip(),
         expires=until,
-        extra={"source_uri": source_uri} if source_uri else {},
+        extra={k: v for k, v in (("source_uri", source_uri), ("tool", tool)) if v},
         files=_source_files(opened),
     ).sealed()
     _state(manifest, facts, books, opened, signer)

@@ -15,6 +15,7 @@ from safegen.cli.output import (
     SourcesArgument,
     parse_sources,
     printable,
+    say,
     show,
     show_decision,
     show_json,
@@ -27,7 +28,7 @@ FolderArgument = Annotated[str, typer.Argument(help="A dataset's folder.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (check, verify, sign, attest, inspect, lineage):
+    for command in (check, verify, sign, attest, inspect, scan, lineage):
         app.command()(command)
 
 
@@ -102,6 +103,9 @@ def attest(
     source: SourceArgument,
     by: Annotated[str, typer.Option("--by", help="The person who states it.")],
     origin: Annotated[str, typer.Option("--origin", help="real, synthetic or mixed.")] = "real",
+    tool: Annotated[
+        str | None, typer.Option("--tool", help="What made rows that are synthetic.")
+    ] = None,
     source_uri: Annotated[
         str | None, typer.Option("--source-uri", help="Where the data came from.")
     ] = None,
@@ -125,6 +129,7 @@ def attest(
         source,
         cast(Origin, origin),
         by=by,
+        tool=tool,
         source_uri=source_uri,
         license=license,
         expires=expires,
@@ -173,7 +178,52 @@ def inspect(
     if not facts.evidence:
         rows.append(("evidence", "none found, which does not make it real"))
     rows += [("problem", p) for p in facts.problems]
+    if facts.search is not None:
+        least = facts.search["least"]
+        share = "none has columns like these" if least is None else f"from {least:.2%} of rows on"
+        rows.append(("searched", f"{facts.search['datasets']:,} registered releases: {share}"))
     table(rows)
+    return 0
+
+
+def scan(
+    folder: Annotated[str, typer.Argument(help="A folder; everything below it is looked at.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List every data file and dataset below a folder, and what is known of each."""
+    from safegen.dataset import existing_ledger
+    from safegen.lineage.scanning import scan as scan_
+
+    found: list[dict[str, Any]] = []
+    for one in scan_(folder, existing_ledger(ledger)):
+        facts = one.facts
+        if not as_json:
+            show(f"{printable(one.path)}  {printable(one.said)}")
+        found.append(
+            {
+                "path": one.path,
+                "problem": one.problem,
+                **(
+                    {}
+                    if facts is None
+                    else {
+                        "origin": facts.origin,
+                        "ancestry": facts.ancestry,
+                        "rows": facts.rows,
+                        "synthetic_share": facts.synthetic_share,
+                        "effective_depth": facts.effective_depth,
+                        "dataset_id": facts.dataset_id,
+                        "evidence": [e.to_json() for e in facts.evidence],
+                        "problems": list(facts.problems),
+                    }
+                ),
+            }
+        )
+    if as_json:
+        show_json(found)
+    elif not found:
+        say(f"{folder}: no data file that safegen reads")
     return 0
 
 

@@ -4,7 +4,7 @@ The first ring, cheapest first; every piece found is kept:
 
 1. a manifest in the folder, or an attestation beside the file   2. stamps in the file or frame
 3. provenance columns, row by row                                4. digests known to the ledger
-5. fingerprints of rows and of parts of them
+5. fingerprints of rows and of parts of them                     and marks of other tools, as hints
 
 How they combine is said in `lineage.facts`.
 """
@@ -23,6 +23,7 @@ from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
+from safegen.lineage.marks import Marks, carded
 from safegen.lineage.roots import roots_of, stated_of
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
@@ -50,9 +51,12 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
     rows = 0
     samples: dict[str, Sample] = {}
+    hints: list[Evidence] = []
     for name, batches in source.tables.items():
         tally, sample = InBand(batches.schema), Sample(batches.schema, keys[0][1] if keys else b"")
-        content, keyed = table_digests(batches, keys, (tally, sample))
+        marks = Marks(batches.schema)
+        content, keyed = table_digests(batches, keys, (tally, sample, marks))
+        hints += marks.evidence()
         digests[name] = content.value()
         rows += content.rows
         for key_id, lookup in keyed.items():
@@ -77,6 +81,8 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     for part, one in _parts(source):
         own = digest if part is None else digests[part]
         pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
+    if source.folder is None and source.uri != "memory:" and not source.parts:
+        hints += carded(source.file or Path(source.uri))
     # 5, where nothing cheaper has said already that every row is synthetic
     searches: list[Searched] = []
     if keys and ledger is not None and not any(p.proof and p.share >= 1 for p in pieces):
@@ -85,6 +91,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             searches.append(search)
             pieces += [replace(p, part=name if each else None) for p in copies(search)]
     problems += _known_withdrawn(pieces, problems, ledger)
+    pieces += hints
     facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
     return replace(facts, parts=each, search=merged(searches))
 
@@ -292,8 +299,10 @@ def _from_record(record: Record, ledger: Ledger) -> Evidence:
             proof=True,
         )
     by = manifest.get("attested_by")
+    tool = (manifest.get("extra") or {}).get("tool")
+    made = f", made by {tool}" if isinstance(tool, str) else ""
     what = {
-        "attestation": f"attested as {record.origin} by {by}" if by else "attested",
+        "attestation": f"attested as {record.origin} by {by}{made}" if by else "attested",
         "release": "released as synthetic" if record.origin == "synthetic" else "released",
         "derivation": f"derived, {record.origin}",
     }.get(record.statement, record.statement)

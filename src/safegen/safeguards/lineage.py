@@ -2,6 +2,7 @@
 
 Checks: `ledger` (could it be searched), `intact` (datasets verify), `depth` (pooled effective
 depth of the training rows), `share` (rows shown to be synthetic), `unattested` (origin unknown),
+`marks` (of other tools that make data: a warning, never more),
 `model` (a model of which nobody knows what else it was trained on; it is judged as `unattested`
 data), `unverified` (synthetic data whose ancestry is not proven).
 """
@@ -17,6 +18,7 @@ from safegen.decision import Finding
 from safegen.errors import LedgerError
 from safegen.ledger.places import ledger_path, ledger_url
 from safegen.lineage.depth import pooled_depth
+from safegen.lineage.marks import RING
 
 if TYPE_CHECKING:
     from safegen.lineage.facts import SourceFacts
@@ -41,6 +43,8 @@ class Lineage:
         if params.max_synthetic_share < 1.0:
             findings.append(_share(sources, params.max_synthetic_share))
         required = params.ledger == "required"
+        if marked := [s for s in sources if any(e.ring == RING for e in s.evidence)]:
+            findings.append(_marks(marked))
         findings.append(_unattested(sources, params.unattested, context.ledger, required))
         if context.doubts:
             findings.append(_model(context.doubts, params.unattested))
@@ -101,6 +105,21 @@ def _evidence(about: Sequence[SourceFacts], among: Sequence[SourceFacts]) -> tup
         name = "in memory" if source.uri == "memory:" else source.uri
         texts += [f"{name}: {e.text}" if len(among) > 1 else e.text for e in source.evidence]
     return tuple(texts[:_SHOWN])
+
+
+def _marks(sources: Sequence[SourceFacts]) -> Finding:
+    marks = [e.text for s in sources for e in s.evidence if e.ring == RING]
+    return Finding(
+        "lineage",
+        "marks",
+        "unmet",
+        f"{len(marks)} marks of other tools that make data",
+        "no mark of a tool that makes data",
+        evidence=tuple(marks[:_SHOWN]),
+        next_step="ask where it comes from; if another tool made it, put that on record: "
+        "safegen attest SOURCE --origin synthetic --by YOUR-NAME",
+        at_most="warn",
+    )
 
 
 def _depth(sources: Sequence[SourceFacts], most: float) -> Finding:
