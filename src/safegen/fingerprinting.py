@@ -30,26 +30,30 @@ def fingerprinted(
     prepared: Prepared,
     books: Books,
 ) -> Sequence[Attachment]:
-    """The fingerprints of a staged release, under the newest key of the ledger; none without one.
-
-    Decoys are drawn here: rows as the release's, from a stream that only the key gives, so that
-    nobody can leave them out of a table on purpose.
-    """
+    """The fingerprints of a staged release, under the ledger's newest key, if there is one."""
     if books.ledger is None or not stage.printings:
         return ()
     key_id, key = stage.keys[0]
-    named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
-    seed = int.from_bytes(named.digest(), "little") >> 1
-    asked = replace(request, rows=min(request.rows, SEEN), seed=seed)
-    shape = sampling.shape(request)
-    blocks = [made.tables for made in sampling.blocks(asked, shape, workers=1)]
+    decoys = _decoys(request, sampling, key) if prepared.kind == "table" else None
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
-        decoys = pa.concat_tables([tables[name] for tables in blocks])
         attachments += printed(
             name, printing, decoys, _real(prepared, name), books.ledger, key_id, key
         )
     return attachments
+
+
+def _decoys(request: Request, sampling: Sampling, key: bytes) -> pa.Table:
+    """As many rows as are looked at of the release, from a seed that the key makes of the request.
+
+    Of rows that hang together there are none: what a table shares with one row of a sequence it may
+    share with all, and then as many of either side is no matter of single rows.
+    """
+    named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
+    seed = int.from_bytes(named.digest(), "little") >> 1
+    asked = replace(request, rows=min(request.rows, SEEN), seed=seed)
+    blocks = sampling.blocks(asked, sampling.shape(request), workers=1)
+    return pa.concat_tables([table for made in blocks for table in made.tables.values()])
 
 
 def _real(prepared: Prepared, name: str) -> pa.Table | None:

@@ -317,7 +317,7 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request, keys)
-            if keys and prepared.kind == "table":
+            if keys and prepared.kind != "images":
                 stage.printings = {
                     n: Printing(s.names, keys[0][1]) for n, s in self.schemas.items()
                 }

@@ -147,11 +147,19 @@ class Form:
 
 @dataclass(frozen=True)
 class MatchedColumn:
-    """A column of the form, the table's column that it is, and how its values compare."""
+    """A column of the form, the table's column that it is, and how its values compare. named:
+    whether it has the name that it had."""
 
     number: int
     name: str
     scale: Scale
+    named: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether its values may be what they were: with others among them they may look like
+        another scale."""
+        return self.named or self.scale == "same"
 
 
 @dataclass(frozen=True)
@@ -165,9 +173,13 @@ class Matched:
         return {c.number: c for c in self.columns}
 
     def has(self, view: View) -> bool:
-        """Whether a view can be looked at: of fine cells only where no value has another scale."""
+        """Whether a view can be looked at: fine cells only where values may be what they were."""
         found = [self.by_number.get(i) for i in view.columns]
-        return all(c is not None and (view.cut == "coarse" or c.scale == "same") for c in found)
+        return all(c is not None and (view.cut == "coarse" or c.exact) for c in found)
+
+    def whole(self, form: Form) -> bool:
+        """Whether whole rows can be looked up."""
+        return len(self.columns) == len(form.columns) and all(c.exact for c in self.columns)
 
 
 def form_of(columns: Mapping[str, Column], seed: int) -> Form:
@@ -308,7 +320,7 @@ def _pairs(form: Form, table: Mapping[str, Profile]) -> Iterator[MatchedColumn]:
         if scale is not None:
             open_.remove(number)
             del left[name]
-            yield MatchedColumn(number, name, scale)
+            yield MatchedColumn(number, name, scale, named=True)
     for distance, most in ((_distance, ALIKE), (_scaled, SCALED)):
         some = list(left.items())[:MOST]
         ranked = sorted(
@@ -323,7 +335,7 @@ def _pairs(form: Form, table: Mapping[str, Profile]) -> Iterator[MatchedColumn]:
                 if scale is not None:
                     open_.remove(i)
                     del left[name]
-                    yield MatchedColumn(i, name, scale)
+                    yield MatchedColumn(i, name, scale, named=False)
 
 
 def _scale(form: FormColumn, profile: Profile, *, by_name: bool) -> Scale | None:

@@ -191,8 +191,7 @@ def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict
     wanted = {
         form_id: (_hasher(known), {c.number: c.name for c in match.columns})
         for form_id, (known, match) in alike.items()
-        if len(match.columns) == len(known.form.columns)
-        and all(c.scale == "same" for c in match.columns)
+        if match.whole(known.form)
     }
     if not wanted:
         return {}
