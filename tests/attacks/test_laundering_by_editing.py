@@ -110,10 +110,10 @@ def test_output_of_other_tools_is_known_once_it_is_stated(world: World, tmp_path
 def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> None:
     real, made = pd.read_parquet(world.real), _bare(world.dataset.to_pandas())
     decision = check(pd.concat([real.head(4_900), made.head(100)]))
-    (said,) = (e for e in decision.findings["lineage/depth"].evidence if "fingerprints" in e)
-    assert (
-        f"100 fingerprints of 5,000 rows are of dataset {world.dataset.manifest.dataset_id}" in said
-    )
+    # Other tests have released the same first rows: those are found, too.
+    name = world.dataset.manifest.dataset_id
+    (said,) = (e for e in decision.findings["lineage/depth"].evidence if name in e)
+    assert f"100 fingerprints of 5,000 rows are of dataset {name}" in said
     assert "0.02 of the rows, 0.0163 to 0.0243" in said
 
 
