@@ -181,6 +181,8 @@ def _detection_note(facts: Sequence[SourceFacts], books: Books, policy: Policy) 
 
 def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     searches = [s.search for s in facts]
+    if facts and None in searches and all(s.attested for s in facts if s.search is None):
+        return "not searched again: rows were looked up when it was stated that they are real"
     known = max((s["datasets"] for s in searches if s), default=0)
     if books.ledger is None or None in searches or not known:
         return "underpowered: no release to compare with was searched"

@@ -83,9 +83,9 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
     if source.folder is None and source.uri != "memory:" and not source.parts:
         hints += carded(source.file or Path(source.uri))
-    # 5, where nothing cheaper has said already that every row is synthetic
+    # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
-    if keys and ledger is not None and not any(p.proof and p.share >= 1 for p in pieces):
+    if keys and ledger is not None and not any(map(_settles, pieces)):
         for name, batches in source.tables.items():
             search = searched(batches, samples[name], ledger)
             searches.append(search)
@@ -94,6 +94,13 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     pieces += hints
     facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
     return replace(facts, parts=each, search=merged(searches))
+
+
+def _settles(piece: Evidence) -> bool:
+    """Whether rows need not be looked up: all of them are synthetic, or this ledger has a statement
+    that they are real, before which they were looked up."""
+    stated = piece.ring == "ledger" and piece.origin == "real" and piece.part is None
+    return piece.proof and (piece.share >= 1 or stated)
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
