@@ -229,28 +229,34 @@ ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame]]] = {
 }
 
 
-def attacks(folder: Path, run: Path, trials: int) -> None:
-    """Each attack on each release, `trials` in all."""
+def attacks(folder: Path, run: Path, trials: int, wanted: list[str]) -> None:
+    """Each attack on each release, `trials` in all: one on each, then another on each."""
     ledger = open_ledger(run / "ledger.db")
     done = _done(run / "attacks.jsonl")
-    for name in ATTACKED:
-        _, real = parts(folder, name)
-        for maker in MAKERS:
-            place = run / f"{name}-{maker}".replace(", ", "-")
-            made = safegen.open(place, policy="lab", ledger=ledger).to_pandas()
-            for attack, (_, edit) in ATTACKS.items():
-                for trial in range(-(-trials // (len(ATTACKED) * len(MAKERS)))):
-                    key = [attack, name, maker, trial]
-                    if tuple(key) in done:
-                        continue
-                    rng = np.random.default_rng([hash_of(key), 5])
-                    rows = edit(made, real, rng)
-                    facts = _facts(rows, ledger)
-                    found = facts.synthetic_share > 0
-                    right = facts.dataset_id == place_id(place)
-                    least = (facts.search or {}).get("least")
-                    _add(run / "attacks.jsonl", [*key, len(rows), found, right, least])
-            print(name, maker, flush=True)
+    real = {name: parts(folder, name)[1] for name in ATTACKED}
+    places = {
+        (name, maker): run / f"{name}-{maker}".replace(", ", "-")
+        for name in ATTACKED
+        for maker in MAKERS
+    }
+    made = {
+        key: safegen.open(place, policy="lab", ledger=ledger).to_pandas()
+        for key, place in places.items()
+    }
+    for trial in range(-(-trials // len(places))):
+        for (name, maker), place in places.items():
+            for attack in wanted:
+                key = [attack, name, maker, trial]
+                if tuple(key) in done:
+                    continue
+                rng = np.random.default_rng([hash_of(key), 5])
+                rows = ATTACKS[attack][1](made[name, maker], real[name], rng)
+                facts = _facts(rows, ledger)
+                found = facts.synthetic_share > 0
+                right = facts.dataset_id == place_id(place)
+                least = (facts.search or {}).get("least")
+                _add(run / "attacks.jsonl", [*key, len(rows), found, right, least])
+        print("trial", trial, flush=True)
 
 
 def place_id(place: Path) -> str:
@@ -372,6 +378,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=["attacks", "honest", "report"])
+    parser.add_argument("--attack", action="append", choices=[*ATTACKS], help="this one only")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--draws", type=int, default=2_000)
     given = parser.parse_args()
@@ -380,7 +387,7 @@ def main() -> None:
     if given.only != "report":
         fill(given.data, given.out)
     if given.only in (None, "attacks"):
-        attacks(given.data, given.out, given.trials)
+        attacks(given.data, given.out, given.trials, given.attack or [*ATTACKS])
     if given.only in (None, "honest"):
         honest(given.data, given.out, given.draws)
     report(given.out)
