@@ -114,7 +114,7 @@ def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> 
     name = world.dataset.manifest.dataset_id
     (said,) = (e for e in decision.findings["lineage/depth"].evidence if name in e)
     assert f"100 fingerprints of 5,000 rows are of dataset {name}" in said
-    assert "0.02 of the rows, 0.0163 to 0.0243" in said
+    assert "2 % of the rows, 1.63 to 2.43 %" in said
 
 
 def test_finding_nothing_says_what_would_have_been_found(world: World) -> None:

@@ -179,9 +179,9 @@ def inspect(
         rows.append(("evidence", "none found, which does not make it real"))
     rows += [("problem", p) for p in facts.problems]
     if facts.search is not None:
-        least = facts.search["least"]
+        least, known = facts.search["least"], facts.search["datasets"]
         share = "none has columns like these" if least is None else f"from {least:.2%} of rows on"
-        rows.append(("searched", f"{facts.search['datasets']:,} registered releases: {share}"))
+        rows.append(("searched", f"{known:,} registered release{'s' * (known != 1)}: {share}"))
     table(rows)
     return 0
 

@@ -151,7 +151,7 @@ def copies(searched: Searched) -> list[Evidence]:
                 "fingerprints",
                 f"{met.found:,} fingerprints of {met.rows:,} rows are of dataset "
                 f"{found.dataset_id} ({met.what}; {met.decoys:,.3g} by chance, p {_p(met.p)}): "
-                f"{met.share:.3g} of the rows, {low:.3g} to {high:.3g}",
+                f"{100 * met.share:.3g} % of the rows, {100 * low:.3g} to {100 * high:.3g} %",
                 "synthetic" if met.share >= 1 else "mixed",
                 share=min(max(met.share, 1 / max(met.rows, 1)), 1.0),
                 depth=max(found.depth, 1),
