@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,10 @@ def run(
     The ledger and the attested copy of the data are kept with the output, in `out` (default: a new
     temporary folder), so that a demonstration leaves the user's own ledger alone.
     """
+    import pyarrow as pa
+
     import safegen
+    from safegen.tables.sources import read_source
 
     place = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="safegen-demo-"))
     place.mkdir(parents=True, exist_ok=True)
@@ -100,9 +104,27 @@ def run(
     try:
         safegen.Generator("sdv.gaussian_copula", policy="baseline", ledger=ledger).fit(dataset)
     except AdmissionRefused as refusal:
-        verdict(refusal.decision)
-        return manifest, refusal.decision
-    raise AssertionError("a generator's own output was admitted as training data")
+        decision = refusal.decision
+    else:
+        raise AssertionError("a generator's own output was admitted as training data")
+    verdict(decision)
+    clock()
+
+    step("6  Now hide it: one row in fifty, among real ones, every column renamed, no stamp left")
+    table = next(iter(read_source(real).tables.values())).table()
+    made = dataset.to_arrow().cast(table.schema, safe=False)
+    few = max(rows // 50, 1)
+    mixture = pa.concat_tables([table.slice(0, 49 * few), made.slice(0, few)])
+    for what, part in (("with them", mixture), ("without", table.slice(0, 50 * few))):
+        hidden = part.rename_columns([f"v{i}" for i in range(part.num_columns)])
+        found = safegen.check(
+            hidden.replace_schema_metadata(None), policy="baseline", ledger=ledger
+        )
+        told = [e for e in found.findings["lineage/depth"].evidence if "fingerprints" in e]
+        step(f"   {part.num_rows:,} rows {what}: {'refused' if told else 'admitted'} {clock()}")
+        for line in textwrap.wrap(" ".join(told), 90):
+            step(f"      {line}")
+    return manifest, decision
 
 
 class _Clock:

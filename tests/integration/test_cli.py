@@ -376,7 +376,14 @@ def test_backends(run: Any) -> None:
 def test_demo_tells_the_story(run: Any, world: World, tmp_path: Path) -> None:
     told = run("demo", "--data", "people.csv", "--out", tmp_path / "demo", "--rows", 100)
     assert told.code == 0
-    for part in ("1  Attest", "2  Generator", "3  generate", "4  verify", "5  Now train"):
+    for part in (
+        "1  Attest",
+        "2  Generator",
+        "3  generate",
+        "4  verify",
+        "5  Now train",
+        "6  Now hide",
+    ):
         assert part in told.out
     assert "REFUSED at the admission gate" in told.out
     assert "100 synthetic rows stay out of training" in told.out
