@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom, hypergeom, poisson
+from scipy.special import bdtrc, betaincinv, gammaln, logsumexp, pdtrc  # stats takes a second
 
 from safegen.lineage.fingerprints import Cells, Prints, twins
 from safegen.lineage.forms import Form, Matched
@@ -67,10 +67,9 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
     def p_of(hits: int) -> float:
         if not trials and hits < UNKNOWN * n:
             return 1.0
-        found = float(poisson.sf(hits - 1, corner))
+        found = float(pdtrc(hits - 1, corner))
         if trials:
-            fisher = hypergeom.sf(hits - 1, n + trials, hits + prints.chance, n)
-            found = max(found, float(fisher))
+            found = max(found, _fisher(hits, n, prints.chance, trials))
         return min(tests * found, 1.0)
 
     chance = prints.chance / max(trials, 1)
@@ -88,6 +87,20 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
         (max(low - chance, 0.0), high),
         min(rows / max(n, 1), 1.0),
     )
+
+
+def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
+    """The chance that of n + trials rows, hits + chance of which meet, as many are among the n."""
+    every = hits + chance
+    k = np.arange(hits, min(every, n) + 1)
+
+    def of(many: int, some: np.ndarray) -> np.ndarray:
+        found: np.ndarray = gammaln(many + 1) - gammaln(some + 1) - gammaln(many - some + 1)
+        return found
+
+    k = k[every - k <= trials]
+    terms = of(n, k) + of(trials, every - k) - of(n + trials, np.array([every]))
+    return float(np.exp(min(logsumexp(terms), 0.0))) if len(k) else 0.0
 
 
 def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
@@ -124,7 +137,7 @@ def met_on_views(
         distinct = np.unique(cells)
         found = int(np.isin(mine, distinct, assume_unique=True).sum())
         decoys = int(np.isin(theirs, distinct, assume_unique=True).sum())
-        p = min(tests * float(binom.sf(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
+        p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
         rows = _rows_for(_needed(decoys, tests), decoys, len(mine), prints.rows)
         least = min(least, rows / max(len(cells), 1))
         if best is None or p < best.p:
@@ -140,7 +153,7 @@ def met_on_views(
 
 def _needed(decoys: int, tests: int) -> int | None:
     """How many fingerprints of a release have to be shared, beside so many of decoys."""
-    return _first(lambda k: tests * float(binom.sf(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
+    return _first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
 
 
 def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> float:
@@ -174,6 +187,6 @@ def _interval(hits: int, n: int) -> tuple[float, float]:
     """Clopper & Pearson's (1934), 95 %."""
     if not n:
         return 0.0, 1.0
-    low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(betaincinv(hits, n - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 0.975)) if hits < n else 1.0
     return low, high
