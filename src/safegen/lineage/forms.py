@@ -37,7 +37,7 @@ PAIRS, TRIPLES, HALVES, COARSE = 12, 6, 6, 20
 half of the columns, of which one survives when any two are; and coarse ones of three to six."""
 
 FEW = 12
-"""Numbers of so many different values are as levels: some views are of these and levels alone."""
+"""Numbers of so many different values are as levels: some views are of texts and these alone."""
 
 ALIKE, SCALED = 0.25, 0.12
 """Largest distance between columns of equal name or none that are taken for the same: of their
@@ -257,12 +257,13 @@ def _views(columns: Sequence[FormColumn], cells: Sequence[Column], seed: int) ->
     add(PAIRS, (99.0,), fine, "fine", 2)
     add(TRIPLES, (99.0,), fine, "fine", 3)
     add(COARSE, BITS, coarse, "coarse", 99)
-    many = [c.numeric and len(set(c.quantiles)) > FEW for c in columns]
-    levels = np.where(many, 0.0, coarse)
-    add(4, BITS, levels, "coarse", 99)
-    every = tuple(map(int, np.flatnonzero(levels > 0)))
-    if len(every) > 1:
-        found.setdefault(View(every, "fine"))
+    few = np.array([c.numeric and len(set(c.quantiles)) <= FEW for c in columns])
+    texts = np.array([not c.numeric for c in columns])
+    for some in (texts, texts | few):
+        add(3, BITS, np.where(some, coarse, 0.0), "coarse", 99)
+        every = tuple(map(int, np.flatnonzero(some & (coarse > 0))))
+        if len(every) > 1:
+            found.setdefault(View(every, "fine"))
     return tuple(found)
 
 
