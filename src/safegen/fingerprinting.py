@@ -34,7 +34,7 @@ def fingerprinted(
     if books.ledger is None or not stage.printings:
         return ()
     key_id, key = stage.keys[0]
-    decoys = _decoys(request, sampling, key) if prepared.kind == "table" else None
+    decoys = _decoys(request, sampling, key)
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
         attachments += printed(
@@ -44,11 +44,7 @@ def fingerprinted(
 
 
 def _decoys(request: Request, sampling: Sampling, key: bytes) -> pa.Table:
-    """As many rows as are looked at of the release, from a seed that the key makes of the request.
-
-    Of rows that hang together there are none: what a table shares with one row of a sequence it may
-    share with all, and then as many of either side is no matter of single rows.
-    """
+    """As many rows as are looked at of the release, from a seed that the key makes of it."""
     named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
     seed = int.from_bytes(named.digest(), "little") >> 1
     asked = replace(request, rows=min(request.rows, SEEN), seed=seed)

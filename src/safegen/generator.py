@@ -317,10 +317,10 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request, keys)
-            if keys and prepared.kind != "images":
-                stage.printings = {
-                    n: Printing(s.names, keys[0][1]) for n, s in self.schemas.items()
-                }
+            if keys and prepared.kind == "table":
+                ((name, schema),) = self.schemas.items()
+                names = [c.name for c in schema.columns if c.kind != "id"]
+                stage.printings = {name: Printing(names, keys[0][1])} if names else {}
             sampling = Sampling(
                 self._model, self._backend, self.policy, prepared, self.options, self._shapes
             )

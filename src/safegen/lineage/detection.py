@@ -21,9 +21,8 @@ __all__ = ["ALPHA", "Met", "met_on_views", "met_whole"]
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
 
-UNKNOWN = 0.5
-"""Share of a table's rows that has to be found where nothing is known of chance: output of other
-tools, stated to be synthetic. Row numbers and the like coincide for other reasons."""
+RARELY = 3
+"""Rows that are no copies and would pass for some, at most, where whole rows are looked up."""
 
 _CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
 
@@ -48,16 +47,18 @@ class Met:
     least: float
 
 
-def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
+def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     """Whole rows of a table, by their fingerprints, against those of a dataset.
 
     By Fisher's exact test: had they nothing to do with it, rows of the table would be as likely to
     meet one as those that are known to have nothing to do with it. That takes for granted that the
     table's rows are like these. Rows of a corner in which there is little to differ by meet more
     often; but they meet each other, too, and so p is that of `_in_a_corner` where that is larger.
-
-    Where no rows are known that have nothing to do with it, half of the table has to be found.
+    Who takes out equal rows hides that, so nothing is asked (None) where more than `RARELY` known
+    rows would pass: there are few different rows then, and views tell.
     """
+    if prints.chance > RARELY or not prints.trials:
+        return None
     inside = np.isin(whole, prints.whole)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
     distinct = len(np.unique(whole[inside]))
@@ -65,14 +66,10 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met:
     corner = _in_a_corner(prints, whole)
 
     def p_of(hits: int) -> float:
-        if not trials and hits < UNKNOWN * n:
-            return 1.0
-        found = float(pdtrc(hits - 1, corner))
-        if trials:
-            found = max(found, _fisher(hits, n, prints.chance, trials))
+        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, prints.chance, trials))
         return min(tests * found, 1.0)
 
-    chance = prints.chance / max(trials, 1)
+    chance = prints.chance / trials
     hits = int(inside.sum())
     low, high = _interval(hits, n)
     by_chance = n * chance
@@ -107,11 +104,12 @@ def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
     """Rows that meet released ones, where all rows of a table are of one corner of reality.
 
     Let K rows be possible there, as likely as each other, of which r were released. Then of n rows
-    n·r/K meet one; n²/2K pairs are equal; and of the real rows and decoys that were there, as many
-    as the released, r²/K or more each pass for released ones. The first is the geometric mean of
-    the others. One is added to either, for what was not seen and might have been.
+    n·r/K meet one; n²/2K pairs are equal; and of 2k real rows and decoys that were there 2k·r/K
+    pass for released ones. The first is the geometric mean of the others, times √(r/k). One is
+    added to either count, for what was not seen and might have been.
     """
-    return float(((twins(whole) + 1) * (prints.chance + 1)) ** 0.5)
+    more = max(2 * prints.distinct / prints.trials, 1.0)
+    return float(((twins(whole) + 1) * (prints.chance + 1) * more) ** 0.5)
 
 
 def met_on_views(

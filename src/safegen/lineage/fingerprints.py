@@ -146,8 +146,7 @@ class Prints:
     rows, distinct: of the table. seen: those of them on views. whole: fingerprints of its rows,
     sorted, without those of real rows and decoys. views: for each view of the form those of the
     first rows and of the decoys, without what both have, and without real ones. trials, chance:
-    rows known not to be copies, and those of them that would pass for some; without any, those of
-    its own rows that are there twice or more.
+    rows known not to be copies, and those of them that would pass for some.
     """
 
     rows: int
@@ -248,11 +247,8 @@ class Printing:
             chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
             whole = np.setdiff1d(released, others, assume_unique=True)
             trials = int(counts.sum())
-        else:
-            # Nothing is known of what is no copy; at least these rows pass for each other.
-            trials = 0
-            whole, counts = np.unique(np.concatenate(self._whole), return_counts=True)
-            chance = int(counts[counts > 1].sum())
+        else:  # nothing is known of what is no copy: nobody is accused by these
+            whole, trials, chance = released, 0, 0
         views = []
         if decoys_ is not None:
             first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))

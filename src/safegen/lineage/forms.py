@@ -305,8 +305,9 @@ class Profile:
         return dict(zip(words.tolist(), shares.tolist(), strict=True))
 
 
-MOST = 400
-"""Columns that are compared by what is in them: the first, of a table with more."""
+MOST = 10_000
+"""Pairs of columns that are compared by what is in them, at most: a table with more of which names
+were lost is known by none."""
 
 
 def _pairs(form: Form, table: Mapping[str, Profile]) -> Iterator[MatchedColumn]:
@@ -323,7 +324,7 @@ def _pairs(form: Form, table: Mapping[str, Profile]) -> Iterator[MatchedColumn]:
             del left[name]
             yield MatchedColumn(number, name, scale, named=True)
     for distance, most in ((_distance, ALIKE), (_scaled, SCALED)):
-        some = list(left.items())[:MOST]
+        some = list(left.items()) if len(open_) * len(left) <= MOST else []
         ranked = sorted(
             (d, i, name)
             for i in open_
