@@ -108,7 +108,7 @@ def test_the_refusal_is_what_the_demo_prints(
         ["safegen", "demo", "--out", str(place)], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    printed = done.stdout[done.stdout.index("REFUSED") : done.stdout.index("\nThat refusal")]
+    printed = done.stdout[done.stdout.index("REFUSED") : done.stdout.index("6  Now hide it")]
     printed = printed.replace(str(place), "/tmp/demo")
     assert _masked(printed) == _masked(text_block("REFUSED"))
 
