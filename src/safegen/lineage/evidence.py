@@ -12,12 +12,12 @@ How they combine is said in `lineage.facts`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
@@ -32,6 +32,9 @@ from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
 from safegen.tables.digests import combine, table_digests, without_index
 from safegen.tables.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["as_of_now", "ledger_problems", "resolve", "sidecar_of"]
 
@@ -53,9 +56,11 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
     for name, batches in source.tables.items():
-        tally, sample = InBand(batches.schema), Sample(batches.schema, keys[0][1] if keys else b"")
-        marks = Marks(batches.schema)
-        content, keyed = table_digests(batches, keys, (tally, sample, marks))
+        tally, marks = InBand(batches.schema), Marks(batches.schema)
+        seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
+        if keys:  # without one nobody looks for rows
+            seen.append(samples.setdefault(name, Sample(batches.schema, keys[0][1])))
+        content, keyed = table_digests(batches, keys, seen)
         hints += marks.evidence()
         digests[name] = content.value()
         rows += content.rows
@@ -63,7 +68,6 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
             lookups[key_id][name] = lookup.value()
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
-        samples[name] = sample
         if ledger is not None and (bare := without_index(batches)) is not None:
             plain, plain_keyed = table_digests(bare, keys)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})

@@ -31,13 +31,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from safegen.lineage.forms import FINE_DIGITS, Form, Matched, View, folded
+from safegen.lineage.forms import FINE_DIGITS, Form, Matched, View
 from safegen.tables.batches import is_provenance
+from safegen.tables.digests import folded
+from safegen.tables.numbers import single
 from safegen.tables.words import Column, mixed
 
 __all__ = [
     "SEEN",
-    "WHOLE_DIGITS",
     "Cells",
     "Hasher",
     "Printing",
@@ -50,7 +51,7 @@ __all__ = [
 SEEN = 16_384
 """Rows of a release, its first, that are fingerprinted on every view, and as many decoys."""
 
-WHOLE_DIGITS = 6
+_DIGITS = 6
 """Significant digits of a whole row's cells: what single precision keeps."""
 
 _WHOLE = 48  # bits of a whole row's fingerprint: one in 28 million rows meets one of 10 million
@@ -103,7 +104,7 @@ class Hasher:
 
     def whole(self, columns: Mapping[int, Column]) -> np.ndarray:
         """(rows,) uint64 fingerprints of whole rows, of 48 bits, of all columns by number."""
-        parts = [self.part(i, columns[i].words(WHOLE_DIGITS)) for i in range(len(self.names))]
+        parts = [self.part(i, columns[i].words(_DIGITS)) for i in range(len(self.names))]
         return self.rows(parts, "whole") >> np.uint64(64 - _WHOLE)
 
 
@@ -152,7 +153,6 @@ class Prints:
     rows: int
     distinct: int
     seen: int
-    decoys: int
     trials: int
     chance: int
     whole: np.ndarray
@@ -184,15 +184,14 @@ class Prints:
         return sink.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, views: bool = True) -> Prints:
-        """What `to_bytes` wrote; without those of the views where nobody looks at them. Raises:
-        ValueError when it is none."""
+    def from_bytes(cls, data: bytes) -> Prints:
+        """What `to_bytes` wrote. Raises: ValueError when it is none."""
         try:
             file = pq.ParquetFile(io.BytesIO(data))
             facts = json.loads(file.metadata.metadata[_KEY.encode()])
-            count = file.num_row_groups if views else 1
             sets = [
-                np.asarray(file.read_row_group(i).column(0), dtype=np.int64) for i in range(count)
+                np.asarray(file.read_row_group(i).column(0), dtype=np.int64)
+                for i in range(file.num_row_groups)
             ]
             pairs = [x.astype(np.uint32) for x in sets[1:]]
             found = zip(pairs[::2], pairs[1::2], strict=True)
@@ -205,7 +204,7 @@ class Prints:
             raise ValueError(f"no fingerprints ({type(error).__name__})") from None
 
 
-_FACTS = ("rows", "distinct", "seen", "decoys", "trials", "chance")
+_FACTS = ("rows", "distinct", "seen", "trials", "chance")
 _KEY = "safegen-fp1"
 
 
@@ -264,7 +263,6 @@ class Printing:
             rows=sum(map(len, self._whole)),
             distinct=len(released),
             seen=self._kept,
-            decoys=0 if decoys is None else decoys.num_rows,
             trials=trials,
             chance=chance,
             whole=whole,
@@ -272,18 +270,13 @@ class Printing:
         )
 
     def _columns(self, table: pa.Table) -> dict[int, Column]:
-        return {i: Column.of(whole_array(table.column(n))) for i, n in enumerate(self.names)}
+        return {i: Column.of(single(table.column(n))) for i, n in enumerate(self.names)}
 
 
 def twins(fingerprints: np.ndarray) -> int:
     """Pairs of rows that are equal."""
     _, counts = np.unique(fingerprints, return_counts=True)
     return int((counts * (counts - 1) // 2).sum())
-
-
-def whole_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def sealed(key: bytes, document: Mapping[str, Any], what: str) -> bytes:

@@ -8,7 +8,6 @@ Everything a form says is about released rows, never about real ones.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,10 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from safegen.tables.digests import folded
 from safegen.tables.streams import stream
 from safegen.tables.words import Column, mixed
 
-__all__ = ["FINE_DIGITS", "Form", "FormColumn", "Matched", "Profile", "View", "folded", "form_of"]
+__all__ = ["FINE_DIGITS", "Form", "FormColumn", "Matched", "Profile", "View", "form_of"]
 
 FINE_DIGITS = 3
 """Significant digits of a fine cell: what a table keeps that was rounded for a report."""
@@ -48,11 +48,6 @@ BITS = (8.0, 12.0, 16.0, 20.0)
 
 Cut = Literal["fine", "coarse"]
 Scale = Literal["same", "rising", "falling"]
-
-
-def folded(name: str) -> str:
-    """A column's name as other tools may have left it."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 @dataclass(frozen=True)

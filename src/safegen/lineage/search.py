@@ -18,11 +18,11 @@ from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
 from safegen.lineage.detection import ALPHA, Met, met_on_views, met_whole
 from safegen.lineage.facts import Evidence
-from safegen.lineage.fingerprints import Cells, Hasher, Prints, whole_array
+from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import PRINTS, Known, known_forms
 from safegen.tables.batches import Batches, is_provenance
-from safegen.tables.numbers import taken
+from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, is_plain, joined
 
 __all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
@@ -77,7 +77,7 @@ class Sample:
         if not len(stay) or not self._names:
             return
         table = taken(pa.Table.from_batches([batch.select(self._names)]), stay)
-        columns = {n: Column.of(whole_array(table.column(n))) for n in self._names}
+        columns = {n: Column.of(single(table.column(n))) for n in self._names}
         self._pieces.append((drawn[stay], columns))
         if sum(len(d) for d, _ in self._pieces) > 2 * SAMPLE:
             self._thin()

@@ -25,7 +25,7 @@ import pyarrow as pa
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
 
-__all__ = ["LookupDigest", "RowsDigest", "combine", "table_digests", "without_index"]
+__all__ = ["LookupDigest", "RowsDigest", "combine", "folded", "table_digests", "without_index"]
 
 _LANES = 1024
 _CHUNK = 2048  # rows expanded at once: 4 MiB
@@ -43,7 +43,8 @@ def _content_names(schema: pa.Schema) -> list[str]:
     return sorted(n for n in schema.names if not is_provenance(n))
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A column's name as other tools may have left it."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
@@ -52,7 +53,7 @@ _INDEX = re.compile(r"|index|level_\d+|unnamed: \d+|__index_level_\d+__")
 
 def without_index(batches: Batches) -> Batches | None:
     """The table without the columns that pandas saves an index as; None if it has none."""
-    names = [n for n in batches.schema.names if not _INDEX.fullmatch(_folded(n))]
+    names = [n for n in batches.schema.names if not _INDEX.fullmatch(folded(n))]
     if len(names) == len(batches.schema.names) or not _content_names_of(names):
         return None
     return batches.select(names)
@@ -110,10 +111,10 @@ class LookupDigest:
 
     def __init__(self, schema: pa.Schema, key: bytes):
         # Ordered by the folded name: a renamed "Age" for "age" must not reorder the columns.
-        self.names = sorted(_content_names(schema), key=lambda n: (_folded(n), n))
+        self.names = sorted(_content_names(schema), key=lambda n: (folded(n), n))
         self.rows = 0
         self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
-        self._prefix = "\x00".join(_folded(n) for n in self.names).encode()
+        self._prefix = "\x00".join(folded(n) for n in self.names).encode()
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:
