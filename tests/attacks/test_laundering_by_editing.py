@@ -112,14 +112,30 @@ def test_real_rows_without_their_equals_are_not_accused(
 
 
 def test_keys_that_go_on_are_not_accused(world: World, tmp_path: Path) -> None:
-    """A generator numbers its rows as those who write the next real ones do."""
+    """A generator numbers its rows as those who write the next real ones do, and of many rows the
+    decoys are only as the first."""
     own = {"ledger": tmp_path / "ledger.db"}
-    rows = pd.DataFrame({"id": range(6_000), "grade": list("abc") * 2_000, "ok": [True] * 6_000})
+    grades = list("abc") * 20_000
+    rows = pd.DataFrame({"id": range(60_000), "grade": grades, "ok": [True] * 60_000})
     roles = {"columns": {"id": "key"}}
-    generator = safegen.Generator("sdv.gaussian_copula", **own).fit(rows.head(1_000), schema=roles)
-    generator.generate(5_000, tmp_path / "made")
-    for later in (rows.tail(5_000), rows):
+    generator = safegen.Generator("sdv.gaussian_copula", **own).fit(rows.head(5_000), schema=roles)
+    generator.generate(100_000, tmp_path / "made")
+    for later in (rows.tail(40_000), rows):
         assert check(later, **own).allowed
+
+
+def test_a_key_that_was_dropped_hides_nothing(world: World, tmp_path: Path) -> None:
+    own = {"ledger": tmp_path / "ledger.db"}
+    real = pd.read_parquet(world.real).assign(number=range(8_000))
+    roles = {"columns": {"number": "key"}}
+    generator = safegen.Generator("sdv.gaussian_copula", **own)
+    generator.fit(real.head(4_000), schema=roles)
+    made = _bare(generator.generate(3_000, tmp_path / "made").to_pandas())
+    rows = pd.concat([real.tail(3_960), made.head(40)])
+    for part in (rows, rows.drop(columns="number")):
+        assert is_refused_as_synthetic(check(part, **own))
+        honest = part.iloc[:3_960]
+        assert check(honest, **own).allowed
 
 
 def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> None:
