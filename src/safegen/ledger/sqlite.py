@@ -8,7 +8,6 @@ SQLite's default: WAL does not work on network file systems.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -91,9 +90,7 @@ class SqliteLedger:
             raise LedgerError(f"the lookups of one dataset are larger than {MAX_BYTES:,} bytes")
         if any(len(a.body) > MAX_ATTACHED for a in attachments):
             raise LedgerError(f"an attachment of a record is larger than {MAX_ATTACHED:,} bytes")
-        parts = [
-            (a.kind, a.name, a.key_id, hashlib.sha256(a.body).hexdigest()) for a in attachments
-        ]
+        parts = [(a.kind, a.name, a.key_id, sha256(a.body)) for a in attachments]
         payload = {
             "dataset_id": record.dataset_id,
             "statement": record.statement,
@@ -175,7 +172,7 @@ class SqliteLedger:
             entry = db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone()
             said = self._believed(entry or (seq, "", "", "", "", ""), "register")
             every = [tuple(p) for p in db.execute(parts, (seq,))]
-        mine = (*named, hashlib.sha256(body).hexdigest())
+        mine = (*named, sha256(body))
         if mine not in every or said.get("attachments") != attachments_digest(every):
             raise self._changed(seq)
         return bytes(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator
 
@@ -73,7 +72,7 @@ def _attached(db: sqlite3.Connection, seq: int) -> Iterator[tuple[str, str, str,
         return
     query = "SELECT kind, name, key_id, body FROM attachments WHERE seq = ?"
     for kind, name, key_id, body in db.execute(query, (seq,)):
-        yield kind, name, key_id, hashlib.sha256(body).hexdigest()
+        yield kind, name, key_id, sha256(body)
 
 
 def _unanswered(db: sqlite3.Connection, entry: LogEntry) -> Iterator[str]:
