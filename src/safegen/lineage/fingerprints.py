@@ -43,6 +43,7 @@ __all__ = [
     "Hasher",
     "Printing",
     "Prints",
+    "Tally",
     "opened",
     "sealed",
     "twins",
@@ -141,13 +142,37 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
+class Tally:
+    """How often the cells of a view are in a release, and how often in its decoys.
+
+    (cells,) arrays of 32-bit fingerprints, in order, and of counts. Cells that only one of both
+    has, and real rows, too, are left out.
+    """
+
+    cells: np.ndarray
+    released: np.ndarray
+    decoys: np.ndarray
+
+    @classmethod
+    def of(cls, released: np.ndarray, decoys: np.ndarray, real: np.ndarray) -> Tally:
+        """The tally of fingerprints, one a row."""
+        cells, codes = np.unique(np.concatenate([released, decoys]), return_inverse=True)
+        some, others = (
+            np.bincount(c, minlength=len(cells))
+            for c in (codes[: len(released)], codes[len(released) :])
+        )
+        kept = ((some > 0) & (others > 0)) | ~np.isin(cells, real)
+        return cls(cells[kept], some[kept], others[kept])
+
+
+@dataclass(frozen=True, eq=False)
 class Prints:
     """What is kept of one released table.
 
     rows, distinct: of the table. seen: those of them on views. whole: fingerprints of its rows,
-    sorted, without those of real rows and decoys. views: for each view of the form those of the
-    first rows and of the decoys, without what both have, and without real ones. trials, chance:
-    rows known not to be copies, and those of them that would pass for some.
+    sorted, without those of real rows and decoys. views: for each view of the form the tally of
+    the first rows and of the decoys. trials, chance: rows known not to be copies, and those of them
+    that would pass for some.
     """
 
     rows: int
@@ -156,30 +181,38 @@ class Prints:
     trials: int
     chance: int
     whole: np.ndarray
-    views: tuple[tuple[np.ndarray, np.ndarray], ...]
+    views: tuple[Tally, ...]
 
     def to_bytes(self) -> bytes:
-        """As Parquet: a row group for whole rows and two for each view, each sorted and kept by its
+        """As Parquet: a row group for whole rows and one for each view, each sorted and kept by its
         differences."""
         sink = io.BytesIO()
-        sets = [self.whole, *(one for view in self.views for one in view)]
+        none = np.zeros(len(self.whole), dtype=np.uint16)
+        groups = [(self.whole, none, none)]
+        groups += [(view.cells, view.released, view.decoys) for view in self.views]
         facts = {name: getattr(self, name) for name in _FACTS}
-        schema = pa.schema([pa.field("print", pa.int64(), nullable=False)])
-        schema = schema.with_metadata({_KEY: json.dumps(facts)})
+        schema = pa.schema(
+            [
+                pa.field("print", pa.int64(), nullable=False),
+                *(pa.field(name, pa.uint16(), nullable=False) for name in _COUNTS),
+            ],
+            metadata={_KEY: json.dumps(facts)},
+        )
         with pq.ParquetWriter(
             sink,
             schema,
-            use_dictionary=False,
+            use_dictionary=[*_COUNTS],
             column_encoding={"print": "DELTA_BINARY_PACKED"},
             compression="none",
             write_statistics=False,
         ) as writer:
-            for one in sets:
-                column = pa.array(one.astype(np.int64))
+            for cells, *counts in groups:
+                columns = [pa.array(cells.astype(np.int64))]
+                columns += [pa.array(c.astype(np.uint16)) for c in counts]
                 # One row group each, an empty one too.
                 writer.write_batch(
-                    pa.RecordBatch.from_arrays([column], schema=schema),
-                    row_group_size=max(len(one), 1),
+                    pa.RecordBatch.from_arrays(columns, schema=schema),
+                    row_group_size=max(len(cells), 1),
                 )
         return sink.getvalue()
 
@@ -189,22 +222,27 @@ class Prints:
         try:
             file = pq.ParquetFile(io.BytesIO(data))
             facts = json.loads(file.metadata.metadata[_KEY.encode()])
-            sets = [
-                np.asarray(file.read_row_group(i).column(0), dtype=np.int64)
-                for i in range(file.num_row_groups)
-            ]
-            pairs = [x.astype(np.uint32) for x in sets[1:]]
-            found = zip(pairs[::2], pairs[1::2], strict=True)
+            whole = file.read_row_group(0, ["print"]).column(0)
+            views = []
+            for i in range(1, file.num_row_groups):
+                cells, *counts = file.read_row_group(i).columns
+                views.append(
+                    Tally(
+                        np.asarray(cells, dtype=np.int64).astype(np.uint32),
+                        *(np.asarray(c, dtype=np.int64) for c in counts),
+                    )
+                )
             return cls(
                 **{name: int(facts[name]) for name in _FACTS},
-                whole=sets[0].astype(np.uint64),
-                views=tuple(found),
+                whole=np.asarray(whole, dtype=np.int64).astype(np.uint64),
+                views=tuple(views),
             )
-        except (pa.ArrowException, OSError, KeyError, TypeError, IndexError) as error:
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no fingerprints ({type(error).__name__})") from None
 
 
 _FACTS = ("rows", "distinct", "seen", "trials", "chance")
+_COUNTS = ("released", "decoys")
 _KEY = "safegen-fp1"
 
 
@@ -254,11 +292,8 @@ class Printing:
             unreleased = Cells(hasher, form, decoys_)
             theirs = None if real_ is None else Cells(hasher, form, real_)
             for view in form.views:
-                mine, others = np.unique(first.view(view)), np.unique(unreleased.view(view))
-                taken = np.intersect1d(mine, others, assume_unique=True)
-                if theirs is not None:
-                    taken = np.union1d(taken, theirs.view(view))
-                views.append((np.setdiff1d(mine, taken), np.setdiff1d(others, taken)))
+                known_real = np.zeros(0, np.uint32) if theirs is None else theirs.view(view)
+                views.append(Tally.of(first.view(view), unreleased.view(view), known_real))
         return Prints(
             rows=sum(map(len, self._whole)),
             distinct=len(released),
