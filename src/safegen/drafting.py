@@ -18,6 +18,7 @@ from safegen.requests import Request
 __all__ = ["draft"]
 
 _SHOWN = 20
+_MARKED = 0.1  # of a watermark there can be; with less 20,000 rows are hardly known by it
 
 
 def draft(
@@ -87,7 +88,7 @@ def draft(
         warnings=[
             *prepared.doubts,
             *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),
-            *_shortfalls(shaped),
+            *_shortfalls(policy, shaped, prepared.kind),
         ],
         extra={
             "request": request.digest,
@@ -100,7 +101,7 @@ def draft(
 
 def _shaping(policy: Policy, shaped: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that shape rows: what they ask, and what was done; None where none applies."""
-    rules = {name: policy.rule(name) for name in ("selection", "tails")}
+    rules = {name: policy.rule(name) for name in ("selection", "tails", "watermark")}
     return {
         name: {**params.model_dump(mode="json"), "done": shaped.get(name)}
         for name, params in rules.items()
@@ -108,8 +109,9 @@ def _shaping(policy: Policy, shaped: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shortfalls(shaped: Mapping[str, Any]) -> list[str]:
-    """The levels and strata that have fewer rows than they should, by id."""
+def _shortfalls(policy: Policy, shaped: Mapping[str, Any], kind: str) -> list[str]:
+    """The levels and strata that have fewer rows than they should, by id, and a watermark that is
+    not there."""
     what = [
         ("selection", "short", "levels have less than four fifths of their share among the rows"),
         ("tails", "short", "strata are short of their quotas"),
@@ -122,6 +124,15 @@ def _shortfalls(shaped: Mapping[str, Any]) -> list[str]:
             f"selection: nothing was selected, for the {done['real_rows']:,} real rows to do it by "
             f"are of fewer than {done['least_people']} people"
         )
+    marked = shaped.get("watermark")
+    if kind == "table" and policy.rule("watermark").severity != "off":
+        if marked is None:
+            found.append("watermark: rows have none, for it takes a ledger's key")
+        elif marked["strength"] < _MARKED:
+            found.append(
+                f"watermark: rows have {100 * max(marked['strength'], 0.0):.0f} % of it, for "
+                "selection leaves next to nothing to choose: fingerprints alone know them"
+            )
     if left_out := shaped.get("tails", {}).get("left_out"):
         found.append(f"tails: {left_out:,} strata are not boosted: there are too many")
     for rule, key, text in what:

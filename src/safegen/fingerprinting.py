@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from safegen.lineage.fingerprints import SEEN
-from safegen.lineage.registering import printed
+from safegen.lineage.registering import form_like, printed
 
 if TYPE_CHECKING:
     from safegen.gates import Books
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from safegen.release import Staging
     from safegen.requests import Request
     from safegen.sampling import Sampling
+    from safegen.shaping.shape import Shape
 
 __all__ = ["fingerprinted"]
 
@@ -34,21 +35,23 @@ def fingerprinted(
     if books.ledger is None or not stage.printings:
         return ()
     key_id, key = stage.keys[0]
-    decoys = _decoys(request, sampling, key)
+    shape = sampling.shape(request)
+    decoys = _decoys(request, sampling, shape, key)
+    mark = None if shape is None else shape.watermark
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
-        attachments += printed(
-            name, printing, decoys, _real(prepared, name), books.ledger, key_id, key
-        )
+        kept = books.ledger, key_id, key
+        form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
+        attachments += printed(name, printing, form, decoys, _real(prepared, name), *kept)
     return attachments
 
 
-def _decoys(request: Request, sampling: Sampling, key: bytes) -> pa.Table:
+def _decoys(request: Request, sampling: Sampling, shape: Shape | None, key: bytes) -> pa.Table:
     """As many rows as are looked at of the release, from a seed that the key makes of it."""
     named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
     seed = int.from_bytes(named.digest(), "little") >> 1
     asked = replace(request, rows=min(request.rows, SEEN), seed=seed)
-    blocks = sampling.blocks(asked, sampling.shape(request), workers=1)
+    blocks = sampling.blocks(asked, shape, workers=1)
     return pa.concat_tables([table for made in blocks for table in made.tables.values()])
 
 

@@ -63,7 +63,7 @@ from safegen.release import (
 )
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
-from safegen.sampling import Sampling, check_strata
+from safegen.sampling import Sampling, check_strata, recognised
 from safegen.statements import register
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
@@ -319,10 +319,16 @@ class Generator:
             stage.reservoirs = self._reservoirs(request, keys)
             if keys and prepared.kind == "table":
                 ((name, schema),) = self.schemas.items()
-                names = [c.name for c in schema.columns if c.kind != "id"]
+                names = recognised(schema)
                 stage.printings = {name: Printing(names, keys[0][1])} if names else {}
             sampling = Sampling(
-                self._model, self._backend, self.policy, prepared, self.options, self._shapes
+                self._model,
+                self._backend,
+                self.policy,
+                prepared,
+                self.options,
+                self._shapes,
+                self._books.ledger,
             )
             shaped = self._stage(stage, request, sampling, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.engines.blocks import Block, block_plan, sample_block
 from safegen.engines.local import sample_blocks
 from safegen.errors import SourceError
+from safegen.ledger import Ledger
+from safegen.lineage.fingerprints import Printing
+from safegen.lineage.registering import form_like
+from safegen.lineage.watermark import Watermark
 from safegen.policy import Policy, TailsParams
 from safegen.preparation import Prepared
 from safegen.shaping.coding import check_named
-from safegen.shaping.shape import Shape, asked_for, shape_for
+from safegen.shaping.shape import Shape, asked_for, marked_shape, shape_for
 from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.requests import Request
+    from safegen.tables.schema import TableSchema
 
-__all__ = ["Sampling", "candidates", "check_strata", "constrained", "seed_of"]
+__all__ = ["Sampling", "candidates", "check_strata", "constrained", "recognised", "seed_of"]
+
+FORMED = 8_192
+"""Candidates by which a table's form is described, to which a watermark is tied."""
 
 _PILOT = 7_002  # names the stream of the rows from which constants are found
 
 
 @dataclass
 class Sampling:
-    """A fitted model under a policy. `shapes` keeps the constants found for sets of conditions."""
+    """A fitted model under a policy. `shapes` keeps the constants found for sets of conditions.
+    `ledger` has the key for a watermark."""
 
     model: Model
     backend: Backend
@@ -36,37 +45,69 @@ class Sampling:
     prepared: Prepared
     options: BackendOptions
     shapes: dict[str, Shape]
+    ledger: Ledger | None = None
 
     def shape(self, request: Request) -> Shape | None:
         """How candidates become rows; None where all do.
 
         Raises: SourceError when the real rows to select by are not at hand.
         """
-        prepared = self.prepared
-        if not asked_for(self.policy) or prepared.kind != "table":
+        prepared, selected = self.prepared, asked_for(self.policy)
+        marked = self.policy.rule("watermark").severity != "off"
+        if prepared.kind != "table" or not (selected or marked):
             return None
-        if prepared.parts is None:
+        if selected and prepared.parts is None:
             raise SourceError(
                 "the policy has rows selected by the real ones, which are not where the model "
                 "remembers them: name them (Generator.load(..., source=...), --source)"
             )
-        key = repr(sorted(request.conditions.items()))
+        keys = self.ledger.key_epochs()[:1] if marked and self.ledger is not None else []
+        key = repr((sorted(request.conditions.items()), [key_id for key_id, _ in keys]))
         if key not in self.shapes:
-            ((name, real),) = request.meeting(prepared.parts.anchor).items()
-            seed = seed_of(prepared, _PILOT)
+            found = self._shape(request, keys, selected=selected)
+            if found is None:
+                return None
+            self.shapes[key] = found
+        return self.shapes[key]
+
+    def _shape(
+        self, request: Request, keys: Sequence[tuple[str, bytes]], *, selected: bool
+    ) -> Shape | None:
+        """The constants for a request's conditions; a watermark only under a ledger's key."""
+        prepared = self.prepared
+        ((name, schema),) = prepared.schemas.items()
+        seed = seed_of(prepared, _PILOT)
+        names = recognised(schema)
+        mark: Watermark | None = None
+        shape: Shape | None = None
+        if keys and names and self.ledger is not None:
+            key_id, key = keys[0]
+            # Without conditions: what rows are known by must not hang on what was asked for.
+            made = candidates(self.model, self.backend, FORMED, seed)
+            printing = Printing(names, key)
+            form = form_like(printing.columns(made), printing.hasher, self.ledger, key_id, key)
+            mark = Watermark.of(key, form)
+            shape = marked_shape(made, schema, mark)
+        if selected:
+            assert prepared.parts is not None
 
             def draw(rows: int) -> pa.Table:
                 return candidates(self.model, self.backend, rows, seed, request.conditions)
 
-            self.shapes[key] = shape_for(
-                real,
-                prepared.schemas[name],
+            shape = shape_for(
+                request.meeting(prepared.parts.anchor)[name],
+                schema,
                 self.policy,
                 draw,
                 seed=prepared.seed,
                 constrained=constrained(self.options),
+                watermark=mark,
             )
-        return self.shapes[key]
+        if shape is None or mark is None:
+            return shape
+        facts = {"method": "safegen-mss1", "key_id": key_id, "views": len(mark.views)}
+        facts |= shape.marked(made, seed)
+        return replace(shape, facts={**shape.facts, "watermark": facts})
 
     def blocks(self, request: Request, shape: Shape | None, workers: int | None) -> Iterator[Block]:
         """The blocks of a request, in order. Raises: BackendError."""
@@ -80,6 +121,11 @@ class Sampling:
             workers=workers,
             shape=shape,
         )
+
+
+def recognised(schema: TableSchema) -> list[str]:
+    """The columns that rows are known by: real keys go on where released ones ended."""
+    return [c.name for c in schema.columns if c.kind != "id"]
 
 
 def check_strata(policy: Policy, prepared: Prepared) -> None:

@@ -1,13 +1,14 @@
 """Whether a table's rows are those of a registered dataset: tests, shares, and what could be found.
 
-Each dataset is asked twice: are there whole rows of it, and are there cells of it on some view.
-Half of the level is for the first, half for all views together, and all datasets of the ledger
-share it (Bonferroni), whether they were looked at or not.
+Each dataset is asked: are there whole rows of it, and are there cells of it on some view. Each form
+is asked: do the rows have the watermark of the ledger's key. A quarter of the level is for whole
+rows, one for the watermark, half for all views together, and all datasets of the ledger share it
+(Bonferroni), whether they were looked at or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +24,10 @@ from scipy.special import (  # stats takes a second
 
 from safegen.lineage.fingerprints import Cells, Prints, Tally, twins
 from safegen.lineage.forms import Form, Matched
+from safegen.lineage.watermark import Watermark
+from safegen.tables.words import Column
 
-__all__ = ["ALPHA", "Met", "met_on_views", "met_whole"]
+__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole"]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -70,7 +73,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     inside = np.isin(whole, prints.whole)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
     distinct = len(np.unique(whole[inside]))
-    n, trials, tests = len(whole), prints.trials, 2 * datasets
+    n, trials, tests = len(whole), prints.trials, 4 * datasets
     corner = _in_a_corner(prints, whole)
 
     def p_of(hits: int) -> float:
@@ -221,6 +224,28 @@ def _met_often(
         (low, high),
         min(least, 1.0),
     )
+
+
+def met_watermark(
+    watermark: Watermark, match: Matched, some: Mapping[int, Column], forms: int
+) -> Met | None:
+    """The watermark of rows like a form's; None where no view of it is there."""
+    sum_, cells, views = watermark.sum(some, match)
+    if not cells:
+        return None
+    n = len(next(iter(some.values())))
+    tests = 4 * forms
+    deviation = (cells / 12) ** 0.5
+    z = sum_ / deviation
+    p = min(tests * float(np.exp(-(max(z, 0.0) ** 2) / 2)), 1.0)
+    # Rows of a release alone have so much, where each has cells of its own.
+    full = watermark.full(cells)
+    share, low, high = (
+        min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
+    )
+    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE) * deviation / full
+    what = f"scores of cells of {views} views"
+    return Met(what, n, cells, cells / 2 + sum_, p, share, (low, high), min(least, 1.0))
 
 
 def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:

@@ -134,11 +134,14 @@ class Cells:
             return numbers
         return self.form.columns[number].ranked(numbers, falling=scale == "falling")
 
+    def words(self, view: View) -> np.ndarray:
+        """(rows,) uint64: keyed words of the rows' cells."""
+        parts = [self._part(i, view.cut) for i in view.columns]
+        return self.hasher.rows(parts, f"{view.cut}:{','.join(map(str, view.columns))}")
+
     def view(self, view: View) -> np.ndarray:
         """(rows,) uint32 fingerprints."""
-        parts = [self._part(i, view.cut) for i in view.columns]
-        name = f"{view.cut}:{','.join(map(str, view.columns))}"
-        return (self.hasher.rows(parts, name) & np.uint64(2**_PART - 1)).astype(np.uint32)
+        return (self.words(view) & np.uint64(2**_PART - 1)).astype(np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +270,11 @@ class Printing:
             self._kept += self._first[-1].num_rows
 
     def first(self) -> dict[str, Column]:
-        """The first rows' columns, by folded name."""
-        table = pa.concat_tables(self._first)
+        """The first rows' columns, by name."""
+        return self.columns(pa.concat_tables(self._first))
+
+    def columns(self, table: pa.Table) -> dict[str, Column]:
+        """A table's columns, by name."""
         return {self.names[i]: c for i, c in self._columns(table).items()}
 
     def finish(self, form: Form, decoys: pa.Table | None, real: pa.Table | None) -> Prints:

@@ -32,16 +32,18 @@ QUANTILES = 65
 LEVELS = 64
 """What is kept of a column to know it by: evenly spaced quantiles, or its commonest levels."""
 
-PAIRS, TRIPLES, HALVES, COARSE = 12, 6, 6, 20
+PAIRS, TRIPLES, HALVES, COARSE, TEXTS = 12, 6, 6, 20, 3
 """Views: of two and three columns, of which some survive when half of the columns are dropped; of
-half of the columns, of which one survives when any two are; and coarse ones of three to six."""
+half of the columns, of which one survives when any two are; and coarse ones of three to six, some
+of them of texts alone, or of these and numbers of few values."""
 
-FEW = 12
-"""Numbers of so many different values are as levels: some views are of texts and these alone."""
+FEW = (0, 3, 12, 40)
+"""Numbers of so many different values are as levels: each has a view of texts and these alone."""
 
-ALIKE, SCALED = 0.25, 0.12
+ALIKE, SCALED, EQUAL = 0.25, 0.12, 0.05
 """Largest distance between columns of equal name or none that are taken for the same: of their
-distributions (Kolmogorov-Smirnov, total variation), or once scaled by median and spread."""
+distributions (Kolmogorov-Smirnov, total variation), or once scaled by median and spread; and
+between columns of tables that share a form, whose numbers are brought back to its quantiles."""
 
 BITS = (8.0, 12.0, 16.0, 20.0)
 """Bits of a coarse view's columns. With fewer its cells are everybody's, with more none stays."""
@@ -134,6 +136,14 @@ class Form:
     @cached_property
     def names(self) -> dict[str, int]:
         return {c.name: i for i, c in enumerate(self.columns)}
+
+    def fits(self, table: Mapping[str, Profile]) -> bool:
+        """Whether a table's columns have these names and nearly these distributions."""
+        named = {folded(n): p for n, p in table.items()}
+        return named.keys() == self.names.keys() and all(
+            _distance(c, named[c.name]) <= EQUAL or not (c.numeric or c.levels)
+            for c in self.columns
+        )
 
     def matched(self, table: Mapping[str, Profile]) -> Matched:
         """Which columns of this form those of a table are, by name and by what is in them."""
@@ -252,11 +262,14 @@ def _views(columns: Sequence[FormColumn], cells: Sequence[Column], seed: int) ->
     add(PAIRS, (99.0,), fine, "fine", 2)
     add(TRIPLES, (99.0,), fine, "fine", 3)
     add(COARSE, BITS, coarse, "coarse", 99)
-    few = np.array([c.numeric and len(set(c.quantiles)) <= FEW for c in columns])
-    texts = np.array([not c.numeric for c in columns])
-    for some in (texts, texts | few):
-        add(3, BITS, np.where(some, coarse, 0.0), "coarse", 99)
-        every = tuple(map(int, np.flatnonzero(some & (coarse > 0))))
+    values = np.array(
+        [len(np.unique(c.numbers)) if f.numeric else 0 for f, c in zip(columns, cells, strict=True)]
+    )
+    for most in FEW:
+        some = values <= most
+        if most in (FEW[0], FEW[2]):
+            add(TEXTS, BITS, np.where(some, coarse, 0.0), "coarse", 99)
+        every = tuple(map(int, np.flatnonzero(some & (fine > 0))))
         if len(every) > 1:
             found.setdefault(View(every, "fine"))
     return tuple(found)

@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Attachment, Ledger
-from safegen.lineage.fingerprints import Printing, opened, sealed
+from safegen.lineage.fingerprints import Hasher, Printing, opened, sealed
 from safegen.lineage.forms import Form, Profile, form_of
+from safegen.tables.words import Column
 
-__all__ = ["FORMS", "PRINTS", "Known", "known_forms", "printed"]
+__all__ = ["FORMS", "PRINTS", "Known", "form_like", "known_forms", "printed"]
 
 FORMS, PRINTS = "form", "fingerprints"
 
@@ -35,41 +36,45 @@ def known_forms(ledger: Ledger, keys: Mapping[str, bytes]) -> Iterator[Known]:
             yield _read(ledger, where, keys[where.key_id])
 
 
+def form_like(
+    columns: Mapping[str, Column], hasher: Hasher, ledger: Ledger, key_id: str, key: bytes
+) -> Form:
+    """The form of a model's rows: the ledger's, where it has one of tables like these, so that a
+    check cuts its cells once; a new one otherwise."""
+    profiles = {n: Profile(c) for n, c in columns.items()}
+    for known in _of_kind(hasher, ledger, key_id, key):
+        if known.form.fits(profiles):
+            return known.form
+    return form_of(columns, int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little"))
+
+
 def printed(
     table: str,
     printing: Printing,
+    form: Form,
     decoys: pa.Table | None,
     real: pa.Table | None,
     ledger: Ledger,
     key_id: str,
     key: bytes,
 ) -> list[Attachment]:
-    """The fingerprints of a table of a release, and its form where the ledger has none like it.
-
-    Tables of one form are compared under one description, so that a check cuts its cells once.
-    """
-    signature = printing.hasher.signature
-    first = printing.first()
-    profiles = {n: Profile(c) for n, c in first.items()}
+    """The fingerprints of a table of a release, and its form where the ledger has not got it."""
     added: list[Attachment] = []
-    found: Known | None = None
-    for where in ledger.attached(FORMS):
-        if where.key_id == key_id and where.name.startswith(f"{signature}/"):
-            one = _read(ledger, where, key)
-            match = one.form.matched(profiles)
-            whole = len(match.columns) == len(one.form.columns)
-            if whole and all(c.scale == "same" for c in match.columns):
-                found = one
-                break
-    if found is None:
-        seed = int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
-        form = form_of(first, seed)
+    of_kind = _of_kind(printing.hasher, ledger, key_id, key)
+    form_id = next((known.form_id for known in of_kind if known.form == form), None)
+    if form_id is None:
         document = sealed(key, form.to_json(), FORMS)
-        name = f"{signature}/{hashlib.sha256(document).hexdigest()[:16]}"
-        found = Known(name, key_id, key, form)
-        added.append(Attachment(FORMS, name, key_id, document))
-    prints = printing.finish(found.form, decoys, real)
-    return [*added, Attachment(PRINTS, f"{found.form_id}/{table}", key_id, prints.to_bytes())]
+        form_id = f"{printing.hasher.signature}/{hashlib.sha256(document).hexdigest()[:16]}"
+        added.append(Attachment(FORMS, form_id, key_id, document))
+    prints = printing.finish(form, decoys, real)
+    return [*added, Attachment(PRINTS, f"{form_id}/{table}", key_id, prints.to_bytes())]
+
+
+def _of_kind(hasher: Hasher, ledger: Ledger, key_id: str, key: bytes) -> Iterator[Known]:
+    """The ledger's forms of tables with columns of these names."""
+    for where in ledger.attached(FORMS):
+        if where.key_id == key_id and where.name.startswith(f"{hasher.signature}/"):
+            yield _read(ledger, where, key)
 
 
 def _read(ledger: Ledger, where: Attached, key: bytes) -> Known:

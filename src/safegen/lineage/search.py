@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
-from safegen.lineage.detection import ALPHA, Met, met_on_views, met_whole
+from safegen.lineage.detection import ALPHA, Met, met_on_views, met_watermark, met_whole
 from safegen.lineage.facts import Evidence
 from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import PRINTS, Known, known_forms
+from safegen.lineage.watermark import Watermark
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, is_plain, joined
@@ -39,9 +40,9 @@ KNOWN_BY = 8_192
 
 @dataclass(frozen=True)
 class Found:
-    """Rows of a dataset in a table."""
+    """Rows of a dataset in a table; by their watermark only rows of some release."""
 
-    dataset_id: str
+    dataset_id: str | None
     met: Met
     depth: int
     effective_depth: float
@@ -119,7 +120,13 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     smallest = 1.0
     for form_id, (known, match) in alike.items():
         hasher = _hasher(known)
-        cells = Cells(hasher, known.form, {c.number: columns[c.name] for c in match.columns}, match)
+        some_ = {c.number: columns[c.name] for c in match.columns}
+        marked = met_watermark(Watermark.of(known.key, known.form), match, some_, len(of_form))
+        if marked is not None:
+            smallest = min(smallest, marked.p)
+            if marked.p <= ALPHA:
+                found.append(Found(None, marked, 1, 1.0))
+        cells = Cells(hasher, known.form, some_, match)
         for where in of_form[form_id]:
             prints = _read(ledger, where)
             mets = [met_on_views(prints, known.form, match, cells, len(every))]
@@ -146,17 +153,23 @@ def copies(searched: Searched) -> list[Evidence]:
     for found in searched.found[:SHOWN]:
         met = found.met
         low, high = met.interval
+        share = min(max(met.share, 1 / max(met.rows, 1)), 1.0)
+        if found.dataset_id is None:
+            text = f"rows have this ledger's watermark ({met.what}, {met.found:,} of them"
+        else:
+            text = (
+                f"{met.found:,} fingerprints of {met.rows:,} rows are of dataset "
+                f"{found.dataset_id} ({met.what}; {met.decoys:,.3g} by chance"
+            )
         pieces.append(
             Evidence(
-                "fingerprints",
-                f"{met.found:,} fingerprints of {met.rows:,} rows are of dataset "
-                f"{found.dataset_id} ({met.what}; {met.decoys:,.3g} by chance, p {_p(met.p)}): "
-                f"{100 * met.share:.3g} % of the rows, {100 * low:.3g} to {100 * high:.3g} %",
+                "fingerprints" if found.dataset_id else "watermark",
+                f"{text}, p {_p(met.p)}): {100 * met.share:.3g} % of the rows, "
+                f"{100 * low:.3g} to {100 * high:.3g} %",
                 "synthetic" if met.share >= 1 else "mixed",
-                share=min(max(met.share, 1 / max(met.rows, 1)), 1.0),
+                share=share,
                 depth=max(found.depth, 1),
-                effective_depth=min(max(met.share, 1 / max(met.rows, 1)), 1.0)
-                * max(found.effective_depth, 1.0),
+                effective_depth=share * max(found.effective_depth, 1.0),
                 lower_bound=True,
                 dataset_id=found.dataset_id,
             )

@@ -444,16 +444,10 @@ class TailsParams(RuleParams):
 
 
 class WatermarkParams(RuleParams):
-    """Shapes rows: leaves a keyed trace (not built yet)."""
+    """Shapes rows: of two candidates with the same rarest cell the one is released that the
+    ledger's key prefers, so that whoever holds the key knows the rows again (single tables)."""
 
     asks = "Can rows be recognised after all metadata is lost?"
-    built = False
-
-    pool: Annotated[
-        int,
-        Param("Candidates to pick from where selection is off.", unit="rows", order="none"),
-        Field(ge=2),
-    ] = 2
 
 
 class PrivacyParams(RuleParams):

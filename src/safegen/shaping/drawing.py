@@ -36,6 +36,7 @@ def systematic(
     count: int,
     rng: np.random.Generator,
     groups: np.ndarray | None = None,
+    preferences: np.ndarray | None = None,
 ) -> np.ndarray:
     """The numbers of `count` rows, in random order, each drawn with its probability, which add up
     to `count` (Madow 1949, over rows in random order).
@@ -43,17 +44,50 @@ def systematic(
     groups: (rows,) numbers; of each group as many rows are drawn as its probabilities add up to,
     but for less than one: its rows stand together when every k-th is taken (implicit
     stratification; Särndal, Swensson & Wretman 1992, 3.4.2).
+    preferences: (rows,) from 0 to 1, as if uniform; they decide between neighbours of a group, and
+    over all preferences none is likelier for that.
     """
     order = rng.permutation(len(probabilities))
+    if preferences is not None:  # neighbours are alike in what they may become
+        order = order[np.argsort(probabilities[order], kind="stable")]
     if groups is not None:
         order = order[np.argsort(groups[order], kind="stable")]
-    upto = np.cumsum(probabilities[order])
+    sizes = probabilities[order]
+    if preferences is not None:
+        sizes = _preferred(sizes, None if groups is None else groups[order], preferences[order])
+        order, sizes = order[sizes > 0], sizes[sizes > 0]
+    upto = np.cumsum(sizes)
     number = np.arange(count)
     at = np.searchsorted(upto * (count / upto[-1]), number + rng.random(), "right")
     # No row twice, though sums are rounded: each stands behind the one before.
     at = np.maximum.accumulate(at - number) + number
     chosen: np.ndarray = order[np.minimum(at, len(order) - count + number)]
-    return chosen if groups is None else rng.permutation(chosen)
+    return chosen if groups is None and preferences is None else rng.permutation(chosen)
+
+
+def _preferred(sizes: np.ndarray, groups: np.ndarray | None, preferences: np.ndarray) -> np.ndarray:
+    """Probabilities once each of two neighbours has what there is for both, or is sure.
+
+    Of probabilities a + b ≤ 1 one row gets all, the first with a chance of a / (a + b); of more one
+    gets 1 and the other the rest, which is the first with a chance of (1 - a) / (2 - a - b): the
+    pivotal method (Deville & Tillé 1998). Who does is decided by races of preferences: u^(1/a) is
+    more than v^(1/b) with that chance (Efraimidis & Spirakis 2006).
+    """
+    number = np.arange(len(sizes))
+    if groups is not None:
+        starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+        number -= np.repeat(starts, np.diff(np.concatenate([starts, [len(groups)]])))
+    first = np.flatnonzero((number[:-1] % 2 == 0) & (number[1:] == number[:-1] + 1))
+    both = np.stack([first, first + 1])
+    a, u = sizes[both], np.clip(preferences[both], 1e-300, 1 - 1e-16)
+    sums, tiny = a.sum(axis=0), 1e-300
+    few = sums <= 1
+    wins, yields = np.log(u) / np.maximum(a, tiny), np.log1p(-u) / np.maximum(1 - a, tiny)
+    ahead = np.where(few, wins[0] >= wins[1], yields[0] <= yields[1])
+    found = sizes.copy()
+    more, less = np.where(few, sums, 1.0), np.where(few, 0.0, sums - 1)
+    found[both[0]], found[both[1]] = np.where(ahead, more, less), np.where(ahead, less, more)
+    return found
 
 
 def thinned(weights: np.ndarray, seed: int) -> np.ndarray:

@@ -7,12 +7,13 @@ request is a prefix of a longer one, and any process can make any block.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from safegen.lineage.watermark import Watermark
 from safegen.policy import SelectionParams, TailsParams
 from safegen.shaping.calibration import Calibration, calibration
 from safegen.shaping.coding import Coder, Coding, Rarest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from safegen.policy import Policy
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Shape", "asked_for", "shape_for"]
+__all__ = ["Shape", "asked_for", "marked_shape", "shape_for"]
 
 CANDIDATES = 8_192
 """Candidates from which rows are drawn at once: enough for their shares to be the model's."""
@@ -34,6 +35,10 @@ CANDIDATES = 8_192
 PILOT = (8_192, 32_768, 131_072)
 """Candidates of which constants are found: four for each real row up to the last; of few real rows
 24 for each up to the second, or what a pilot says of rare levels is chance; the first at least."""
+
+MARKED = 2_048
+"""Candidates from which rows are drawn at once where nothing but the watermark picks, of which
+there are two for a row: a small request samples no more than these."""
 
 MORE = 4
 """Times as many candidates where there are strata: what a pilot has too few of comes out wrong."""
@@ -75,15 +80,18 @@ class Shape:
     strata: Strata | None
     calibration: Calibration | None
     facts: dict[str, Any]
+    watermark: Watermark | None = None
+    at_once: int = CANDIDATES
+    """Candidates of a pool, but no more than a block has."""
 
     def capacity(self, block_rows: int) -> int:
         """Rows of a full block, made of `block_rows` candidates."""
-        drawn = min(CANDIDATES, block_rows)
+        drawn = min(self.at_once, block_rows)
         return (block_rows // drawn) * max(drawn // self.pool, 1)
 
     def candidates(self, rows: int, block_rows: int) -> int:
         """How many candidates `rows` rows of a block need; fewer are a prefix of more."""
-        drawn = min(CANDIDATES, block_rows)
+        drawn = min(self.at_once, block_rows)
         return -(-rows // max(drawn // self.pool, 1)) * drawn
 
     def rows(
@@ -91,38 +99,68 @@ class Shape:
     ) -> tuple[pa.Table, np.ndarray | None]:
         """The first `rows` rows of a block, of its first candidates, and their weights, where they
         are not all 1."""
-        drawn = min(CANDIDATES, block_rows)
-        tables, weights = [], []
+        drawn = min(self.at_once, block_rows)
         if self.calibration is not None:
             candidates = self.calibration(candidates)
+        coded = self.coder.code(candidates)
+        marked = None if self.watermark is None else self.watermark.preferences(candidates)
+        chosen, weights = [], []
         for number, start in enumerate(range(0, candidates.num_rows, drawn)):
             rng = np.random.default_rng(stream(seed, _DRAWN, block, number))
-            pool = candidates.slice(start, drawn)
-            chosen, weight = self._drawn(pool, max(drawn // self.pool, 1), rng)
-            tables.append(taken(pool, chosen))
+            pool = coded.part(start, drawn)
+            preferences = None if marked is None else marked[start : start + drawn]
+            some, weight = self._drawn(pool, max(drawn // self.pool, 1), rng, preferences)
+            chosen.append(start + some)
             weights.append(weight)
-        table = pa.concat_tables(tables).slice(0, rows)
+        table = taken(candidates, np.concatenate(chosen)[:rows])
         return table, None if self.strata is None else np.concatenate(weights)[:rows]
+
+    def marked(self, candidates: pa.Table, seed: int) -> dict[str, float]:
+        """What the watermark does to some candidates' rows: how much of it they have, and the mean
+        total variation of their columns, in %, from rows drawn without it; and, for comparison, of
+        two such draws from each other."""
+        assert self.watermark is not None
+        rows, plain = self.capacity(candidates.num_rows), replace(self, watermark=None)
+        draws = [
+            shape.rows(candidates, rows, candidates.num_rows, seed=seed + i, block=0)[0]
+            for i, shape in enumerate((self, plain, plain))
+        ]
+        mine, without, again = map(self.coder.code, draws)
+        return {
+            "strength": self.watermark.strength(draws[0]),
+            "shape_error": _apart(self.coder, mine, without),
+            "shape_error_by_chance": _apart(self.coder, again, without),
+        }
 
     def tally(self) -> StrataTally | None:
         """Counts what of the strata is in the rows; None where there are none."""
         return None if self.strata is None else StrataTally(self.strata)
 
     def _drawn(
-        self, pool: pa.Table, count: int, rng: np.random.Generator
+        self,
+        pool: Coding,
+        count: int,
+        rng: np.random.Generator,
+        preferences: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of `count` rows of a pool, and their weights."""
-        coded = self.coder.code(pool)
-        due = np.ones(pool.num_rows) if self.raking is None else self.raking.finished(coded)
-        sizes = due if self.strata is None else due * self.strata.boosts(coded)
+        due = np.ones(pool.rows) if self.raking is None else self.raking.finished(pool)
+        sizes = due if self.strata is None else due * self.strata.boosts(pool)
         chances = inclusion(sizes, count)
-        chosen = systematic(chances, count, rng, self.rarest(coded))
+        chosen = systematic(chances, count, rng, self.rarest(pool), preferences)
         return chosen, due[chosen] / chances[chosen] * (count / due.sum())
 
 
 def asked_for(policy: Policy) -> bool:
     """Whether the policy has rows chosen among candidates."""
     return any(policy.rule(name).severity != "off" for name in ("selection", "tails"))
+
+
+def marked_shape(made: pa.Table, schema: TableSchema, watermark: Watermark) -> Shape:
+    """Constants where nothing but a watermark picks. made: rows of the model, never released."""
+    coder = Coder.of(made, schema)
+    rarest = coder.rarest(coder.code(made))
+    return Shape(2, coder, rarest, None, None, None, {}, watermark, at_once=MARKED)
 
 
 def shape_for(
@@ -133,6 +171,7 @@ def shape_for(
     *,
     seed: int,
     constrained: Collection[str] = (),
+    watermark: Watermark | None = None,
 ) -> Shape:
     """Constants for the model from which `draw(n)` takes n rows that are never released.
 
@@ -153,7 +192,8 @@ def shape_for(
     strata = rare_strata(real, schema, coder, tails) if boosted else None
     known = coder.code(real)
     if not selected and (strata is None or not strata.strata):
-        return Shape(1, coder, coder.rarest(known), None, strata, None, facts)
+        rarest, pool = coder.rarest(known), 1 if watermark is None else 2
+        return Shape(pool, coder, rarest, None, strata, None, facts, watermark)
     least, few, most = PILOT
     rows = max(least, min(24 * real.num_rows, few), min(4 * real.num_rows, most))
     made = draw(rows if strata is None else MORE * rows)
@@ -196,7 +236,7 @@ def shape_for(
         strata, pool = _boosted(strata, known, pilot, weights, tails, bound)
     if raking is not None:
         facts["selection"]["pool"] = pool
-    return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts)
+    return Shape(pool, coder, coder.rarest(known), raking, strata, mapped, facts, watermark)
 
 
 def _boosted(
@@ -223,6 +263,16 @@ def _boosted(
             break
         aim *= tails.max_boosted / there
     return found, pool
+
+
+def _apart(coder: Coder, one: Coding, other: Coding) -> float:
+    """Mean total variation between columns, in %."""
+    gaps = []
+    for a, b, column in zip(one.coarse, other.coarse, range(len(coder.columns)), strict=True):
+        width = coder.width(column, fine=False)
+        shares = [np.bincount(x, minlength=width) / max(len(x), 1) for x in (a, b)]
+        gaps.append(50 * float(np.abs(shares[0] - shares[1]).sum()))
+    return float(np.mean(gaps)) if gaps else 0.0
 
 
 def _people(real: pa.Table, schema: TableSchema) -> int:
