@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.engines.blocks import Block, block_plan, sample_block
 from safegen.engines.local import sample_blocks
-from safegen.errors import SourceError
+from safegen.errors import BackendError, SourceError
 from safegen.ledger import Ledger
 from safegen.lineage.fingerprints import Printing
 from safegen.lineage.registering import form_like
@@ -149,7 +149,7 @@ def candidates(
 ) -> pa.Table:
     """Rows of one table, as the model samples them, to find constants with.
 
-    Raises: BackendError where too few meet the conditions.
+    Raises: BackendError where too few meet the conditions, and for a model of other tables.
     """
     import pyarrow as pa
 
@@ -160,6 +160,8 @@ def candidates(
         made = sample_block(
             model, backend, wanted, seed=seed, block=block, conditions=conditions, why=why
         )
+        if len(made) != 1:
+            raise BackendError(f"{backend.name} gave other tables than the source's")
         found += made.values()
     return pa.concat_tables(found)
 

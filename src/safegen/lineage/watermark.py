@@ -87,7 +87,7 @@ class Watermark:
 
     def full(self, cells: int) -> float:
         """The sum of so many cells where each row was the better of two."""
-        return cells * UPLIFT / max(len(self.views), 1) ** 0.5
+        return float(cells * UPLIFT / max(len(self.views), 1) ** 0.5)
 
     def _columns(self, table: pa.Table) -> dict[int, Column]:
         names = {folded(n): n for n in table.column_names}

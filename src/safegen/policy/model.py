@@ -177,12 +177,6 @@ def conflicts(
                 f"rule {name!r} may never be off or left out: "
                 "use severity: audit to watch without blocking",
             )
-        elif not rule.built and rule.severity != "off":
-            yield (
-                where,
-                f"rule {name!r} is declared, but this version does not enforce it yet: "
-                "set severity: off",
-            )
     seen: set[str] = set()
     for number, waiver in enumerate(waivers):
         at: Place = ("waivers", number)

@@ -98,9 +98,8 @@ class Parameter:
 class RuleParams(BaseModel):
     """A rule's parameters as one policy sets them: frozen, strict, every value materialised.
 
-    Subclasses declare `gates` (where the rule decides; empty for a rule that only shapes rows),
-    `asks` (the question it answers, in a phrase) and `built` (False: declared, but this version
-    has no code for it, so a policy may only say `off`). Every field needs a `Param` and a default;
+    Subclasses declare `gates` (where the rule decides; empty for a rule that only shapes rows) and
+    `asks` (the question it answers, in a phrase). Every field needs a `Param` and a default;
     `severity` alone has no default, because a policy has to say what an unmet rule does.
 
     Raises: PluginError while a subclass is declared, when a parameter lacks one of these.
@@ -112,7 +111,6 @@ class RuleParams(BaseModel):
 
     gates: ClassVar[frozenset[Gate]] = frozenset()
     asks: ClassVar[str] = ""
-    built: ClassVar[bool] = True
 
     severity: Annotated[
         Severity,

@@ -63,9 +63,7 @@ def _rule(name: str, cls: type[RuleParams]) -> dict[str, Any]:
         order = f" Tightness: {parameter.tighter}."
         entry["description"] = f"{parameter.doc} Unit: {parameter.unit}.{default}{order}"
     severity = schema["properties"]["severity"]
-    if not cls.built:
-        severity["enum"] = ["off"]
-    elif name in ALWAYS_ON:
+    if name in ALWAYS_ON:
         severity["enum"] = [word for word in severity["enum"] if word != "off"]
     return schema
 
