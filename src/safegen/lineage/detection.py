@@ -27,7 +27,7 @@ from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
 
-__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole"]
+__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole", "needed_whole"]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -73,18 +73,14 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     inside = np.isin(whole, prints.whole)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
     distinct = len(np.unique(whole[inside]))
-    n, trials, tests = len(whole), prints.trials, 4 * datasets
-    corner = _in_a_corner(prints, whole)
-
-    def p_of(hits: int) -> float:
-        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, prints.chance, trials))
-        return min(tests * found, 1.0)
-
+    n, trials = len(whole), prints.trials
+    p_of = _whole_by_chance(n, twins(whole), prints.chance, trials, prints.distinct, datasets)
     chance = prints.chance / trials
     hits = int(inside.sum())
     low, high = _interval(hits, n)
     by_chance = n * chance
-    rows = _rows_for(_first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
+    needed = _first(lambda k: p_of(k) <= ALPHA, n)
+    rows = _rows_for(needed, 0.0, len(prints.whole), prints.rows)
     return Met(
         "whole rows",
         n,
@@ -95,6 +91,28 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
         (max(low - chance, 0.0), high),
         min(rows / max(n, 1), 1.0),
     )
+
+
+def needed_whole(
+    whole: np.ndarray, *, chance: int, trials: int, distinct: int, datasets: int
+) -> int | None:
+    """How many distinct whole rows have to be a release's; None where no number would do. The more
+    of `trials` known rows pass by chance, the more; and the more distinct rows it has."""
+    p_of = _whole_by_chance(len(whole), twins(whole), chance, trials, distinct, datasets)
+    return _first(lambda k: p_of(k) <= ALPHA, len(whole))
+
+
+def _whole_by_chance(
+    n: int, twins: int, chance: int, trials: int, distinct: int, datasets: int
+) -> Callable[[int], float]:
+    """The chance, over all tests, of as many hits among n rows or more."""
+    corner = _in_a_corner(twins, chance, trials, distinct)
+
+    def p_of(hits: int) -> float:
+        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, chance, trials))
+        return min(4 * datasets * found, 1.0)
+
+    return p_of
 
 
 def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
@@ -111,7 +129,7 @@ def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
     return float(np.exp(min(logsumexp(terms), 0.0))) if len(k) else 0.0
 
 
-def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
+def _in_a_corner(twins: int, chance: int, trials: int, distinct: int) -> float:
     """Rows that meet released ones, where all rows of a table are of one corner of reality.
 
     Let K rows be possible there, as likely as each other, of which r were released. Then of n rows
@@ -119,8 +137,8 @@ def _in_a_corner(prints: Prints, whole: np.ndarray) -> float:
     pass for released ones. The first is the geometric mean of the others, times √(r/k). One is
     added to either count, for what was not seen and might have been.
     """
-    more = max(2 * prints.distinct / prints.trials, 1.0)
-    return float(((twins(whole) + 1) * (prints.chance + 1) * more) ** 0.5)
+    more = max(2 * distinct / trials, 1.0)
+    return float(((twins + 1) * (chance + 1) * more) ** 0.5)
 
 
 def met_on_views(
@@ -142,7 +160,7 @@ def met_on_views(
     part = min(prints.seen / max(prints.rows, 1), 1.0)
     mets = []
     for view, tally in usable:
-        cells, counts = np.unique(some.view(view), return_counts=True)
+        cells, counts = some.counted(view)
         n = int(counts.sum())
         mine = _counts_of(tally.cells, cells, counts)
         what = f"{view.cut} cells of {len(view.columns)} columns"

@@ -22,6 +22,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,7 @@ class Cells:
     columns: Mapping[int, Column]
     match: Matched | None = None  # None: the form's own columns
     _parts: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+    _counted: dict[View, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def _part(self, number: int, cut: str) -> np.ndarray:
         if (number, cut) not in self._parts:
@@ -142,6 +144,12 @@ class Cells:
     def view(self, view: View) -> np.ndarray:
         """(rows,) uint32 fingerprints."""
         return (self.words(view) & np.uint64(2**_PART - 1)).astype(np.uint32)
+
+    def counted(self, view: View) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct fingerprints, in order, and how often each is there; found once."""
+        if view not in self._counted:
+            self._counted[view] = np.unique(self.view(view), return_counts=True)
+        return self._counted[view]
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,19 +233,17 @@ class Prints:
         try:
             file = pq.ParquetFile(io.BytesIO(data))
             facts = json.loads(file.metadata.metadata[_KEY.encode()])
-            whole = file.read_row_group(0, ["print"]).column(0)
-            views = []
-            for i in range(1, file.num_row_groups):
-                cells, *counts = file.read_row_group(i).columns
-                views.append(
-                    Tally(
-                        np.asarray(cells, dtype=np.int64).astype(np.uint32),
-                        *(np.asarray(c, dtype=np.int64) for c in counts),
-                    )
-                )
+            lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            cells, *counts = (np.asarray(c, dtype=np.int64) for c in file.read().columns)
+            ends = np.cumsum(lengths)
+            views = [
+                Tally(cells[a:b].astype(np.uint32), *(c[a:b] for c in counts))
+                for a, b in pairwise(ends)
+            ]
+            whole = cells[: ends[0]].astype(np.uint64)
             return cls(
                 **{name: int(facts[name]) for name in _FACTS},
-                whole=np.asarray(whole, dtype=np.int64).astype(np.uint64),
+                whole=whole,
                 views=tuple(views),
             )
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

@@ -138,10 +138,11 @@ class Form:
         return {c.name: i for i, c in enumerate(self.columns)}
 
     def fits(self, table: Mapping[str, Profile]) -> bool:
-        """Whether a table's columns have these names and nearly these distributions."""
+        """Whether a table's columns have these names and these distributions, but for chance."""
         named = {folded(n): p for n, p in table.items()}
         return named.keys() == self.names.keys() and all(
-            _distance(c, named[c.name]) <= EQUAL or not (c.numeric or c.levels)
+            _distance(c, p := named[c.name]) <= EQUAL + 2 / max(len(p.column), 1) ** 0.5
+            or not (c.numeric or c.levels)
             for c in self.columns
         )
 

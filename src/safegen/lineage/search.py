@@ -21,6 +21,7 @@ from safegen.lineage.facts import Evidence
 from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import PRINTS, Known, known_forms
+from safegen.lineage.routing import DIRECT, routes
 from safegen.lineage.watermark import Watermark
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.numbers import single, taken
@@ -117,18 +118,29 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     whole = _whole(batches, alike)
     found: list[Found] = []
     least: list[float] = []
-    smallest = 1.0
+    smallest, of_alike = 1.0, 0
+
+    def read(where: Attached) -> Prints:
+        return _read(ledger, where)
+
     for form_id, (known, match) in alike.items():
-        hasher = _hasher(known)
-        some_ = {c.number: columns[c.name] for c in match.columns}
-        marked = met_watermark(Watermark.of(known.key, known.form), match, some_, len(of_form))
+        there, mine = of_form[form_id], {c.number: columns[c.name] for c in match.columns}
+        of_alike += len(there)
+        marked = met_watermark(Watermark.of(known.key, known.form), match, mine, len(of_form))
         if marked is not None:
             smallest = min(smallest, marked.p)
             if marked.p <= ALPHA:
                 found.append(Found(None, marked, 1, 1.0))
-        cells = Cells(hasher, known.form, some_, match)
-        for where in of_form[form_id]:
-            prints = _read(ledger, where)
+        cells = Cells(_hasher(known), known.form, mine, match)
+        if len(there) > DIRECT:
+            views = {i: cells.counted(v) for i, v in enumerate(known.form.views) if match.has(v)}
+            kept = routes(ledger.ledger_id, known, there, read)
+            rows = len(next(iter(mine.values())))
+            routed = kept.routed(there, whole.get(form_id), views, rows, len(every))
+            there = [*routed.chosen]
+            least.append(routed.least)
+        for where in there:
+            prints = read(where)
             mets = [met_on_views(prints, known.form, match, cells, len(every))]
             if form_id in whole:
                 mets.append(met_whole(prints, whole[form_id], len(every)))
@@ -144,7 +156,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
                 found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
             least.append(min(m.least for m in told))
     found.sort(key=lambda f: -f.met.share)
-    return Searched(tuple(found), len(every), len(least), smallest, max(least, default=None))
+    return Searched(tuple(found), len(every), of_alike, smallest, max(least, default=None))
 
 
 def copies(searched: Searched) -> list[Evidence]:

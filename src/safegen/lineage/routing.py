@@ -1,0 +1,362 @@
+"""Which of many releases of one form a table is compared with.
+
+A part of every release's fingerprints, those below a bound, are kept together in a file of the
+user's cache, by fingerprint and not by release: so a table is held against all of them at once, and
+only the releases that it has most in common with are looked at in full. All levels stay what they
+are, for they are shared by all releases, looked at or not; what is not looked at is less likely to
+be found, and `Routed.least` says so.
+
+The file is made of the ledger's attachments and can be thrown away. It carries a code that only the
+ledger's key gives: what was changed, or is of another ledger, is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+from safegen.errors import LedgerError
+from safegen.ledger import Attached
+from safegen.ledger.places import cache_folder, make_private
+from safegen.lineage.detection import ALPHA, RARELY, needed_whole
+from safegen.lineage.fingerprints import Prints
+from safegen.lineage.registering import Known
+
+__all__ = ["DIRECT", "Routed", "Routes", "routes"]
+
+DIRECT, BY_ROWS = 12, 4
+"""Releases of a form that are looked at in full: by their views, and more by whole rows."""
+
+KEPT = 1_024
+"""Fingerprints of a view that are kept of each release, at most: of its rows and of its decoys."""
+
+_NONCE, _TAG = 16, 16  # bytes in front of the file's contents
+_CHANCE = 1.645
+_SCHEMA = pa.schema(
+    [
+        ("cell", pa.uint64()),
+        ("owner", pa.uint32()),
+        ("released", pa.uint16()),
+        ("decoys", pa.uint16()),
+    ]
+)
+_FACTS = ("rows", "distinct", "trials", "chance", "kept")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Fingerprints of all releases, sorted: whose each is, and how often. below: what they are
+    below, as a share of all that there may be."""
+
+    below: float
+    cells: np.ndarray
+    owner: np.ndarray
+    released: np.ndarray
+    decoys: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """All of these, below the smallest bound."""
+        below = min(p.below for p in parts)
+        columns = [
+            np.concatenate([getattr(p, name)[: _end(p, below)] for p in parts])
+            for name in ("cells", "owner", "released", "decoys")
+        ]
+        order = np.argsort(columns[0], kind="stable")
+        return cls(below, *(c[order] for c in columns))
+
+    def sums(self, releases: int) -> np.ndarray:
+        """(3, releases) of each release the cells that no decoy has, the rows of both kinds, and by
+        how many more of them were released."""
+        mine, others = self.released.astype(float), self.decoys.astype(float)
+        every = ((others == 0).astype(float), mine + others, mine - others)
+        return np.stack([np.bincount(self.owner, x, releases) for x in every])
+
+    def met(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(hits,) where some of the sorted fingerprints `wanted` are, and (wanted,) how many times
+        each is."""
+        first = np.searchsorted(self.cells, wanted, "left")
+        many = np.searchsorted(self.cells, wanted, "right") - first
+        start = np.repeat(first - np.concatenate([[0], np.cumsum(many)[:-1]]), many)
+        return start + np.arange(len(start)), many
+
+
+@dataclass(frozen=True, eq=False)
+class Routed:
+    """The releases to look at in full; for the others, the share of a table's rows from which on
+    they would have been among these with a chance of 95 % (0 where there are no others)."""
+
+    chosen: tuple[Attached, ...]
+    least: float
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """What is kept of the releases of one form: their names, facts by name of the fact, whole rows,
+    and for each view a part and its (views, 3, releases) sums."""
+
+    names: tuple[tuple[str, str], ...]
+    facts: Mapping[str, np.ndarray]
+    whole: Part
+    views: tuple[Part, ...]
+    sums: np.ndarray
+
+    def routed(
+        self,
+        there: Sequence[Attached],
+        whole: np.ndarray | None,
+        views: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        rows: int,
+        datasets: int,
+    ) -> Routed:
+        """Which releases to look at.
+
+        there: the ledger's, of this form. whole: fingerprints of the table's whole rows, where they
+        can be looked up. views: by number the distinct fingerprints, sorted, and counts, of `rows`
+        rows. datasets: among which the level is shared.
+        """
+        number = {name: i for i, name in enumerate(self.names)}
+        at = [number.get((a.dataset_id, a.name)) for a in there]
+        fresh = [a for a, i in zip(there, at, strict=True) if i is None]
+        known = {i: a for a, i in zip(there, at, strict=True) if i is not None}
+        count = len(self.names)
+        best, least = np.full(count, -np.inf), np.full(count, np.inf)
+        tests = 4 * max(len(views), 1) * datasets
+        for view, (cells, counts) in views.items():
+            score, share = self._met(view, cells, counts, rows, tests)
+            best, least = np.maximum(best, score), np.minimum(least, share)
+        chosen = [int(i) for i in np.argsort(-best, kind="stable") if i in known][:DIRECT]
+        if whole is not None:
+            hits = self._hits(whole)
+            for i in np.argsort(-hits, kind="stable")[:BY_ROWS].tolist():
+                if hits[i] and i in known and i not in chosen:
+                    chosen.append(i)
+            least = np.minimum(least, self._least_whole(whole, datasets))
+        others = np.array([i for i in known if i not in set(chosen)], dtype=np.intp)
+        worst = float(least[others].max()) if len(others) else 0.0
+        return Routed((*fresh, *(known[i] for i in chosen)), min(worst, 1.0))
+
+    def _met(
+        self, view: int, cells: np.ndarray, counts: np.ndarray, rows: int, tests: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """By release, how far from chance what a table shares with it is, in standard deviations;
+        and the share from which on it would be chosen, and be found then."""
+        count, part = len(self.names), self.views[view]
+        kept, total, lean = self.sums[view]
+        upto = np.searchsorted(cells, np.uint64(part.below * 2.0**32))
+        at, many = part.met(cells[:upto].astype(np.uint64))
+        owner = part.owner[at].astype(np.intp)
+        released, decoys = (x[at].astype(float) for x in (part.released, part.decoys))
+        alone = [
+            np.bincount(owner, (mine > 0) & (others == 0), count)
+            for mine, others in ((released, decoys), (decoys, released))
+        ]
+        score = (alone[0] - alone[1]) / np.sqrt(alone[0] + alone[1] + 1)
+        # How often cells are there: as `detection` weighs them, about the mean over each release.
+        both = released + decoys
+        weights = np.repeat(counts[:upto], many)
+        weights = weights / (weights + both * (rows * part.below / np.maximum(total[owner], 1)))
+        mean = np.bincount(owner, weights * both, count) / np.maximum(total, 1)
+        sum_ = np.bincount(owner, weights * (released - decoys), count) - mean * lean
+        spread = np.bincount(owner, weights**2 * both, count) - mean**2 * total
+        often_ = sum_ / np.sqrt(np.maximum(spread, 1e-12))
+        score = np.maximum(score, np.where(spread > 1e-9, often_, -np.inf))
+        # Chosen are those above the last that is: so much has to be there in what is kept; and what
+        # is found, in all of it.
+        bar = float(np.partition(score, -DIRECT)[-DIRECT]) if count > DIRECT else 0.0
+        noise = alone[1]
+        share = np.zeros(count)
+        for deviations, scale in (
+            (max(bar, 0.0) + _CHANCE, 1.0),
+            ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE, 1 / part.below),
+        ):
+            square = deviations**2
+            surplus = (square + np.sqrt(square**2 + 8 * noise * scale * square)) / 2
+            with np.errstate(divide="ignore", invalid="ignore"):
+                taken = -np.log1p(-surplus / (kept * scale)) * self.facts["rows"] / max(rows, 1)
+            share = np.maximum(share, np.where(surplus < kept * scale, taken, np.inf))
+        return score, share
+
+    def _hits(self, whole: np.ndarray) -> np.ndarray:
+        """(releases,) distinct whole rows of a table that are theirs."""
+        at, _ = self.whole.met(np.unique(whole))
+        return np.bincount(self.whole.owner[at], minlength=len(self.names))
+
+    def _least_whole(self, whole: np.ndarray, datasets: int) -> np.ndarray:
+        """(releases,) the share from which on whole rows are found with a chance of 95 %: what the
+        least known of them needs, for all."""
+        facts = self.facts
+        asked = (facts["chance"] <= RARELY) & (facts["trials"] > 0) & (facts["kept"] > 0)
+        if not asked.any():
+            return np.full(len(self.names), np.inf)
+        needed = needed_whole(
+            whole,
+            chance=int(facts["chance"][asked].max()),
+            trials=int(facts["trials"][asked].min()),
+            distinct=int(facts["distinct"][asked].max()),
+            datasets=datasets,
+        )
+        surplus = np.inf if needed is None else needed + _CHANCE * needed**0.5
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rows = -np.log1p(-surplus / facts["kept"]) * facts["rows"] + 1
+        found: np.ndarray = np.where(
+            asked & (surplus < facts["kept"]), rows / max(len(whole), 1), np.inf
+        )
+        return found
+
+
+def routes(
+    ledger_id: str,
+    known: Known,
+    there: Sequence[Attached],
+    read: Callable[[Attached], Prints],
+) -> Routes:
+    """What is kept of the releases of a form, from the cache; made again, and kept, where more than
+    `DIRECT` of those in the ledger are not in it. Raises: LedgerError."""
+    place = _place(ledger_id, known)
+    kept = None if place is None else _read(place, known)
+    names = {(a.dataset_id, a.name) for a in there}
+    if kept is not None and not names >= set(kept.names):  # a backup was restored
+        kept = None
+    have = set(kept.names) if kept is not None else set()
+    fresh = [a for a in there if (a.dataset_id, a.name) not in have]
+    if kept is not None and len(fresh) <= DIRECT:
+        return kept
+    made = _made(kept, fresh, read, len(known.form.views))
+    if place is not None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            _write(place, known, made)
+    return made
+
+
+def _made(
+    kept: Routes | None, fresh: Sequence[Attached], read: Callable[[Attached], Prints], views: int
+) -> Routes:
+    names = list(kept.names) if kept is not None else []
+    facts = {n: [kept.facts[n]] if kept is not None else [] for n in _FACTS}
+    parts = [[kept.whole, *kept.views]] if kept is not None else []
+    for where in fresh:
+        prints = read(where)
+        number = len(names)
+        names.append((where.dataset_id, where.name))
+        found = {
+            **{n: getattr(prints, n) for n in _FACTS if n != "kept"},
+            "kept": len(prints.whole),
+        }
+        for name, value in found.items():
+            facts[name].append(np.array([value]))
+        none = np.zeros(len(prints.whole), dtype=np.uint16)
+        mine = [Part(1.0, prints.whole, np.full(len(none), number, np.uint32), none, none)]
+        for tally in prints.views:
+            below = 1.0
+            while len(tally.cells) * below > KEPT:
+                below /= 2
+            end = np.searchsorted(tally.cells, np.uint64(below * 2.0**32))
+            mine.append(
+                Part(
+                    below,
+                    tally.cells[:end].astype(np.uint64),
+                    np.full(end, number, np.uint32),
+                    tally.released[:end].astype(np.uint16),
+                    tally.decoys[:end].astype(np.uint16),
+                )
+            )
+        empty = [_EMPTY] * (views + 1 - len(mine))  # a release without decoys has no views
+        parts.append([*mine, *empty])
+    whole_, *joined = [Part.joined(each) for each in zip(*parts, strict=True)]
+    sums = np.array([part.sums(len(names)) for part in joined]).reshape(-1, 3, len(names))
+    told = {n: np.concatenate(values) for n, values in facts.items()}
+    return Routes(tuple(names), told, whole_, tuple(joined), sums)
+
+
+_EMPTY = Part(1.0, *(np.zeros(0, f.type.to_pandas_dtype()) for f in _SCHEMA))
+
+
+def _end(part: Part, below: float) -> int:
+    if below >= part.below:
+        return len(part.cells)
+    return int(np.searchsorted(part.cells, np.uint64(below * 2.0**32)))
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def _place(ledger_id: str, known: Known) -> Path | None:
+    named = hashlib.sha256(known.form_id.encode()).hexdigest()[:32]
+    try:
+        folder = cache_folder() / "routes" / ledger_id
+        make_private(folder)
+    except LedgerError:
+        return None
+    return folder / f"{named}.arrow"
+
+
+def _tag(known: Known, nonce: bytes, data: pa.Buffer) -> bytes:
+    """Poly1305 with a key for this file alone."""
+    key = hashlib.blake2b(
+        known.form_id.encode(), key=known.key, digest_size=32, salt=nonce, person=b"routes"
+    )
+    return Poly1305.generate_tag(key.digest(), memoryview(data).cast("B"))
+
+
+def _write(place: Path, known: Known, routes: Routes) -> None:
+    """Arrow's IPC file, a batch for whole rows and one for each view, behind nonce and tag."""
+    parts = (routes.whole, *routes.views)
+    told = {
+        "names": json.dumps(routes.names).encode(),
+        "facts": np.stack([routes.facts[n] for n in _FACTS]).astype("<i8").tobytes(),
+        "below": np.array([part.below for part in parts], dtype="<f8").tobytes(),
+        "sums": routes.sums.astype("<f8").tobytes(),
+    }
+    sink, schema = pa.BufferOutputStream(), _SCHEMA.with_metadata(told)
+    with pa.ipc.new_file(sink, schema) as writer:
+        for part in parts:
+            columns = (part.cells, part.owner, part.released, part.decoys)
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    data, nonce = sink.getvalue(), secrets.token_bytes(_NONCE)
+    descriptor, draft = tempfile.mkstemp(dir=place.parent, prefix=".routes-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(nonce + _tag(known, nonce, data))
+            file.write(data)
+        os.replace(draft, place)
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
+def _read(place: Path, known: Known) -> Routes | None:
+    """What is kept, or None where there is nothing that the ledger's key vouches for."""
+    try:
+        with pa.memory_map(os.fspath(place)) as file:
+            every = file.read_buffer()
+    except OSError:
+        return None
+    nonce, tag = every[:_NONCE].to_pybytes(), every[_NONCE : _NONCE + _TAG].to_pybytes()
+    data = every[_NONCE + _TAG :]
+    if not hmac.compare_digest(tag, _tag(known, nonce.ljust(_NONCE, b"\0"), data)):
+        return None
+    reader = pa.ipc.open_file(data)
+    told = reader.schema.metadata
+    names = tuple((str(a), str(b)) for a, b in json.loads(told[b"names"]))
+    below = np.frombuffer(told[b"below"], dtype="<f8").tolist()
+    facts = np.frombuffer(told[b"facts"], dtype="<i8").reshape(len(_FACTS), -1)
+    sums = np.frombuffer(told[b"sums"], dtype="<f8").reshape(len(below) - 1, 3, len(names))
+    whole, *views = (
+        Part(one, *(np.asarray(c) for c in reader.get_batch(i).columns))
+        for i, one in enumerate(below)
+    )
+    return Routes(names, dict(zip(_FACTS, facts, strict=True)), whole, tuple(views), sums)
