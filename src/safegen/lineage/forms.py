@@ -174,6 +174,14 @@ class Matched:
 
     columns: tuple[MatchedColumn, ...]
 
+    def likeness(self, form: Form, columns: int) -> float:
+        """How much of a table of so many columns a form has, or the table of the form: 0 to 1. What
+        tables of all kinds have in common by chance, less than half, counts as nothing; of columns
+        that have kept their names two are enough."""
+        share = len(self.columns) / max(min(len(form.columns), columns), 1)
+        named = sum(c.named for c in self.columns)
+        return share if len(self.columns) > 1 and (share >= 0.5 or named > 1) else 0.0
+
     @cached_property
     def by_number(self) -> dict[int, MatchedColumn]:
         return {c.number: c for c in self.columns}

@@ -32,6 +32,9 @@ __all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
 SAMPLE = 32_768
 """Rows that are looked at on views: of a tenth of synthetic ones among them no test misses many."""
 
+FORMS = 16
+"""Forms that a table is compared with, those most like it."""
+
 SHOWN = 20
 """Datasets of which rows were found that are named, those with the most first."""
 
@@ -110,11 +113,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     of_form: dict[str, list[Attached]] = {}
     for where in every:
         of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
-    alike = {
-        known.form_id: (known, match)
-        for known in known_forms(ledger, keys)
-        if known.form_id in of_form and len((match := known.form.matched(some)).columns) > 1
-    }
+    alike = _alike([k for k in known_forms(ledger, keys) if k.form_id in of_form], some)
     whole = _whole(batches, alike)
     found: list[Found] = []
     least: list[float] = []
@@ -205,6 +204,16 @@ def merged(searches: Sequence[Searched]) -> dict[str, Any] | None:
 
 def _p(p: float) -> str:
     return "below 1e-300" if p < 1e-300 else f"{p:.1g}"
+
+
+def _alike(
+    forms: Sequence[Known], table: Mapping[str, Profile]
+) -> dict[str, tuple[Known, Matched]]:
+    """The forms that a table may be of, by id: those most like it."""
+    found = [(known, known.form.matched(table)) for known in forms]
+    likeness = [match.likeness(known.form, len(table)) for known, match in found]
+    first = [i for i in np.argsort([-x for x in likeness], kind="stable") if likeness[i] > 0]
+    return {found[i][0].form_id: found[i] for i in first[:FORMS]}
 
 
 def _hasher(known: Known) -> Hasher:
