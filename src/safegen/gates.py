@@ -15,8 +15,10 @@ from safegen import plugins
 from safegen.decision import Decision, Finding, Gate, decide
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
+from safegen.lineage.detection import POWER
 from safegen.lineage.evidence import resolve
 from safegen.lineage.facts import SourceFacts
+from safegen.lineage.screening import screened
 from safegen.manifest.identity import now
 from safegen.policy import Policy
 from safegen.tables.sources import Source, read_source
@@ -121,16 +123,22 @@ def load_policy(policy: str | Path | Policy) -> Policy:
 
 
 def resolve_all(
-    sources: Sequence[Any], books: Books
+    sources: Sequence[Any], books: Books, power: float | None = None
 ) -> tuple[list[Source], list[SourceFacts], Books]:
-    """Open and resolve sources; a ledger that fails under way counts as unreachable."""
+    """Open and resolve sources; a ledger that fails under way counts as unreachable. power: look at
+    a random part only, in which such a share of released rows is found."""
     opened = [read_source(s) for s in sources]
+
+    def known(ledger: Ledger | None) -> list[SourceFacts]:
+        if power is not None:
+            return [screened(s, ledger, power) for s in opened]
+        return [resolve(s, ledger) for s in opened]
+
     try:
         books = books.now()
-        return opened, [resolve(s, books.ledger) for s in opened], books
+        return opened, known(books.ledger), books
     except LedgerError as error:
-        lost = books.lost(error)
-        return opened, [resolve(s, None) for s in opened], lost
+        return opened, known(None), books.lost(error)
 
 
 def admit(
@@ -139,9 +147,11 @@ def admit(
     books: Books,
     doubts: Sequence[str] = (),
     probe: Probe | None = None,
+    power: float | None = None,
 ) -> Decision:
     """The decision at the admission gate; recorded, allowed or not. `doubts`: why nobody knows
-    what else the model was trained on. `probe`: what a refit on the synthetic rows does."""
+    what else the model was trained on. `probe`: what a refit on the synthetic rows does. `power`:
+    the share of released rows that had to be found, where that is not the policy's."""
     context = Admission(facts, books.state, doubts, probe)
     decision = _decide(
         policy,
@@ -149,7 +159,7 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
-        _detection_note(facts, books, policy),
+        _detection_note(facts, books, policy, power),
     )
     _record(books, decision, facts)
     return decision
@@ -170,12 +180,16 @@ def release(
     return decision
 
 
-def _detection_note(facts: Sequence[SourceFacts], books: Books, policy: Policy) -> Sequence[str]:
+def _detection_note(
+    facts: Sequence[SourceFacts], books: Books, policy: Policy, power: float | None
+) -> Sequence[str]:
     """What finding nothing is worth: from which share on rows of registered releases are found."""
     if any(s.synthetic_share for s in facts):
         return []  # found, and the findings say how
     attested = "yes" if facts and all(s.attested for s in facts) else "no"
-    wanted = float(policy.rule("lineage").search_share)  # type: ignore[attr-defined]
+    if power is not None:
+        attested = "cannot be said of a part of the rows"
+    wanted = power or float(policy.rule("lineage").search_share)  # type: ignore[attr-defined]
     return [f"attested? {attested}; detected? {_detected(facts, books, wanted)}"]
 
 
@@ -190,11 +204,12 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     least = [s["least"] for s in searches if s]
     if None in least:
         return f"underpowered: of {releases} none has columns like these"
-    share = max(least)
-    power = f"rows of {releases} are found with a chance of 95 % from a share of {share:.2%} on"
+    share, power = max(least), min(s.get("power", POWER) for s in searches if s)
+    found = f"rows of {releases} are found with a chance of {100 * power:g} % from a share of "
+    found += f"{share:.2%} on"
     if share <= wanted:
-        return f"clean: {power}"
-    return f"underpowered: {power}, and the policy asks for {wanted:.2%}"
+        return f"clean: {found}"
+    return f"underpowered: {found}, and {wanted:.2%} is asked for"
 
 
 def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:

@@ -151,7 +151,7 @@ def test_what_was_found_is_said_with_its_share_and_its_dataset(world: World) -> 
 def test_finding_nothing_says_what_would_have_been_found(world: World) -> None:
     few, many = (check(pd.read_parquet(world.real).tail(n)) for n in (60, 6_000))
     assert "detected? underpowered: rows of" in few.notes[0]
-    assert "the policy asks for 5.00%" in few.notes[0]
+    assert "5.00% is asked for" in few.notes[0]
     assert "detected? clean: rows of" in many.notes[0]
     others = check(pd.DataFrame({"x": range(100)}))
     assert "none has columns like these" in others.notes[0]
@@ -175,3 +175,57 @@ def test_fingerprints_that_were_removed_are_missed(world: World, tmp_path: Path)
     assert any("attached" in p for p in open_ledger(copy).verify())
     with pytest.raises(LedgerError, match="is gone"):
         open_ledger(copy).attached("fingerprints")
+
+
+def test_a_part_of_the_rows_is_enough_to_find_a_small_share(world: World) -> None:
+    """A sample that is large enough for the share that was asked for, and no verdict beyond it."""
+    real, made = pd.read_parquet(world.real), _bare(world.dataset.to_pandas())
+    many = pd.concat([real] * 8, ignore_index=True).sample(60_000, random_state=1)
+    numbers = RNG.normal(0, 1, len(many))
+    many["fnlwgt"] = (many["fnlwgt"] * (1 + numbers / 50)).round()  # no row twice
+    planted = made.sample(300, random_state=2)
+    for share in (0.2, 0.005):
+        decision = check(many, power=share)
+        assert decision.allowed
+        assert "detected? clean: rows of" in decision.notes[0]
+        assert "with a chance of 99.9 %" in decision.notes[0]
+        assert "attested? cannot be said of a part" in decision.notes[0]
+    assert is_refused_as_synthetic(check(pd.concat([many, planted]), power=0.005))
+    # Nor is a dataset's own folder, or a stamp, overlooked.
+    assert is_refused_as_synthetic(check(world.dataset.path, power=0.5))
+    assert is_refused_as_synthetic(check(world.dataset.to_arrow(), power=0.5))
+    # All rows of a small table are looked at, and what that cannot find is said.
+    assert "underpowered" in check(real.head(300), power=0.001).notes[0]
+    for wrong in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(safegen.UsageError, match="a share of rows, between 0 and 1"):
+            check(real, power=wrong)
+
+
+def test_another_release_of_the_model_is_known_by_its_watermark(
+    world: World, tmp_path: Path
+) -> None:
+    """Rows that no fingerprint is of: the ledger was put back to a day before they were released."""
+    own = {"ledger": tmp_path / "ledger.db"}
+    real = pd.read_parquet(world.real)
+    generator = safegen.Generator("sdv.gaussian_copula", **own).fit(real.head(4_000))
+    generator.generate(3_000, tmp_path / "first")
+    day_before = tmp_path / "before.db"
+    shutil.copy(own["ledger"], day_before)
+    made = _bare(generator.generate(8_000, tmp_path / "second", seed=5).to_pandas())
+    rules = dict(safegen.Policy.load("baseline").rules)
+    rules["watermark"] = rules["watermark"].model_copy(update={"severity": "off"})
+    generator.policy = safegen.Policy.load("baseline").model_copy(update={"rules": rules})
+    without = _bare(generator.generate(8_000, tmp_path / "third", seed=6).to_pandas())
+    decision = check(made, ledger=day_before)
+    assert is_refused_as_synthetic(decision)
+    evidence = decision.findings["lineage/depth"].evidence
+    assert any("rows have this ledger's watermark" in e for e in evidence)
+    assert not any("fingerprints" in e for e in evidence)
+    assert check(without, ledger=day_before).allowed
+    assert check(real.tail(4_000), ledger=day_before).allowed
+    for edited in (
+        _noisy(made, real),
+        made.drop(columns=list(made.columns[:2])),
+        _bare(made).head(900),
+    ):
+        assert is_refused_as_synthetic(check(edited, ledger=day_before))

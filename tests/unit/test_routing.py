@@ -61,7 +61,7 @@ class Releases:
         cells, rows = self.cells(table)
         views = {i: cells.counted(v) for i, v in enumerate(self.form.views)}
         return self.routes(upto).routed(
-            self.there[:upto], rows if whole else None, views, table.num_rows, MANY
+            self.there[:upto], rows if whole else None, views, table.num_rows, MANY, 0.95
         )
 
     def found(self, table: pa.Table, chosen: tuple[Attached, ...]) -> set[str]:

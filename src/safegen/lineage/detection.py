@@ -27,7 +27,16 @@ from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
 
-__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole", "needed_whole"]
+__all__ = [
+    "ALPHA",
+    "POWER",
+    "Met",
+    "met_on_views",
+    "met_watermark",
+    "met_whole",
+    "needed_whole",
+    "surplus_for",
+]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -35,7 +44,8 @@ ALPHA = 1e-6
 RARELY = 3
 """Rows that are no copies and would pass for some, at most, where whole rows are looked up."""
 
-_CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
+POWER = 0.95
+"""The chance to find what is there by which `least` is meant, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Met:
     what: which test. rows: of the table, looked at. found, decoys: fingerprints shared with what
     was released and with decoys (or, of whole rows, expected by chance). p: of as many or more by
     chance, over all tests of all datasets. share: of the table's rows, with a 95 % interval; on
-    views a lower bound. least: the share from which on rows are found with a chance of 95 %.
+    views a lower bound. least: the share from which on rows are found with a chance of `power`.
     """
 
     what: str
@@ -58,7 +68,7 @@ class Met:
     least: float
 
 
-def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
+def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = POWER) -> Met | None:
     """Whole rows of a table, by their fingerprints, against those of a dataset.
 
     By Fisher's exact test: had they nothing to do with it, rows of the table would be as likely to
@@ -80,7 +90,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     low, high = _interval(hits, n)
     by_chance = n * chance
     needed = _first(lambda k: p_of(k) <= ALPHA, n)
-    rows = _rows_for(needed, 0.0, len(prints.whole), prints.rows)
+    rows = _rows_for(needed, 0.0, len(prints.whole), prints.rows, power)
     return Met(
         "whole rows",
         n,
@@ -142,7 +152,12 @@ def _in_a_corner(twins: int, chance: int, trials: int, distinct: int) -> float:
 
 
 def met_on_views(
-    prints: Prints, form: Form, match: Matched, some: Cells, datasets: int
+    prints: Prints,
+    form: Form,
+    match: Matched,
+    some: Cells,
+    datasets: int,
+    power: float = POWER,
 ) -> Met | None:
     """Cells of a table on the views that it has; None where it has none.
 
@@ -165,8 +180,8 @@ def met_on_views(
         mine = _counts_of(tally.cells, cells, counts)
         what = f"{view.cut} cells of {len(view.columns)} columns"
         mets += [
-            _met_alone(tally, mine, n, tests, prints, part, what),
-            _met_often(tally, mine, n, tests, prints, part, f"how often {what} are there"),
+            _met_alone(tally, mine, n, tests, prints, part, what, power),
+            _met_often(tally, mine, n, tests, prints, part, f"how often {what} are there", power),
         ]
     best = min(mets, key=lambda m: m.p)
     return replace(best, least=min(m.least for m in mets))
@@ -180,7 +195,14 @@ def _counts_of(wanted: np.ndarray, cells: np.ndarray, counts: np.ndarray) -> np.
 
 
 def _met_alone(
-    tally: Tally, mine: np.ndarray, n: int, tests: int, prints: Prints, part: float, what: str
+    tally: Tally,
+    mine: np.ndarray,
+    n: int,
+    tests: int,
+    prints: Prints,
+    part: float,
+    what: str,
+    power: float,
 ) -> Met:
     """Cells that the release has and its decoys have not, against those that only decoys have.
 
@@ -191,14 +213,21 @@ def _met_alone(
     found, decoys = (int(np.count_nonzero(mine[side])) for side in (only, others))
     p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
     surplus = max(int(mine[only].sum()) - int(mine[others].sum()), 0)
-    rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows)
+    rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows, power)
     low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
     share = min(surplus / n / part, 1.0)
     return Met(what, n, found, decoys, p, share, (low, high), min(rows / n, 1.0))
 
 
 def _met_often(
-    tally: Tally, mine: np.ndarray, n: int, tests: int, prints: Prints, part: float, what: str
+    tally: Tally,
+    mine: np.ndarray,
+    n: int,
+    tests: int,
+    prints: Prints,
+    part: float,
+    what: str,
+    power: float,
 ) -> Met:
     """Whether cells are the more frequent the more they are the release's and not its decoys'.
 
@@ -229,7 +258,7 @@ def _met_often(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    k = (_CHANCE - float(ndtri(ALPHA / tests / 3.18))) / full
+    k = float(ndtri(power) - ndtri(ALPHA / tests / 3.18)) / full
     own = (k * varies) ** 2 * part
     least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
     return Met(
@@ -245,7 +274,11 @@ def _met_often(
 
 
 def met_watermark(
-    watermark: Watermark, match: Matched, some: Mapping[int, Column], forms: int
+    watermark: Watermark,
+    match: Matched,
+    some: Mapping[int, Column],
+    forms: int,
+    power: float = POWER,
 ) -> Met | None:
     """The watermark of rows like a form's; None where no view of it is there."""
     sum_, cells, views = watermark.sum(some, match)
@@ -261,7 +294,7 @@ def met_watermark(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE) * deviation / full
+    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + float(ndtri(power))) * deviation / full
     what = f"scores of cells of {views} views"
     return Met(what, n, cells, cells / 2 + sum_, p, share, (low, high), min(least, 1.0))
 
@@ -279,17 +312,22 @@ def _needed(decoys: int, tests: int) -> int | None:
     return _first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
 
 
-def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> float:
+def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int, power: float) -> float:
     """Rows of a release of so many, drawn with replacement, that share what is needed with its
-    `kept` fingerprints, with a chance of 95 %; infinite where none do."""
+    `kept` fingerprints, with a chance of `power`; infinite where none do."""
     if needed is None:
         return float("inf")
-    surplus = max(needed - by_chance, 1.0)
-    # Both counts vary, what is met by chance and what is found; and no fingerprint counts twice.
-    surplus += _CHANCE * (surplus + 2 * by_chance) ** 0.5
+    surplus = surplus_for(max(needed - by_chance, 1.0), by_chance, power)
     if surplus >= kept:
         return float("inf")
     return float(-np.log1p(-surplus / kept)) * rows + 1
+
+
+def surplus_for(least: float, by_chance: float, power: float) -> float:
+    """The mean of a count that is `least` or more, beyond what chance gives, with a chance of
+    `power`. Both vary, what is met by chance and what is found."""
+    z = float(ndtri(power))
+    return float(least + z * z / 2 + z * (least + z * z / 4 + 2 * by_chance) ** 0.5)
 
 
 def _first(holds: Callable[[int], bool], most: int) -> int | None:

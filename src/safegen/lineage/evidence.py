@@ -36,7 +36,15 @@ from safegen.tables.sources import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_of_now", "ledger_problems", "resolve", "sidecar_of"]
+__all__ = [
+    "as_of_now",
+    "from_folder",
+    "from_stamps",
+    "ledger_problems",
+    "parts_of",
+    "resolve",
+    "sidecar_of",
+]
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
@@ -44,10 +52,10 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     problems: list[str] = []
     pieces: list[Evidence] = []
     # 1: of several tables, each may lie in a dataset of its own
-    for part, one in _parts(source):
-        pieces += [replace(p, part=part) for p in _from_folder(one, ledger, problems)]
+    for part, one in parts_of(source):
+        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems)]
     # 2
-    pieces += _from_stamps(source.stamps)
+    pieces += from_stamps(source.stamps)
     # 3, with the digests in the same pass
     keys = ledger.key_epochs() if ledger is not None else []
     digests: dict[str, str] = {}
@@ -82,7 +90,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     # 4
     if ledger is not None:
         pieces += _from_ledger(ledger, digest, together, each)
-    for part, one in _parts(source):
+    for part, one in parts_of(source):
         own = digest if part is None else digests[part]
         pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
     if source.folder is None and source.uri != "memory:" and not source.parts:
@@ -156,7 +164,7 @@ def _known_withdrawn(
     return list(found)
 
 
-def _parts(source: Source) -> list[tuple[str | None, Source]]:
+def parts_of(source: Source) -> list[tuple[str | None, Source]]:
     """The sources of which a source is made, by table; a plain one is its own."""
     return list(source.parts.items()) or [(None, source)]
 
@@ -190,7 +198,8 @@ def _known(ledger: Ledger, digest: str, lookups: Mapping[str, str]) -> dict[str,
     return {r.dataset_id: r for r in found}
 
 
-def _from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
+def from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
+    """What the manifest of a dataset's own folder says; what is wrong goes to `problems`."""
     if source.folder is None:
         return []
     check = check_folder(source.folder)
@@ -259,7 +268,7 @@ def _share(origin: str, composition: Mapping[str, Any], rows: int) -> float:
     return float(min(max(composition.get("synthetic", rows), 1) / rows, 1.0))
 
 
-def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
+def from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
     """One piece per dataset that the stamps name, whatever number of places say it."""
     places: dict[str | None, list[str]] = {}
     depths: dict[str | None, float] = {}

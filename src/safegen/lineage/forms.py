@@ -45,6 +45,10 @@ ALIKE, SCALED, EQUAL = 0.25, 0.12, 0.05
 distributions (Kolmogorov-Smirnov, total variation), or once scaled by median and spread; and
 between columns of tables that share a form, whose numbers are brought back to its quantiles."""
 
+IN_BINS, TURNED = 0.1, 0.6
+"""Largest distance in coarse bins of columns of equal name that are taken to be in the same unit;
+how much more like a column upside down another has to be to be taken for it."""
+
 BITS = (8.0, 12.0, 16.0, 20.0)
 """Bits of a coarse view's columns. With fewer its cells are everybody's, with more none stays."""
 
@@ -219,17 +223,20 @@ def _known(column: Column) -> np.ndarray:
 
 
 def _edges(numbers: np.ndarray) -> Iterator[float]:
-    """Between two values each, so that a value is not at an edge, and apart from each other."""
+    """Between two values each, so that a value is not at an edge, and apart from each other; half
+    as far from a value that many rows have, so that noise does not part them."""
     values, counts = np.unique(numbers, return_counts=True)
     upto = np.cumsum(counts) / len(numbers)
     at = np.unique(np.searchsorted(upto, np.arange(1, BINS) / BINS))
     apart = APART * float(numbers.std())
     last = -np.inf
     for i in at:
-        for low, high in ((i - 1, i), (i, i + 1)):
-            if low >= 0 and high < len(values):
-                edge = float(values[low] / 2 + values[high] / 2)
-                if edge - last >= apart and edge > last:
+        common = counts[i] > len(numbers) / BINS
+        for side, beside in ((-1, i - 1), (1, i + 1)):
+            if 0 <= beside < len(values):
+                half = abs(float(values[beside] / 2 - values[i] / 2))
+                edge = float(values[i]) + side * (max(half, apart / 2) if common else half)
+                if edge - last >= apart * (1 - 1e-9) and edge > last:
                     yield edge
                     last = edge
 
@@ -364,7 +371,24 @@ def _scale(form: FormColumn, profile: Profile, *, by_name: bool) -> Scale | None
         return "same" if by_name else None
     if not len(profile.numbers) or (not by_name and _scaled(form, profile) > SCALED):
         return None
-    return "rising" if _rising(form, profile) <= _falling(form, profile) else "falling"
+    if by_name and _apart_in_bins(form, profile) <= IN_BINS:
+        return "same"
+    # Turned round is rare, and shapes that are nearly the same both ways are not.
+    turned = _falling(form, profile) < TURNED * _rising(form, profile)
+    return "falling" if turned else "rising"
+
+
+def _apart_in_bins(form: FormColumn, profile: Profile) -> float:
+    """Total variation between the shares of coarse bins: small where noise has torn apart what was
+    one value, which lies in one bin still."""
+    if not form.edges:
+        return 1.0
+    known = np.asarray(form.quantiles)
+    shares = [
+        np.diff(np.searchsorted(x, form.edges), prepend=0, append=len(x)) / len(x)
+        for x in (known, profile.numbers)
+    ]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
 def _distance(form: FormColumn, profile: Profile) -> float:

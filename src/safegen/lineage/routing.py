@@ -26,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.poly1305 import Poly1305
+from scipy.special import ndtri
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached
 from safegen.ledger.places import cache_folder, make_private
-from safegen.lineage.detection import ALPHA, RARELY, needed_whole
+from safegen.lineage.detection import ALPHA, RARELY, needed_whole, surplus_for
 from safegen.lineage.fingerprints import Prints
 from safegen.lineage.registering import Known
 
@@ -43,7 +44,6 @@ KEPT = 1_024
 """Fingerprints of a view that are kept of each release, at most: of its rows and of its decoys."""
 
 _NONCE, _TAG = 16, 16  # bytes in front of the file's contents
-_CHANCE = 1.645
 _SCHEMA = pa.schema(
     [
         ("cell", pa.uint64()),
@@ -96,7 +96,7 @@ class Part:
 @dataclass(frozen=True, eq=False)
 class Routed:
     """The releases to look at in full; for the others, the share of a table's rows from which on
-    they would have been among these with a chance of 95 % (0 where there are no others)."""
+    they would have been among these, and found (0 where there are no others)."""
 
     chosen: tuple[Attached, ...]
     least: float
@@ -120,12 +120,13 @@ class Routes:
         views: Mapping[int, tuple[np.ndarray, np.ndarray]],
         rows: int,
         datasets: int,
+        power: float,
     ) -> Routed:
         """Which releases to look at.
 
         there: the ledger's, of this form. whole: fingerprints of the table's whole rows, where they
         can be looked up. views: by number the distinct fingerprints, sorted, and counts, of `rows`
-        rows. datasets: among which the level is shared.
+        rows. datasets: among which the level is shared. power: the chance of which `least` speaks.
         """
         number = {name: i for i, name in enumerate(self.names)}
         at = [number.get((a.dataset_id, a.name)) for a in there]
@@ -135,7 +136,7 @@ class Routes:
         best, least = np.full(count, -np.inf), np.full(count, np.inf)
         tests = 4 * max(len(views), 1) * datasets
         for view, (cells, counts) in views.items():
-            score, share = self._met(view, cells, counts, rows, tests)
+            score, share = self._met(view, cells, counts, rows, tests, power)
             best, least = np.maximum(best, score), np.minimum(least, share)
         chosen = [int(i) for i in np.argsort(-best, kind="stable") if i in known][:DIRECT]
         if whole is not None:
@@ -143,13 +144,19 @@ class Routes:
             for i in np.argsort(-hits, kind="stable")[:BY_ROWS].tolist():
                 if hits[i] and i in known and i not in chosen:
                     chosen.append(i)
-            least = np.minimum(least, self._least_whole(whole, datasets))
+            least = np.minimum(least, self._least_whole(whole, datasets, power))
         others = np.array([i for i in known if i not in set(chosen)], dtype=np.intp)
         worst = float(least[others].max()) if len(others) else 0.0
         return Routed((*fresh, *(known[i] for i in chosen)), min(worst, 1.0))
 
     def _met(
-        self, view: int, cells: np.ndarray, counts: np.ndarray, rows: int, tests: int
+        self,
+        view: int,
+        cells: np.ndarray,
+        counts: np.ndarray,
+        rows: int,
+        tests: int,
+        power: float,
     ) -> tuple[np.ndarray, np.ndarray]:
         """By release, how far from chance what a table shares with it is, in standard deviations;
         and the share from which on it would be chosen, and be found then."""
@@ -179,8 +186,8 @@ class Routes:
         noise = alone[1]
         share = np.zeros(count)
         for deviations, scale in (
-            (max(bar, 0.0) + _CHANCE, 1.0),
-            ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE, 1 / part.below),
+            (max(bar, 0.0) + float(ndtri(power)), 1.0),
+            ((2 * np.log(tests / ALPHA)) ** 0.5 + float(ndtri(power)), 1 / part.below),
         ):
             square = deviations**2
             surplus = (square + np.sqrt(square**2 + 8 * noise * scale * square)) / 2
@@ -194,9 +201,9 @@ class Routes:
         at, _ = self.whole.met(np.unique(whole))
         return np.bincount(self.whole.owner[at], minlength=len(self.names))
 
-    def _least_whole(self, whole: np.ndarray, datasets: int) -> np.ndarray:
-        """(releases,) the share from which on whole rows are found with a chance of 95 %: what the
-        least known of them needs, for all."""
+    def _least_whole(self, whole: np.ndarray, datasets: int, power: float) -> np.ndarray:
+        """(releases,) the share from which on whole rows are found: what the least known of them
+        needs, for all."""
         facts = self.facts
         asked = (facts["chance"] <= RARELY) & (facts["trials"] > 0) & (facts["kept"] > 0)
         if not asked.any():
@@ -208,7 +215,7 @@ class Routes:
             distinct=int(facts["distinct"][asked].max()),
             datasets=datasets,
         )
-        surplus = np.inf if needed is None else needed + _CHANCE * needed**0.5
+        surplus = np.inf if needed is None else surplus_for(needed, 0.0, power)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows = -np.log1p(-surplus / facts["kept"]) * facts["rows"] + 1
         found: np.ndarray = np.where(

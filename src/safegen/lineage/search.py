@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
-from safegen.lineage.detection import ALPHA, Met, met_on_views, met_watermark, met_whole
+from safegen.lineage.detection import ALPHA, POWER, Met, met_on_views, met_watermark, met_whole
 from safegen.lineage.facts import Evidence
 from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
@@ -27,7 +27,7 @@ from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, is_plain, joined
 
-__all__ = ["Found", "Sample", "Searched", "copies", "merged", "searched"]
+__all__ = ["SAMPLE", "Found", "Sample", "Searched", "copies", "merged", "searched"]
 
 SAMPLE = 32_768
 """Rows that are looked at on views: of a tenth of synthetic ones among them no test misses many."""
@@ -56,7 +56,7 @@ class Found:
 class Searched:
     """What a search of one table came to. datasets: in the ledger, with fingerprints; alike: those
     of them with columns like the table's. p: the smallest of all tests', for as many as there are.
-    least: the share of rows from which on rows of any of these are found with a chance of 95 %;
+    least: the share of rows from which on rows of any of these are found with a chance of `power`;
     None where none is alike."""
 
     found: tuple[Found, ...]
@@ -64,17 +64,20 @@ class Searched:
     alike: int
     p: float
     least: float | None
+    power: float = POWER
 
 
 class Sample:
-    """A random part of a table's rows while they pass by; which, only the ledger's key says."""
+    """A random part of a table's rows, `size` at most, while they pass by; which, only the ledger's
+    key says. A larger one has the rows of a smaller one first."""
 
-    def __init__(self, schema: pa.Schema, key: bytes):
+    def __init__(self, schema: pa.Schema, key: bytes, size: int = SAMPLE):
         seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-sample").digest()
         self._names = [f.name for f in schema if not is_provenance(f.name) and is_plain(f.type)]
         self._rng = np.random.default_rng(int.from_bytes(seed, "little"))
         self._pieces: list[tuple[np.ndarray, dict[str, Column]]] = []
         self._cut = np.inf
+        self._size = size
 
     def __call__(self, batch: pa.RecordBatch) -> None:
         drawn = self._rng.random(batch.num_rows)
@@ -84,14 +87,14 @@ class Sample:
         table = taken(pa.Table.from_batches([batch.select(self._names)]), stay)
         columns = {n: Column.of(single(table.column(n))) for n in self._names}
         self._pieces.append((drawn[stay], columns))
-        if sum(len(d) for d, _ in self._pieces) > 2 * SAMPLE:
+        if sum(len(d) for d, _ in self._pieces) > 2 * self._size:
             self._thin()
 
     def _thin(self) -> None:
         drawn = np.concatenate([d for d, _ in self._pieces])
-        stay = np.argsort(drawn, kind="stable")[:SAMPLE]
+        stay = np.argsort(drawn, kind="stable")[: self._size]
         columns = {n: joined([c[n] for _, c in self._pieces])[stay] for n in self._names}
-        self._cut = float(drawn[stay[-1]]) if len(stay) == SAMPLE else np.inf
+        self._cut = float(drawn[stay[-1]]) if len(stay) == self._size else np.inf
         self._pieces = [(drawn[stay], columns)]
 
     def columns(self) -> dict[str, Column]:
@@ -102,19 +105,30 @@ class Sample:
         return self._pieces[0][1]
 
 
-def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
-    """Look for rows of registered datasets in a table. Raises: LedgerError."""
+def searched(
+    batches: Batches | None, sample: Sample, ledger: Ledger, power: float = POWER
+) -> Searched:
+    """Look for rows of registered datasets in a table: whole rows in all of its batches or, without
+    these, in the sample. Raises: LedgerError."""
     keys = dict(ledger.key_epochs())
     every = ledger.attached(PRINTS)
     columns = sample.columns()
     if not every or not columns:
-        return Searched((), len(every), 0, 1.0, None)
+        return Searched((), len(every), 0, 1.0, None, power)
     some = {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
     of_form: dict[str, list[Attached]] = {}
     for where in every:
         of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
     alike = _alike([k for k in known_forms(ledger, keys) if k.form_id in of_form], some)
-    whole = _whole(batches, alike)
+    if batches is None:
+        whole = {
+            form_id: _hasher(known).whole({c.number: columns[c.name] for c in match.columns})
+            for form_id, (known, match) in alike.items()
+            if match.whole(known.form)
+        }
+    else:
+        whole = _whole(batches, alike)
+    columns = {n: c[np.arange(min(len(c), SAMPLE))] for n, c in columns.items()}
     found: list[Found] = []
     least: list[float] = []
     smallest, of_alike = 1.0, 0
@@ -125,7 +139,9 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     for form_id, (known, match) in alike.items():
         there, mine = of_form[form_id], {c.number: columns[c.name] for c in match.columns}
         of_alike += len(there)
-        marked = met_watermark(Watermark.of(known.key, known.form), match, mine, len(of_form))
+        marked = met_watermark(
+            Watermark.of(known.key, known.form), match, mine, len(of_form), power
+        )
         if marked is not None:
             smallest = min(smallest, marked.p)
             if marked.p <= ALPHA:
@@ -135,14 +151,14 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
             views = {i: cells.counted(v) for i, v in enumerate(known.form.views) if match.has(v)}
             kept = routes(ledger.ledger_id, known, there, read)
             rows = len(next(iter(mine.values())))
-            routed = kept.routed(there, whole.get(form_id), views, rows, len(every))
+            routed = kept.routed(there, whole.get(form_id), views, rows, len(every), power)
             there = [*routed.chosen]
             least.append(routed.least)
         for where in there:
             prints = read(where)
-            mets = [met_on_views(prints, known.form, match, cells, len(every))]
+            mets = [met_on_views(prints, known.form, match, cells, len(every), power)]
             if form_id in whole:
-                mets.append(met_whole(prints, whole[form_id], len(every)))
+                mets.append(met_whole(prints, whole[form_id], len(every), power))
             told = [m for m in mets if m is not None]
             if not told:
                 continue
@@ -155,7 +171,7 @@ def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
                 found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
             least.append(min(m.least for m in told))
     found.sort(key=lambda f: -f.met.share)
-    return Searched(tuple(found), len(every), of_alike, smallest, max(least, default=None))
+    return Searched(tuple(found), len(every), of_alike, smallest, max(least, default=None), power)
 
 
 def copies(searched: Searched) -> list[Evidence]:
@@ -199,6 +215,7 @@ def merged(searches: Sequence[Searched]) -> dict[str, Any] | None:
         "found": sum(len(s.found) for s in searches),
         "p": min(min(s.p for s in searches) * len(searches), 1.0),
         "least": None if None in least else max(x for x in least if x is not None),
+        "power": min(s.power for s in searches),
     }
 
 

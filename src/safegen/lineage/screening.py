@@ -1,0 +1,80 @@
+"""A look at a random part of a source: enough to find a small share of synthetic rows in it.
+
+Nothing is read but those rows, so no digest says what the whole is: who was attested to be real is
+not known to be so from a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from safegen.ledger import Ledger
+from safegen.lineage.evidence import from_folder, from_stamps, parts_of
+from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.in_band import InBand
+from safegen.lineage.search import SAMPLE, Sample, Searched, copies, merged, searched
+from safegen.tables.batches import Batches
+from safegen.tables.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["screened"]
+
+POWER = 0.999
+"""The chance to find the share that is asked for."""
+
+TIMES, MOST = 4, 2**20
+"""By how much a sample grows that is too small, and the rows that are looked at, at most: those of
+a share of 0.1 % are known by far fewer."""
+
+
+def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts:
+    """Read a source once or a few times and look at as many random rows as it takes to find, with a
+    chance of 99.9 %, a `share` of rows of any registered release; all rows of a small table.
+
+    Its manifest, stamps and provenance columns are read, too. Raises: LedgerError.
+    """
+    problems: list[str] = []
+    pieces: list[Evidence] = []
+    for part, one in parts_of(source):
+        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems)]
+    pieces += from_stamps(source.stamps)
+    rows = 0
+    searches: list[Searched] = []
+    keys = ledger.key_epochs() if ledger is not None else []
+    for name, batches in source.tables.items():
+        tally = InBand(batches.schema)
+        first = Sample(batches.schema, keys[0][1]) if keys else None
+        count = _passed(batches, [tally, *([first] if first is not None else [])])
+        rows += count
+        if (piece := tally.evidence(name)) is not None:
+            pieces.append(piece)
+        if ledger is None or first is None:
+            continue
+        search, size = searched(None, first, ledger, POWER), SAMPLE
+        while not _enough(search, share) and size < min(count, MOST):
+            size = min(TIMES * size, MOST)
+            sample = Sample(batches.schema, keys[0][1], size)
+            _passed(batches, [sample])
+            search = searched(None, sample, ledger, POWER)
+        searches.append(search)
+        part = name if len(source.tables) > 1 else None
+        pieces += [replace(p, part=part) for p in copies(search)]
+    facts = combined(source.uri, list(source.tables), rows, "", {}, pieces, problems)
+    return replace(facts, search=merged(searches))
+
+
+def _enough(search: Searched, share: float) -> bool:
+    return bool(search.found) or search.least is None or search.least <= share
+
+
+def _passed(batches: Batches, seen: list[Callable[[pa.RecordBatch], None]]) -> int:
+    rows = 0
+    for batch in batches:
+        rows += batch.num_rows
+        for one in seen:
+            one(batch)
+    return rows
