@@ -63,6 +63,8 @@ def one(step: str, rows: int, seed: int, place: Path) -> dict[str, object]:
 
     import safegen
     from safegen import fingerprinting
+    from safegen import generator as module
+    from safegen.lineage.fingerprints import Printing
 
     warnings.simplefilter("ignore")
     ledger = place / "ledger.db"
@@ -87,10 +89,9 @@ def one(step: str, rows: int, seed: int, place: Path) -> dict[str, object]:
 
             return call
 
-        printing = safegen.generator.Printing  # type: ignore[attr-defined]
-        printing.update = timed(printing.update)
-        safegen.generator.fingerprinted = timed(fingerprinting.fingerprinted)  # type: ignore[attr-defined]
-        safegen.generator.register = timed(safegen.generator.register)  # type: ignore[attr-defined]
+        Printing.update = timed(Printing.update)  # type: ignore[method-assign]
+        module.fingerprinted = timed(fingerprinting.fingerprinted)  # type: ignore[assignment]
+        module.register = timed(module.register)  # type: ignore[attr-defined]
         gen = safegen.Generator(policy=policy(), ledger=ledger).fit(source, seed=3)
         gen.generate(rows, place / f"out-{seed}", seed=seed, workers=1)
         return {"seconds": spent[0], "mib": peak(), "said": said}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from safegen.lineage.fingerprints import SEEN
+from safegen.lineage.fingerprints import SEEN, Printing
 from safegen.lineage.registering import form_like, printed
+from safegen.sampling import Sampling, recognised
 
 if TYPE_CHECKING:
     from safegen.gates import Books
@@ -18,10 +19,25 @@ if TYPE_CHECKING:
     from safegen.preparation import Prepared
     from safegen.release import Staging
     from safegen.requests import Request
-    from safegen.sampling import Sampling
     from safegen.shaping.shape import Shape
+    from safegen.tables.schema import TableSchema
 
-__all__ = ["fingerprinted"]
+__all__ = ["fingerprinted", "printings"]
+
+UNITS = {"table": SEEN, "tables": 4_096, "sequences": 512}
+"""Rows, root rows or sequences whose fingerprints are looked at in parts, by kind of data, and as
+many decoys, which have to be drawn: sequences take tens of milliseconds each."""
+
+
+def printings(prepared: Prepared, keys: Sequence[tuple[str, bytes]]) -> dict[str, Printing]:
+    """What takes the fingerprints of each table whose rows can be known; none without a key."""
+    found = {}
+    for name, schema in prepared.schemas.items():
+        names = recognised(schema)
+        if keys and prepared.kind in UNITS and len(names) > (prepared.kind != "table"):
+            seen = UNITS[prepared.kind]
+            found[name] = Printing(names, keys[0][1], unit=_unit(schema), seen=seen)
+    return found
 
 
 def fingerprinted(
@@ -36,23 +52,28 @@ def fingerprinted(
         return ()
     key_id, key = stage.keys[0]
     shape = sampling.shape(request)
-    decoys = _decoys(request, sampling, shape, key)
+    decoys = _decoys(request, sampling, shape, UNITS[prepared.kind], key)
     mark = None if shape is None else shape.watermark
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
+        if not printing.rows:
+            continue
         kept = books.ledger, key_id, key
         form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
-        attachments += printed(name, printing, form, decoys, _real(prepared, name), *kept)
+        beside = printing.one_each(decoys[name]).slice(0, printing.seen)
+        attachments += printed(name, printing, form, beside, _real(prepared, name), *kept)
     return attachments
 
 
-def _decoys(request: Request, sampling: Sampling, shape: Shape | None, key: bytes) -> pa.Table:
+def _decoys(
+    request: Request, sampling: Sampling, shape: Shape | None, most: int, key: bytes
+) -> dict[str, pa.Table]:
     """As many rows as are looked at of the release, from a seed that the key makes of it."""
     named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
     seed = int.from_bytes(named.digest(), "little") >> 1
-    asked = replace(request, rows=min(request.rows, SEEN), seed=seed)
-    blocks = sampling.blocks(asked, shape, workers=1)
-    return pa.concat_tables([table for made in blocks for table in made.tables.values()])
+    asked = replace(request, rows=min(request.rows, most), seed=seed)
+    made = [block.tables for block in sampling.blocks(asked, shape, workers=1)]
+    return {name: pa.concat_tables([tables[name] for tables in made]) for name in made[0]}
 
 
 def _real(prepared: Prepared, name: str) -> pa.Table | None:
@@ -61,3 +82,9 @@ def _real(prepared: Prepared, name: str) -> pa.Table | None:
         return None
     parts = prepared.parts
     return pa.concat_tables([parts.anchor[name], parts.held[name]])
+
+
+def _unit(schema: TableSchema) -> str | None:
+    """The column that rows which hang together have in common: their sequence, their parent."""
+    parents = (c.name for c in schema.columns if c.references is not None)
+    return schema.sequence_key or next(parents, None)

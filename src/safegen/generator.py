@@ -37,9 +37,8 @@ from safegen.errors import (
     TargetError,
     UsageError,
 )
-from safegen.fingerprinting import fingerprinted
+from safegen.fingerprinting import fingerprinted, printings
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.fingerprints import Printing
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -63,7 +62,7 @@ from safegen.release import (
 )
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
-from safegen.sampling import Sampling, check_strata, recognised
+from safegen.sampling import Sampling, check_strata
 from safegen.statements import register
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
@@ -317,10 +316,7 @@ class Generator:
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.reservoirs = self._reservoirs(request, keys)
-            if keys and prepared.kind == "table":
-                ((name, schema),) = self.schemas.items()
-                names = recognised(schema)
-                stage.printings = {name: Printing(names, keys[0][1])} if names else {}
+            stage.printings = printings(prepared, keys)
             sampling = Sampling(
                 self._model,
                 self._backend,
@@ -570,9 +566,16 @@ class Generator:
             "versions": self._versions,
             "policy": self.policy.digest,
             **({"identity": self._identity} if self._identity else {}),
+            **self._watermarked(prepared),
             **form,
         }
         return Request.of(prepared, rows, seed, conditions or {}, made_by)
+
+    def _watermarked(self, prepared: Prepared) -> dict[str, str]:
+        """The ledger's key on which rows hang, if they do."""
+        marked = prepared.kind == "table" and self.policy.rule("watermark").severity != "off"
+        keys = self._books.ledger.key_epochs() if marked and self._books.ledger is not None else []
+        return {"watermark": keys[0][0]} if keys else {}
 
     def check_request(
         self,

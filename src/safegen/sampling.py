@@ -125,7 +125,12 @@ class Sampling:
 
 def recognised(schema: TableSchema) -> list[str]:
     """The columns that rows are known by: real keys go on where released ones ended."""
-    return [c.name for c in schema.columns if c.kind != "id"]
+    keys = (schema.sequence_key,)
+    return [
+        c.name
+        for c in schema.columns
+        if c.kind != "id" and c.references is None and c.name not in keys
+    ]
 
 
 def check_strata(policy: Policy, prepared: Prepared) -> None:

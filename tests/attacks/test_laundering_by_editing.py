@@ -204,7 +204,7 @@ def test_a_part_of_the_rows_is_enough_to_find_a_small_share(world: World) -> Non
 def test_another_release_of_the_model_is_known_by_its_watermark(
     world: World, tmp_path: Path
 ) -> None:
-    """Rows that no fingerprint is of: the ledger was put back to a day before they were released."""
+    """Rows that no fingerprint is of: the ledger was put back to the day before their release."""
     own = {"ledger": tmp_path / "ledger.db"}
     real = pd.read_parquet(world.real)
     generator = safegen.Generator("sdv.gaussian_copula", **own).fit(real.head(4_000))

@@ -351,3 +351,35 @@ def test_a_view_is_not_asked_where_a_column_is_missing() -> None:
     assert not Matched(()).has(form.views[0])
     (met,) = asked(prints, form, part)
     assert met.p < 1e-9
+
+
+def families(seed: int, count: int) -> pa.Table:
+    """Ten rows each that are met all or none: what one has in common with others they all have."""
+    rng = np.random.default_rng([seed, 6])
+    base = rng.choice(6_000, count, replace=False)
+    member = np.tile(np.arange(10), count)
+    return pa.table(
+        {
+            "family": np.repeat(np.arange(count), 10),
+            "name": [f"n{b}" for b in np.repeat(base, 10)],
+            "number": member,
+            "street": [f"s{b % 977}" for b in np.repeat(base, 10)],
+        }
+    )
+
+
+def test_rows_that_hang_together_count_once() -> None:
+    names = ["name", "number", "street"]
+    p = {"family": [], None: []}  # type: ignore[var-annotated]
+    for seed in range(25):
+        for unit, found in p.items():
+            printing = Printing(names, KEY, unit=unit)
+            printing.update(families(seed, 600))
+            assert printing.rows == 6_000
+            form = form_of(printing.first(), 7)
+            decoys = printing.one_each(families(100 + seed, 600))
+            assert decoys.num_rows == (600 if unit else 6_000)
+            prints = printing.finish(form, decoys, families(200 + seed, 600))
+            found += [m.p for m in asked(prints, form, families(300 + seed, 600).select(names))]
+    assert min(p["family"]) > 1e-3
+    assert min(p[None]) < 1e-3  # as it would be otherwise

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from safegen.lineage.forms import FINE_DIGITS, Form, Matched, View
 from safegen.tables.batches import is_provenance
 from safegen.tables.digests import folded
-from safegen.tables.numbers import single
+from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, mixed
 
 __all__ = [
@@ -257,23 +257,52 @@ _KEY = "safegen-fp1"
 
 class Printing:
     """The fingerprints of one released table while its rows pass by: 8 bytes a row are kept, and
-    the first rows themselves."""
+    the first rows themselves, `seen` of them.
 
-    def __init__(self, names: Iterable[str], key: bytes):
+    unit: a column whose value the rows of one unit share (a sequence, the children of a parent).
+    They hang together, and a test that takes each row for itself would count one meeting as many:
+    of each unit one row is kept, drawn at random.
+    """
+
+    def __init__(
+        self, names: Iterable[str], key: bytes, *, unit: str | None = None, seen: int = SEEN
+    ):
         self.names = sorted(
             (n for n in names if not is_provenance(n)), key=lambda n: (folded(n), n)
         )
         self.hasher = Hasher(key, tuple(folded(n) for n in self.names))
+        self.seen = seen
+        self._unit = unit
+        drawn = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-units").digest()
+        self._rng = np.random.default_rng(int.from_bytes(drawn, "little"))
         self._whole: list[np.ndarray] = []
         self._first: list[pa.Table] = []
-        self._kept = 0
+        self._kept = self._rows = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that have passed."""
+        return self._rows
 
     def update(self, table: pa.Table) -> None:
-        """Let rows pass."""
+        """Let rows pass; units are not divided between two calls."""
+        if not table.num_rows:  # of several tables one may have no rows in a block
+            return
+        self._rows += table.num_rows
+        table = self.one_each(table)
         self._whole.append(self.hasher.whole(self._columns(table)))
-        if self._kept < SEEN:
-            self._first.append(table.select(self.names).slice(0, SEEN - self._kept))
+        if self._kept < self.seen:
+            self._first.append(table.select(self.names).slice(0, self.seen - self._kept))
             self._kept += self._first[-1].num_rows
+
+    def one_each(self, table: pa.Table) -> pa.Table:
+        """One row of each unit; all rows where each is its own."""
+        if self._unit is None:
+            return table
+        units = single(table.column(self._unit)).dictionary_encode().indices
+        order = self._rng.permutation(table.num_rows)
+        _, first = np.unique(np.asarray(units.fill_null(-1))[order], return_index=True)
+        return taken(table, np.sort(order[first]))
 
     def first(self) -> dict[str, Column]:
         """The first rows' columns, by name."""
@@ -285,7 +314,8 @@ class Printing:
 
     def finish(self, form: Form, decoys: pa.Table | None, real: pa.Table | None) -> Prints:
         """What is kept of the release. real: the real rows behind it, of which nothing is kept;
-        None where they are not at hand, as decoys where no more can be drawn."""
+        None where they are not at hand, as decoys where no more can be drawn, which are one of each
+        unit, too."""
         hasher = self.hasher
         released = np.unique(np.concatenate(self._whole))
         real_, decoys_ = (None if t is None else self._columns(t) for t in (real, decoys))
@@ -307,7 +337,7 @@ class Printing:
                 known_real = np.zeros(0, np.uint32) if theirs is None else theirs.view(view)
                 views.append(Tally.of(first.view(view), unreleased.view(view), known_real))
         return Prints(
-            rows=sum(map(len, self._whole)),
+            rows=self._rows,
             distinct=len(released),
             seen=self._kept,
             trials=trials,
