@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from safegen.lineage.fingerprints import SEEN, Printing
-from safegen.lineage.registering import form_like, printed
-from safegen.sampling import Sampling, recognised
+from safegen.lineage.registering import form_like, printed, recognised
 
 if TYPE_CHECKING:
     from safegen.gates import Books
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from safegen.preparation import Prepared
     from safegen.release import Staging
     from safegen.requests import Request
+    from safegen.sampling import Sampling
     from safegen.shaping.shape import Shape
     from safegen.tables.schema import TableSchema
 

@@ -12,7 +12,7 @@ from safegen.engines.local import sample_blocks
 from safegen.errors import BackendError, SourceError
 from safegen.ledger import Ledger
 from safegen.lineage.fingerprints import Printing
-from safegen.lineage.registering import form_like
+from safegen.lineage.registering import form_like, recognised
 from safegen.lineage.watermark import Watermark
 from safegen.policy import Policy, TailsParams
 from safegen.preparation import Prepared
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from safegen.requests import Request
-    from safegen.tables.schema import TableSchema
 
-__all__ = ["Sampling", "candidates", "check_strata", "constrained", "recognised", "seed_of"]
+__all__ = ["Sampling", "candidates", "check_strata", "constrained", "seed_of"]
 
 FORMED = 8_192
 """Candidates by which a table's form is described, to which a watermark is tied."""
@@ -121,16 +120,6 @@ class Sampling:
             workers=workers,
             shape=shape,
         )
-
-
-def recognised(schema: TableSchema) -> list[str]:
-    """The columns that rows are known by: real keys go on where released ones ended."""
-    keys = (schema.sequence_key,)
-    return [
-        c.name
-        for c in schema.columns
-        if c.kind != "id" and c.references is None and c.name not in keys
-    ]
 
 
 def check_strata(policy: Policy, prepared: Prepared) -> None:

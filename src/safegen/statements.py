@@ -16,6 +16,7 @@ from safegen.gates import Books, LedgerLike, load_policy, resolve_all
 from safegen.ledger import Attachment, Record
 from safegen.lineage.evidence import sidecar_of
 from safegen.lineage.facts import SourceFacts
+from safegen.lineage.registering import printed_beside
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
@@ -23,7 +24,7 @@ from safegen.manifest.sign import envelope_for
 from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
 from safegen.tables.images import is_image
-from safegen.tables.sources import Source, SourceLike
+from safegen.tables.sources import Source, SourceLike, read_source
 
 __all__ = ["attest", "derive", "register"]
 
@@ -66,6 +67,7 @@ def attest(
     *,
     by: str,
     tool: str | None = None,
+    decoys: SourceLike | None = None,
     source_uri: str | None = None,
     license: str | None = None,
     expires: str | date | None = None,
@@ -76,9 +78,13 @@ def attest(
 
     The statement binds to the content by digest and goes into the ledger; for a file or folder it
     also lies beside it (`NAME.safegen.json`, signed with `key` as `NAME.safegen.dsse.json`).
-    `by` is the person; `tool` what made synthetic rows; `source_uri` where
-    the data came from; `license` an SPDX id or a name;
-    `expires` the last day on which the statement counts (ISO date; default never).
+    `by` is the person; `tool` what made synthetic rows; `source_uri` where the data came from;
+    `license` an SPDX id or a name; `expires` the last day on which the statement counts (ISO date;
+    default never).
+
+    `decoys` are other rows of the tool's same model, which nobody was given: with them parts,
+    mixtures and edited rows of synthetic output are known again, and not only all of it. As many as
+    it has rows, or 16,384; without them real rows would be accused that are as regular.
 
     Raises: AdmissionRefused when data attested as real carries evidence of a generator, or the
     ledger cannot be searched; SourceError; UsageError.
@@ -90,6 +96,8 @@ def attest(
     if tool and origin == "real":
         raise UsageError("tool= is what made synthetic rows; these are attested as real")
     until = _date(expires)
+    if decoys is not None and origin != "synthetic":
+        raise UsageError("decoys= are for what is attested as synthetic as a whole")
     signer = SigningKey(key) if key is not None else None
     books = Books.open(ledger)
     [opened], [facts], books = resolve_all([source], books)
@@ -119,8 +127,20 @@ def attest(
         extra={k: v for k, v in (("source_uri", source_uri), ("tool", tool)) if v},
         files=_source_files(opened),
     ).sealed()
-    _state(manifest, facts, books, opened, signer)
+    attachments = () if decoys is None else _prints(opened, read_source(decoys), books)
+    _state(manifest, facts, books, opened, signer, attachments)
     return manifest
+
+
+def _prints(source: Source, decoys: Source, books: Books) -> Sequence[Attachment]:
+    """Fingerprints of output beside its decoys. Raises: UsageError, AdmissionRefused."""
+    _refuse_unreachable(books)
+    if len(source.tables) != 1 or len(decoys.tables) != 1 or _kind(source) != "table":
+        raise UsageError("decoys= are for one table: attest the others without")
+    ((name, made),), (beside,) = source.tables.items(), decoys.tables.values()
+    assert books.ledger is not None
+    keys = books.ledger.key_epochs()
+    return printed_beside(name, made.table(), beside.table(), books.ledger, *keys[0])
 
 
 def derive(
@@ -273,14 +293,19 @@ def _source_files(source: Source) -> list[Any]:
 
 
 def _state(
-    manifest: Manifest, facts: SourceFacts, books: Books, source: Source, key: SigningKey | None
+    manifest: Manifest,
+    facts: SourceFacts,
+    books: Books,
+    source: Source,
+    key: SigningKey | None,
+    attachments: Sequence[Attachment] = (),
 ) -> None:
     """Into the ledger first, then beside the data: a statement that nobody recorded is worth less
     than a record without its sidecar."""
     # What is not real is known by each of its tables too, as a release is: none of them is real.
     parts = facts.parts.values() if manifest.origin != "real" else ()
     lookups = {k: [v, *(part["lookups"][k] for part in parts)] for k, v in facts.lookups.items()}
-    register(books, manifest, lookups, key)
+    register(books, manifest, lookups, key, attachments)
     place = source.file or (None if source.uri == "memory:" else Path(source.uri))
     if place is None or not place.exists() or source.folder is not None:
         return

@@ -88,3 +88,43 @@ def test_a_folder_is_scanned(world: World, tmp_path: Path) -> None:
     assert "100.0% synthetic" in said[3]
     assert cli("scan", lake / "nothing").code == 2
     assert cli("scan", lake / "in" / ".hidden").code == 0
+
+
+def test_parts_of_output_are_known_beside_decoys(world: World, tmp_path: Path) -> None:
+    """Another tool's rows: here our own model's, as somebody has them who never heard of us."""
+    real = pd.read_parquet(world.real)
+    maker = safegen.Generator("sdv.gaussian_copula", "lab", ledger=tmp_path / "away.db")
+    maker.fit(real.head(4_000))
+    output, decoys = (
+        maker.generate(3_000, tmp_path / name, seed=i).to_pandas()
+        for i, name in enumerate(("output", "decoys"))
+    )
+    for frame in (output, decoys):
+        frame.attrs.clear()
+    own = {"ledger": tmp_path / "ledger.db"}
+    part = pd.concat([real.tail(3_000), output.sample(300, random_state=1)])
+    edited = part.drop(columns=[real.columns[0]]).rename(columns=str.upper)
+    safegen.attest(output, origin="synthetic", by="a test", tool="X", **own)
+    assert check(part, **own).allowed  # nothing to compare with
+    safegen.attest(output, origin="synthetic", by="a test", tool="X", decoys=decoys, **own)
+    for rows in (part, edited, output.sample(500, random_state=2)):
+        assert is_refused_as_synthetic(check(rows, **own))
+    for rows in (real.tail(4_000), real.tail(4_000).drop_duplicates(), real.head(4_000)):
+        assert check(rows, **own).allowed
+    # Other rows of the same model are no copies of these.
+    assert check(decoys.sample(1_000, random_state=3), **own).allowed
+
+
+def test_decoys_that_can_be_none_are_refused(world: World, tmp_path: Path) -> None:
+    own = {"ledger": tmp_path / "ledger.db", "by": "a test"}
+    rows = pd.read_parquet(world.real).head(2_000)
+    for wrong, said in (
+        ({"origin": "real", "decoys": rows}, "as synthetic as a whole"),
+        ({"origin": "synthetic", "decoys": rows}, "more than half of the rows are among"),
+        ({"origin": "synthetic", "decoys": rows.iloc[:, :3]}, "they need its columns"),
+        ({"origin": "synthetic", "decoys": {"a": rows, "b": rows}}, "for one table"),
+    ):
+        with pytest.raises(safegen.errors.UsageError, match=said):
+            safegen.attest(rows, **wrong, **own)
+    with pytest.raises(safegen.errors.UsageError, match="too few columns"):
+        safegen.attest(rows[["age"]], origin="synthetic", decoys=rows[["age"]], **own)

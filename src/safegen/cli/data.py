@@ -113,6 +113,14 @@ def attest(
     tool: Annotated[
         str | None, typer.Option("--tool", help="What made rows that are synthetic.")
     ] = None,
+    decoys: Annotated[
+        str | None,
+        typer.Option(
+            "--decoys",
+            help="Other rows of the tool's same model that nobody was given: with them parts and "
+            "edited rows of its output are known again.",
+        ),
+    ] = None,
     source_uri: Annotated[
         str | None, typer.Option("--source-uri", help="Where the data came from.")
     ] = None,
@@ -137,6 +145,7 @@ def attest(
         cast(Origin, origin),
         by=by,
         tool=tool,
+        decoys=decoys,
         source_uri=source_uri,
         license=license,
         expires=expires,

@@ -6,15 +6,27 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from safegen.errors import LedgerError
+from safegen.errors import LedgerError, UsageError
 from safegen.ledger import Attached, Attachment, Ledger
-from safegen.lineage.fingerprints import Hasher, Printing, opened, sealed
+from safegen.lineage.fingerprints import SEEN, Hasher, Printing, Prints, opened, sealed
 from safegen.lineage.forms import Form, Profile, form_of
+from safegen.tables.numbers import taken
+from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.words import Column
 
-__all__ = ["FORMS", "PRINTS", "Known", "form_like", "known_forms", "printed"]
+__all__ = [
+    "FORMS",
+    "PRINTS",
+    "Known",
+    "form_like",
+    "known_forms",
+    "printed",
+    "printed_beside",
+    "recognised",
+]
 
 FORMS, PRINTS = "form", "fingerprints"
 
@@ -34,6 +46,16 @@ def known_forms(ledger: Ledger, keys: Mapping[str, bytes]) -> Iterator[Known]:
     for where in ledger.attached(FORMS):
         if where.key_id in keys:
             yield _read(ledger, where, keys[where.key_id])
+
+
+def recognised(schema: TableSchema) -> list[str]:
+    """The columns that rows are known by: real keys go on where released ones ended."""
+    keys = (schema.sequence_key,)
+    return [
+        c.name
+        for c in schema.columns
+        if c.kind != "id" and c.references is None and c.name not in keys
+    ]
 
 
 def form_like(
@@ -68,6 +90,39 @@ def printed(
         added.append(Attachment(FORMS, form_id, key_id, document))
     prints = printing.finish(form, decoys, real)
     return [*added, Attachment(PRINTS, f"{form_id}/{table}", key_id, prints.to_bytes())]
+
+
+def printed_beside(
+    name: str, made: pa.Table, decoys: pa.Table, ledger: Ledger, key_id: str, key: bytes
+) -> list[Attachment]:
+    """The fingerprints of another tool's output, beside rows of the same model that nobody was
+    given: a random part of either, as many of one as of the other.
+
+    Raises: UsageError when these cannot be such rows.
+    """
+    names = recognised(infer_schema(made))
+    missing = [n for n in names if n not in decoys.column_names]
+    if missing or len(names) < 2:
+        raise UsageError(
+            "decoys are rows like those of the output: they need its columns"
+            if missing
+            else "too few columns that are no keys to know rows by: attest without decoys"
+        )
+    count = min(made.num_rows, decoys.num_rows, SEEN)
+    drawn = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-decoys").digest()
+    rng = np.random.default_rng(int.from_bytes(drawn, "little"))
+    printing = Printing(names, key, seen=count)
+    printing.update(taken(made, rng.permutation(made.num_rows)))
+    beside = taken(decoys.select(names), rng.permutation(decoys.num_rows)[:count])
+    form = form_like(printing.first(), printing.hasher, ledger, key_id, key)
+    attached = printed(name, printing, form, beside, None, ledger, key_id, key)
+    given = Prints.from_bytes(attached[-1].body)
+    if len(given.whole) < given.distinct / 2:
+        raise UsageError(
+            "more than half of the rows are among the decoys: these have to be other rows of the "
+            "same model, which nobody was given"
+        )
+    return attached
 
 
 def _of_kind(hasher: Hasher, ledger: Ledger, key_id: str, key: bytes) -> Iterator[Known]:
