@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from fidelity import machine, versions
 from scipy.stats import beta
@@ -190,6 +195,32 @@ def alone(*edits: Edit) -> Callable[..., pd.DataFrame]:
     return attack
 
 
+def saved(tool: str) -> Callable[..., Path]:
+    """As another tool writes it, without what safegen wrote."""
+
+    def attack(frame: pd.DataFrame, real: pd.DataFrame, rng: Rng) -> Path:
+        del real
+        rows = frame.sample(frac=1, random_state=rng.integers(2**32)).reset_index(drop=True)
+        rows.attrs.clear()
+        place = Path(tempfile.mkdtemp(prefix="laundering-"))
+        if tool == "pandas":
+            rows.to_csv(place / "rows.csv", index=False)
+            return place / "rows.csv"
+        if tool == "duckdb":
+            duckdb.sql(f"COPY (SELECT * FROM rows) TO '{place / 'rows.csv'}' (HEADER)")
+            return place / "rows.csv"
+        table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+        pl.from_arrow(table).write_parquet(place / "rows.parquet")
+        return place / "rows.parquet"
+
+    return attack
+
+
+def two_in_one(frame: pd.DataFrame, real: pd.DataFrame, rng: Rng) -> pd.DataFrame:
+    del real
+    return take(10_000)(frame, rng)
+
+
 def as_texts(frame: pd.DataFrame, rng: Rng) -> pd.DataFrame:
     return take(10_000)(frame, rng).astype(str)
 
@@ -198,7 +229,12 @@ def with_copies(frame: pd.DataFrame, rng: Rng) -> pd.DataFrame:
     return pd.concat([frame, take(2_000)(frame, rng)], ignore_index=True)
 
 
-ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame]]] = {
+ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame | Path]]] = {
+    "CSV by pandas": (0.98, saved("pandas")),
+    "CSV by DuckDB": (0.98, saved("duckdb")),
+    "Parquet by polars": (0.98, saved("polars")),
+    "two releases in one": (0.98, two_in_one),
+    "one of ten files": (0.98, alone(take(2_000))),
     "shuffled, columns reordered": (
         0.98,
         alone(take(20_000), lambda f, r: f[r.permutation(f.columns)]),
@@ -229,6 +265,11 @@ ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame]]] = {
 }
 
 
+PLANTED = {"0.2 %": 0.002, "1 %": 0.01, "20 %": 0.2}
+"""The share of synthetic rows in a mixture. What is not found there is to be said underpowered: the
+share from which on rows are found has to be larger."""
+
+
 def attacks(folder: Path, run: Path, trials: int, wanted: list[str]) -> None:
     """Each attack on each release, `trials` in all: one on each, then another on each."""
     ledger = open_ledger(run / "ledger.db")
@@ -250,12 +291,18 @@ def attacks(folder: Path, run: Path, trials: int, wanted: list[str]) -> None:
                 if tuple(key) in done:
                     continue
                 rng = np.random.default_rng([hash_of(key), 5])
-                rows = ATTACKS[attack][1](made[name, maker], real[name], rng)
+                mine = made[name, maker]
+                if attack == "two releases in one":
+                    other = [*MAKERS][([*MAKERS].index(maker) + 1) % len(MAKERS)]
+                    mine = pd.concat([mine, made[name, other]], ignore_index=True)
+                rows = ATTACKS[attack][1](mine, real[name], rng)
                 facts = _facts(rows, ledger)
                 found = facts.synthetic_share > 0
                 right = facts.dataset_id == place_id(place)
                 least = (facts.search or {}).get("least")
-                _add(run / "attacks.jsonl", [*key, len(rows), found, right, least])
+                if isinstance(rows, Path):
+                    shutil.rmtree(rows.parent)
+                _add(run / "attacks.jsonl", [*key, facts.rows, found, right, least])
         print("trial", trial, flush=True)
 
 
@@ -263,7 +310,9 @@ def place_id(place: Path) -> str:
     return safegen.Manifest.read(place).dataset_id
 
 
-def _facts(rows: pd.DataFrame, ledger: object):  # type: ignore[no-untyped-def]
+def _facts(rows: pd.DataFrame | Path, ledger: object):  # type: ignore[no-untyped-def]
+    if isinstance(rows, Path):
+        return resolve(read_source(rows), ledger)  # type: ignore[arg-type]
     rows = rows.reset_index(drop=True)
     rows.attrs.clear()
     return resolve(read_source(rows), ledger)  # type: ignore[arg-type]
@@ -337,8 +386,9 @@ def report(run: Path) -> None:
     path = run / "attacks.jsonl"
     if path.exists():
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        print("| attack | found | 95 % | asked | " + " | ".join(ATTACKED) + " | the right one |")
-        print("|---" * (5 + len(ATTACKED)) + "|")
+        names = " | ".join(ATTACKED)
+        print(f"| attack | found | 95 % | asked | {names} | the right one | else underpowered |")
+        print("|---" * (6 + len(ATTACKED)) + "|")
         for attack, (asked, _) in ATTACKS.items():
             mine = [r for r in rows if r[0] == attack]
             hits, n = sum(r[5] for r in mine), len(mine)
@@ -350,10 +400,13 @@ def report(run: Path) -> None:
                 some = [r[5] for r in mine if r[1] == name]
                 each.append(f"{np.mean(some):.2f}" if some else "–")
             right = sum(r[6] for r in mine)
+            planted = next((s for word, s in PLANTED.items() if attack.startswith(word)), 1.0)
+            missed = [r for r in mine if not r[5]]
+            said = sum(r[7] is None or r[7] > planted for r in missed)
             print(
                 f"| {attack} | {hits} of {n} | {low:.3f} to {high:.3f} | {asked:.2f} | "
                 + " | ".join(each)
-                + f" | {right / max(hits, 1):.2f} |"
+                + f" | {right / max(hits, 1):.2f} | {said} of {len(missed)} |"
             )
     path = run / "honest.jsonl"
     if path.exists():
