@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from safegen.lineage.detection import ALPHA, Met, _fisher, met_on_views, met_whole
-from safegen.lineage.fingerprints import Cells, Printing, Prints, opened, sealed
+from safegen.lineage.fingerprints import RARELY, Cells, Printing, Prints, opened, sealed
 from safegen.lineage.forms import Form, Matched, Profile, form_of
 from safegen.tables.words import Column, joined
 
@@ -174,7 +175,7 @@ def test_a_form_survives_json_and_nobody_else_opens_it() -> None:
 )
 def test_odd_tables_have_forms_and_fingerprints(table: pa.Table) -> None:
     prints, form = printed(table, table, table)
-    assert not len(prints.whole)
+    assert not len(prints.own)
     form.matched(profiles(table))
 
 
@@ -207,10 +208,11 @@ def test_prints_survive_their_bytes_and_take_at_most_forty_bits_a_row() -> None:
     data = prints.to_bytes()
     back = Prints.from_bytes(data)
     assert (back.rows, back.distinct, back.trials) == (20_000, prints.distinct, 21_384)
-    assert (back.whole == prints.whole).all()
+    assert (back.own == prints.own).all()
+    assert (back.whole.released == prints.whole.released).all()
     for mine, theirs in zip(prints.views, back.views, strict=True):
         assert all((getattr(mine, n) == getattr(theirs, n)).all() for n in vars(mine))
-    alone = Prints(**{**vars(prints), "views": ()})
+    alone = replace(prints, views=())
     assert len(alone.to_bytes()) * 8 / prints.distinct <= 40
     for junk in (b"", data[:-9], b"PAR1" + data):
         with pytest.raises(ValueError, match="no fingerprints"):
@@ -226,7 +228,7 @@ def test_nothing_of_real_rows_is_kept() -> None:
     prints, form = printed(made, law(2, 4_500, fitted=True), real)
     hasher = Printing(made.column_names, KEY).hasher
     numbered = {form.names[n]: c for n, c in columns(real).items()}
-    assert not np.isin(hasher.whole(numbered), prints.whole).any()
+    assert not np.isin(hasher.whole(numbered), prints.whole.cells).any()
     cells = Cells(hasher, form, numbered)
     for view, tally in zip(form.views, prints.views, strict=True):
         alone = (tally.released == 0) | (tally.decoys == 0)
@@ -247,10 +249,10 @@ def test_without_the_key_no_guess_is_confirmed() -> None:
     prints, form = printed(made, None, None)
     numbered = {form.names[n]: c for n, c in columns(table).items()}
     right = Printing(table.column_names, KEY).hasher.whole(numbered)
-    assert np.isin(right, prints.whole).sum() == 60
+    assert np.isin(right, prints.own).sum() == 60
     for guess in (OTHER, b"", bytes(32)):
         wrong = Printing(table.column_names, guess).hasher.whole(numbered)
-        assert not np.isin(wrong, prints.whole).any()
+        assert not np.isin(wrong, prints.own).any()
 
 
 # ---- tests ---------------------------------------------------------------------------------------
@@ -321,6 +323,41 @@ def test_real_rows_have_p_values_that_chance_gives(kind: str) -> None:
     for level in (0.2, 0.05, 0.01):
         assert (p <= level).mean() <= level + 2.5 * (level / len(p)) ** 0.5
     assert p.min() > 1e-4
+
+
+def test_whole_rows_that_others_have_too_are_asked_beside_decoys() -> None:
+    """Of a release far larger than what is known of its model, some of whose rows real rows are."""
+
+    def known(seed: int, rows: int, *, fitted: bool = False) -> pa.Table:
+        rng = np.random.default_rng([seed, fitted, 11])
+        return pa.table({"a": rng.integers(0, 900, rows), "b": rng.integers(0, 900, rows)})
+
+    prints, form = printed(known(1, 40_000), known(2, 8_000), known(3, 3_000))
+    assert prints.chance > RARELY
+    back = Prints.from_bytes(prints.to_bytes())
+    assert (back.printed, back.beside) == (40_000, 8_000)
+    p_values = []
+    for seed in range(60):
+        honest = known(100 + seed, 5_000)
+        if seed % 2:  # freed of equal ones
+            honest = pa.table(honest.to_pandas().drop_duplicates())
+        (met,) = [m for m in asked(prints, form, honest) if "whole" in m.what]
+        p_values.append(met.p)
+    p = np.array(p_values)
+    assert p.min() > 1e-4
+    assert (p <= 0.05).mean() <= 0.12
+    hit = []
+    for seed in range(20):
+        honest = known(200 + seed, 20_000)
+        (met,) = [m for m in asked(prints, form, honest) if "whole" in m.what]
+        planted = int(np.ceil(met.least * 20_000))
+        assert 200 < planted < 8_000
+        rng = np.random.default_rng(seed)
+        some = known(1, 40_000).take(pa.array(rng.integers(0, 40_000, planted)))
+        mixture = pa.concat_tables([honest.slice(planted), some])
+        (met,) = [m for m in asked(prints, form, mixture) if "whole" in m.what]
+        hit.append(met.p <= ALPHA)
+    assert np.mean(hit) >= 0.85
 
 
 @pytest.mark.parametrize("kind", ["law", "few"])

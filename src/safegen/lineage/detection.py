@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import (  # stats takes a second
+    bdtr,
     bdtrc,
     betaincinv,
     gammaln,
@@ -22,7 +23,7 @@ from scipy.special import (  # stats takes a second
     pdtrc,
 )
 
-from safegen.lineage.fingerprints import Cells, Prints, Tally, twins
+from safegen.lineage.fingerprints import RARELY, Cells, Prints, Tally, twins
 from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
@@ -40,9 +41,6 @@ __all__ = [
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
-
-RARELY = 3
-"""Rows that are no copies and would pass for some, at most, where whole rows are looked up."""
 
 POWER = 0.95
 """The chance to find what is there by which `least` is meant, where nothing else is said."""
@@ -75,12 +73,14 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
     meet one as those that are known to have nothing to do with it. That takes for granted that the
     table's rows are like these. Rows of a corner in which there is little to differ by meet more
     often; but they meet each other, too, and so p is that of `_in_a_corner` where that is larger.
-    Who takes out equal rows hides that, so nothing is asked (None) where more than `RARELY` known
-    rows would pass: there are few different rows then, and views tell.
+    Who takes out equal rows hides that, so where more than `RARELY` known rows would pass decoys
+    alone are asked (`_met_beside`), which takes more rows to find. None where there are none.
     """
-    if prints.chance > RARELY or not prints.trials:
+    if prints.chance > RARELY:
+        return _met_beside(prints, whole, datasets, power)
+    if not prints.trials:
         return None
-    inside = np.isin(whole, prints.whole)
+    inside = np.isin(whole, prints.own)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
     distinct = len(np.unique(whole[inside]))
     n, trials = len(whole), prints.trials
@@ -90,7 +90,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
     low, high = _interval(hits, n)
     by_chance = n * chance
     needed = _first(lambda k: p_of(k) <= ALPHA, n)
-    rows = _rows_for(needed, 0.0, len(prints.whole), prints.rows, power)
+    rows = _rows_for(needed, 0.0, len(prints.own), prints.rows, power)
     return Met(
         "whole rows",
         n,
@@ -100,6 +100,43 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
         max(hits / n - chance, 0.0),
         (max(low - chance, 0.0), high),
         min(rows / max(n, 1), 1.0),
+    )
+
+
+def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) -> Met | None:
+    """Whole rows against those of a release and of its decoys, of which there may be fewer.
+
+    Of all rows of either that equal one of the table's, each is a decoy with the same chance: the
+    share of decoys among both. So exact as views are, whatever the table is.
+    """
+    tally, n = prints.whole, len(whole)
+    if not prints.beside or not n:
+        return None
+    cells, counts = np.unique(whole, return_counts=True)
+    mine = _counts_of(tally.cells, cells, counts)
+    met = mine > 0
+    found, decoys = int(tally.released[met].sum()), int(tally.decoys[met].sum())
+    share = prints.beside / (prints.beside + prints.printed)
+    tests = 4 * datasets
+
+    def p_of(hits: int) -> float:
+        return min(tests * float(bdtr(decoys, hits + decoys, share)), 1.0)
+
+    only, others = tally.decoys == 0, tally.released == 0
+    surplus = int(mine[only].sum()) - int(mine[others].sum()) * (1 - share) / share
+    by_chance = decoys * (1 - share) / share
+    needed = _first(lambda k: p_of(k) <= ALPHA, 10**8)
+    rows = _rows_for(needed, by_chance, len(prints.own), prints.rows, power)
+    low, high = _interval(int(max(surplus, 0)), n)
+    return Met(
+        "whole rows beside decoys",
+        n,
+        found,
+        by_chance,
+        p_of(found) if found else 1.0,
+        max(surplus / n, 0.0),
+        (low, high),
+        min(rows / n, 1.0),
     )
 
 

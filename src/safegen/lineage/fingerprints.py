@@ -10,7 +10,8 @@ search; Elias & Gygi 2007). No assumption about the data is in that, so that a s
 rows is not accused.
 
 A whole row is looked at on its own too, against the rows that are known not to be copies: real rows
-and decoys, each left out in turn (Fisher's exact test).
+and decoys, each left out in turn (Fisher's exact test); or, where some of these would pass for
+copies, against the decoys alone, as parts are.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, mixed
 
 __all__ = [
+    "RARELY",
     "SEEN",
     "Cells",
     "Hasher",
@@ -49,6 +51,10 @@ __all__ = [
     "sealed",
     "twins",
 ]
+
+RARELY = 3
+"""Rows that are no copies and would pass for some, at most, where whole rows are looked up against
+all that are known."""
 
 SEEN = 16_384
 """Rows of a release, its first, that are fingerprinted on every view, and as many decoys."""
@@ -165,14 +171,19 @@ class Tally:
     decoys: np.ndarray
 
     @classmethod
-    def of(cls, released: np.ndarray, decoys: np.ndarray, real: np.ndarray) -> Tally:
-        """The tally of fingerprints, one a row."""
+    def of(
+        cls, released: np.ndarray, decoys: np.ndarray, real: np.ndarray, *, alone: bool = True
+    ) -> Tally:
+        """The tally of fingerprints, one a row. alone: what real rows have, too, is left out where
+        only one of both has it; everywhere otherwise."""
         cells, codes = np.unique(np.concatenate([released, decoys]), return_inverse=True)
         some, others = (
             np.bincount(c, minlength=len(cells))
             for c in (codes[: len(released)], codes[len(released) :])
         )
-        kept = ((some > 0) & (others > 0)) | ~np.isin(cells, real)
+        kept = ~np.isin(cells, real)
+        if alone:
+            kept |= (some > 0) & (others > 0)
         return cls(cells[kept], some[kept], others[kept])
 
 
@@ -180,10 +191,11 @@ class Tally:
 class Prints:
     """What is kept of one released table.
 
-    rows, distinct: of the table. seen: those of them on views. whole: fingerprints of its rows,
-    sorted, without those of real rows and decoys. views: for each view of the form the tally of
-    the first rows and of the decoys. trials, chance: rows known not to be copies, and those of them
-    that would pass for some.
+    rows, distinct: of the table. seen: those of them on views. trials, chance: rows known not to be
+    copies, and those of them that would pass for some. printed, beside: rows of the release and of
+    the decoys that are looked up whole. whole: their tally, without real rows; where `chance` is
+    `RARELY` or less without decoys, and what these have in common with the release. views: for each
+    view of the form the tally of the first rows and of the decoys.
     """
 
     rows: int
@@ -191,16 +203,22 @@ class Prints:
     seen: int
     trials: int
     chance: int
-    whole: np.ndarray
+    printed: int
+    beside: int
+    whole: Tally
     views: tuple[Tally, ...]
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Fingerprints of whole rows that only the release has."""
+        found: np.ndarray = self.whole.cells[self.whole.decoys == 0]
+        return found
 
     def to_bytes(self) -> bytes:
         """As Parquet: a row group for whole rows and one for each view, each sorted and kept by its
         differences."""
         sink = io.BytesIO()
-        none = np.zeros(len(self.whole), dtype=np.uint16)
-        groups = [(self.whole, none, none)]
-        groups += [(view.cells, view.released, view.decoys) for view in self.views]
+        groups = [(t.cells, t.released, t.decoys) for t in (self.whole, *self.views)]
         facts = {name: getattr(self, name) for name in _FACTS}
         schema = pa.schema(
             [
@@ -235,12 +253,14 @@ class Prints:
             facts = json.loads(file.metadata.metadata[_KEY.encode()])
             lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             cells, *counts = (np.asarray(c, dtype=np.int64) for c in file.read().columns)
-            ends = np.cumsum(lengths)
-            views = [
-                Tally(cells[a:b].astype(np.uint32), *(c[a:b] for c in counts))
-                for a, b in pairwise(ends)
-            ]
-            whole = cells[: ends[0]].astype(np.uint64)
+            whole, *views = (
+                Tally(cells[a:b].astype(kind), *(c[a:b] for c in counts))
+                for (a, b), kind in zip(
+                    pairwise(np.cumsum([0, *lengths])),
+                    [np.uint64, *[np.uint32] * len(lengths)],
+                    strict=False,
+                )
+            )
             return cls(
                 **{name: int(facts[name]) for name in _FACTS},
                 whole=whole,
@@ -250,7 +270,7 @@ class Prints:
             raise ValueError(f"no fingerprints ({type(error).__name__})") from None
 
 
-_FACTS = ("rows", "distinct", "seen", "trials", "chance")
+_FACTS = ("rows", "distinct", "seen", "trials", "chance", "printed", "beside")
 _COUNTS = ("released", "decoys")
 _KEY = "safegen-fp1"
 
@@ -286,7 +306,7 @@ class Printing:
 
     def update(self, table: pa.Table) -> None:
         """Let rows pass; units are not divided between two calls."""
-        if not table.num_rows:  # of several tables one may have no rows in a block
+        if not table.num_rows and self._first:  # of several tables one may have none in a block
             return
         self._rows += table.num_rows
         table = self.one_each(table)
@@ -317,17 +337,21 @@ class Printing:
         None where they are not at hand, as decoys where no more can be drawn, which are one of each
         unit, too."""
         hasher = self.hasher
-        released = np.unique(np.concatenate(self._whole))
+        every = np.concatenate(self._whole)
+        released, often = np.unique(every, return_counts=True)
         real_, decoys_ = (None if t is None else self._columns(t) for t in (real, decoys))
-        known = [hasher.whole(c) for c in (real_, decoys_) if c is not None]
-        if known:
-            others, counts = np.unique(np.concatenate(known), return_counts=True)
-            # One by one: a known row that no other equals would, were it not known, pass for one.
-            chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
-            whole = np.setdiff1d(released, others, assume_unique=True)
-            trials = int(counts.sum())
-        else:  # nothing is known of what is no copy: nobody is accused by these
-            whole, trials, chance = released, 0, 0
+        known, beside = (
+            np.zeros(0, np.uint64) if c is None else hasher.whole(c) for c in (real_, decoys_)
+        )
+        others, counts = np.unique(np.concatenate([known, beside]), return_counts=True)
+        # One by one: a known row that no other equals would, were it not known, pass for one.
+        chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
+        if chance <= RARELY or decoys_ is None:
+            kept = ~np.isin(released, others, assume_unique=True)
+            whole = Tally(released[kept], often[kept], np.zeros(int(kept.sum()), np.int64))
+        else:
+            # All of a cell that a real row has is left out, whoever else has it.
+            whole = Tally.of(every, beside, known, alone=False)
         views = []
         if decoys_ is not None:
             first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))
@@ -340,8 +364,10 @@ class Printing:
             rows=self._rows,
             distinct=len(released),
             seen=self._kept,
-            trials=trials,
+            trials=int(counts.sum()),
             chance=chance,
+            printed=len(every),
+            beside=len(beside),
             whole=whole,
             views=tuple(views),
         )

@@ -117,7 +117,7 @@ def printed_beside(
     form = form_like(printing.first(), printing.hasher, ledger, key_id, key)
     attached = printed(name, printing, form, beside, None, ledger, key_id, key)
     given = Prints.from_bytes(attached[-1].body)
-    if len(given.whole) < given.distinct / 2:
+    if len(given.own) < given.distinct / 2:
         raise UsageError(
             "more than half of the rows are among the decoys: these have to be other rows of the "
             "same model, which nobody was given"

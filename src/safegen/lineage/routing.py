@@ -31,8 +31,8 @@ from scipy.special import ndtri
 from safegen.errors import LedgerError
 from safegen.ledger import Attached
 from safegen.ledger.places import cache_folder, make_private
-from safegen.lineage.detection import ALPHA, RARELY, needed_whole, surplus_for
-from safegen.lineage.fingerprints import Prints
+from safegen.lineage.detection import ALPHA, needed_whole, surplus_for
+from safegen.lineage.fingerprints import RARELY, Prints
 from safegen.lineage.registering import Known
 
 __all__ = ["DIRECT", "Routed", "Routes", "routes"]
@@ -197,9 +197,13 @@ class Routes:
         return score, share
 
     def _hits(self, whole: np.ndarray) -> np.ndarray:
-        """(releases,) distinct whole rows of a table that are theirs."""
+        """(releases,) distinct whole rows of a table that are theirs, beyond what chance gives, in
+        about its standard deviations."""
         at, _ = self.whole.met(np.unique(whole))
-        return np.bincount(self.whole.owner[at], minlength=len(self.names))
+        hits = np.bincount(self.whole.owner[at], minlength=len(self.names))
+        by_chance = len(whole) * self.facts["chance"] / np.maximum(self.facts["trials"], 1)
+        found: np.ndarray = np.maximum(hits - by_chance, 0) / np.sqrt(1 + by_chance)
+        return found
 
     def _least_whole(self, whole: np.ndarray, datasets: int, power: float) -> np.ndarray:
         """(releases,) the share from which on whole rows are found: what the least known of them
@@ -260,12 +264,12 @@ def _made(
         names.append((where.dataset_id, where.name))
         found = {
             **{n: getattr(prints, n) for n in _FACTS if n != "kept"},
-            "kept": len(prints.whole),
+            "kept": len(prints.own),
         }
         for name, value in found.items():
             facts[name].append(np.array([value]))
-        none = np.zeros(len(prints.whole), dtype=np.uint16)
-        mine = [Part(1.0, prints.whole, np.full(len(none), number, np.uint32), none, none)]
+        none = np.zeros(len(prints.own), dtype=np.uint16)
+        mine = [Part(1.0, prints.own, np.full(len(none), number, np.uint32), none, none)]
         for tally in prints.views:
             below = 1.0
             while len(tally.cells) * below > KEPT:
