@@ -67,7 +67,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         tally, marks = InBand(batches.schema), Marks(batches.schema)
         seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
         if keys:  # without one nobody looks for rows
-            seen.append(samples.setdefault(name, Sample(batches.schema, keys[0][1])))
+            seen.append(samples.setdefault(name, Sample(batches, keys[0][1])))
         content, keyed = table_digests(batches, keys, seen)
         hints += marks.evidence()
         digests[name] = content.value()

@@ -47,7 +47,7 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
     keys = ledger.key_epochs() if ledger is not None else []
     for name, batches in source.tables.items():
         tally = InBand(batches.schema)
-        first = Sample(batches.schema, keys[0][1]) if keys else None
+        first = Sample(batches, keys[0][1]) if keys else None
         count = _passed(batches, [tally, *([first] if first is not None else [])])
         rows += count
         if (piece := tally.evidence(name)) is not None:
@@ -57,7 +57,7 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
         search, size = searched(None, first, ledger, POWER), SAMPLE
         while not _enough(search, share) and size < min(count, MOST):
             size = min(TIMES * size, MOST)
-            sample = Sample(batches.schema, keys[0][1], size)
+            sample = Sample(batches, keys[0][1], size)
             _passed(batches, [sample])
             search = searched(None, sample, ledger, POWER)
         searches.append(search)

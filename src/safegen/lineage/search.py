@@ -71,13 +71,17 @@ class Sample:
     """A random part of a table's rows, `size` at most, while they pass by; which, only the ledger's
     key says. A larger one has the rows of a smaller one first."""
 
-    def __init__(self, schema: pa.Schema, key: bytes, size: int = SAMPLE):
+    def __init__(self, table: Batches, key: bytes, size: int = SAMPLE):
         seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-sample").digest()
-        self._names = [f.name for f in schema if not is_provenance(f.name) and is_plain(f.type)]
+        self._names = [
+            f.name for f in table.schema if not is_provenance(f.name) and is_plain(f.type)
+        ]
         self._rng = np.random.default_rng(int.from_bytes(seed, "little"))
         self._pieces: list[tuple[np.ndarray, dict[str, Column]]] = []
-        self._cut = np.inf
         self._size = size
+        # Of a table of known size hardly more rows are looked at than will stay.
+        most = size + 6 * size**0.5 + 100
+        self._cut = np.inf if table.rows is None else most / max(table.rows, 1)
 
     def __call__(self, batch: pa.RecordBatch) -> None:
         drawn = self._rng.random(batch.num_rows)
@@ -94,7 +98,8 @@ class Sample:
         drawn = np.concatenate([d for d, _ in self._pieces])
         stay = np.argsort(drawn, kind="stable")[: self._size]
         columns = {n: joined([c[n] for _, c in self._pieces])[stay] for n in self._names}
-        self._cut = float(drawn[stay[-1]]) if len(stay) == self._size else np.inf
+        if len(stay) == self._size:
+            self._cut = float(drawn[stay[-1]])
         self._pieces = [(drawn[stay], columns)]
 
     def columns(self) -> dict[str, Column]:
