@@ -349,10 +349,12 @@ def honest(folder: Path, run: Path, draws: int) -> None:
             if len(rows) < 2:
                 rows = source.head(200)
             facts = _facts(rows, ledger)
-            pieces = [e.text for e in facts.evidence if e.ring == "fingerprints"]
+            pieces = [e.text for e in facts.evidence if e.ring in ("fingerprints", "watermark")]
+            rings = {ring: of["p"] for ring, of in (facts.search or {}).get("rings", {}).items()}
             search = facts.search or {}
             _add(
-                run / "honest.jsonl", [*key, way, len(rows), bool(pieces), search.get("p"), pieces]
+                run / "honest.jsonl",
+                [*key, way, len(rows), bool(pieces), search.get("p"), pieces, rings],
             )
         print(name, flush=True)
 
@@ -417,12 +419,13 @@ def report(run: Path) -> None:
         print("by way:", dict(Counter(r[2] for r in rows)))
         for r in refused:
             print("  refused:", *r[:4], *r[6][:1])
-        p = np.array([r[5] for r in rows if r[5] is not None])
-        if len(p):
+        every = [{"all": r[5], **r[7]} for r in rows if r[5] is not None]
+        for ring in sorted({name for one in every for name in one}):
+            p = np.array([one[ring] for one in every if ring in one])
             said = ", ".join(
                 f"{(p <= a).mean():.4f} at or below {a}" for a in (0.5, 0.1, 0.01, 1e-3)
             )
-            print(f"smallest p of a search, {len(p)} searches: {said}; the least {p.min():.2g}")
+            print(f"smallest p, {ring}, {len(p)} searches: {said}; the least {p.min():.2g}")
     print(f"\n{machine()}; {versions()}")
 
 

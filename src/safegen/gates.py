@@ -190,7 +190,15 @@ def _detection_note(
     if power is not None:
         attested = "cannot be said of a part of the rows"
     wanted = power or float(policy.rule("lineage").search_share)  # type: ignore[attr-defined]
-    return [f"attested? {attested}; detected? {_detected(facts, books, wanted)}"]
+    rings = [
+        f"{ring} (p {of['p']:.2g}, found from {of['least']:.2%} on)"
+        for s in facts
+        for ring, of in ((s.search or {}).get("rings") or {}).items()
+    ]
+    return [
+        f"attested? {attested}; detected? {_detected(facts, books, wanted)}",
+        *([f"looked up: {', '.join(rings)}"] if rings else []),
+    ]
 
 
 def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:

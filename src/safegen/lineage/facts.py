@@ -102,7 +102,8 @@ class SourceFacts:
     search: Mapping[str, Any] | None = None
     """What looking for rows of registered releases could find: the `datasets` that have
     fingerprints, those `alike` in their columns, those `found`, the smallest `p` of all tests, and
-    the `least` share that is found with a chance of 95 %. None where nobody looked."""
+    the `least` share that is found with a chance of `power`; p and share of each of `rings` (kinds
+    of tests). None where nobody looked."""
 
     @property
     def attested(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,8 @@ class Searched:
     """What a search of one table came to. datasets: in the ledger, with fingerprints; alike: those
     of them with columns like the table's. p: the smallest of all tests', for as many as there are.
     least: the share of rows from which on rows of any of these are found with a chance of `power`;
-    None where none is alike."""
+    None where none is alike. rings: the same of each kind of test for itself, by its name: the
+    smallest p, and the share."""
 
     found: tuple[Found, ...]
     datasets: int
@@ -65,6 +66,7 @@ class Searched:
     p: float
     least: float | None
     power: float = POWER
+    rings: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Sample:
@@ -136,7 +138,15 @@ def searched(
     columns = {n: c[np.arange(min(len(c), SAMPLE))] for n, c in columns.items()}
     found: list[Found] = []
     least: list[float] = []
-    smallest, of_alike = 1.0, 0
+    of_alike = 0
+    rings: dict[str, tuple[float, float]] = {}
+
+    def asked(ring: str, met: Met | None) -> list[Met]:
+        if met is None:
+            return []
+        p, share = rings.get(ring, (1.0, 0.0))
+        rings[ring] = min(p, met.p), max(share, met.least)
+        return [met]
 
     def read(where: Attached) -> Prints:
         return _read(ledger, where)
@@ -147,10 +157,9 @@ def searched(
         marked = met_watermark(
             Watermark.of(known.key, known.form), match, mine, len(of_form), power
         )
-        if marked is not None:
-            smallest = min(smallest, marked.p)
-            if marked.p <= ALPHA:
-                found.append(Found(None, marked, 1, 1.0))
+        if any(m.p <= ALPHA for m in asked("watermark", marked)):
+            assert marked is not None
+            found.append(Found(None, marked, 1, 1.0))
         cells = Cells(_hasher(known), known.form, mine, match)
         if len(there) > DIRECT:
             views = {i: cells.counted(v) for i, v in enumerate(known.form.views) if match.has(v)}
@@ -161,14 +170,14 @@ def searched(
             least.append(routed.least)
         for where in there:
             prints = read(where)
-            mets = [met_on_views(prints, known.form, match, cells, len(every), power)]
+            parts = met_on_views(prints, known.form, match, cells, len(every), power)
+            told = asked("parts of rows", parts)
             if form_id in whole:
-                mets.append(met_whole(prints, whole[form_id], len(every), power))
-            told = [m for m in mets if m is not None]
+                rows_ = met_whole(prints, whole[form_id], len(every), power)
+                told += asked("whole rows", rows_)
             if not told:
                 continue
             best = min(told, key=lambda m: m.p)
-            smallest = min(smallest, best.p)
             if best.p <= ALPHA:
                 record = ledger.get(where.dataset_id)
                 if record is None:
@@ -176,7 +185,15 @@ def searched(
                 found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
             least.append(min(m.least for m in told))
     found.sort(key=lambda f: -f.met.share)
-    return Searched(tuple(found), len(every), of_alike, smallest, max(least, default=None), power)
+    return Searched(
+        tuple(found),
+        len(every),
+        of_alike,
+        min((p for p, _ in rings.values()), default=1.0),
+        max(least, default=None),
+        power,
+        rings,
+    )
 
 
 def copies(searched: Searched) -> list[Evidence]:
@@ -221,6 +238,14 @@ def merged(searches: Sequence[Searched]) -> dict[str, Any] | None:
         "p": min(min(s.p for s in searches) * len(searches), 1.0),
         "least": None if None in least else max(x for x in least if x is not None),
         "power": min(s.power for s in searches),
+        "rings": {
+            ring: {
+                "p": min(min(p for p, _ in of) * len(searches), 1.0),
+                "least": max(share for _, share in of),
+            }
+            for ring in dict.fromkeys(r for s in searches for r in s.rings)
+            if (of := [s.rings[ring] for s in searches if ring in s.rings])
+        },
     }
 
 
