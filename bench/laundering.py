@@ -229,6 +229,9 @@ def with_copies(frame: pd.DataFrame, rng: Rng) -> pd.DataFrame:
     return pd.concat([frame, take(2_000)(frame, rng)], ignore_index=True)
 
 
+LEAST = "the share that is said to be found, in 10,000"
+"""What a search of real rows says of itself: so many are put among them."""
+
 ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame | Path]]] = {
     "CSV by pandas": (0.98, saved("pandas")),
     "CSV by DuckDB": (0.98, saved("duckdb")),
@@ -247,6 +250,7 @@ ATTACKS: dict[str, tuple[float, Callable[..., pd.DataFrame | Path]]] = {
     "1 % in 10,000 real rows": (0.98, mixed(100, 10_000)),
     "0.2 % in 10,000 real rows": (0.98, mixed(20, 10_000)),
     "0.2 % in 50,000 real rows": (0.98, mixed(100, 50_000)),
+    LEAST: (0.95, mixed(0, 10_000)),
     "rounded to 3 digits": (0.98, alone(take(10_000), rounded)),
     "all as texts": (0.98, alone(as_texts)),
     "copies added": (0.98, alone(with_copies)),
@@ -296,6 +300,10 @@ def attacks(folder: Path, run: Path, trials: int, wanted: list[str]) -> None:
                     other = [*MAKERS][([*MAKERS].index(maker) + 1) % len(MAKERS)]
                     mine = pd.concat([mine, made[name, other]], ignore_index=True)
                 rows = ATTACKS[attack][1](mine, real[name], rng)
+                if attack == LEAST:
+                    share = (_facts(rows, ledger).search or {})["least"]
+                    planted = take(int(np.ceil(share * len(rows))))(mine, rng)
+                    rows = pd.concat([rows.iloc[len(planted) :], planted], ignore_index=True)
                 facts = _facts(rows, ledger)
                 found = facts.synthetic_share > 0
                 right = facts.dataset_id == place_id(place)
