@@ -257,7 +257,7 @@ def _alike(
     forms: Sequence[Known], table: Mapping[str, Profile]
 ) -> dict[str, tuple[Known, Matched]]:
     """The forms that a table may be of, by id: those most like it."""
-    found = [(known, known.form.matched(table)) for known in forms]
+    found = [(known, known.form.matched(table)) for known in forms if known.form.may_be(table)]
     likeness = [match.likeness(known.form, len(table)) for known, match in found]
     first = [i for i in np.argsort([-x for x in likeness], kind="stable") if likeness[i] > 0]
     return {found[i][0].form_id: found[i] for i in first[:FORMS]}
