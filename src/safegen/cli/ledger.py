@@ -1,4 +1,4 @@
-"""`safegen ledger list|show|withdraw|descendants|verify`."""
+"""`safegen ledger list|show|withdraw|descendants|export|import|verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.output import JsonOption, LedgerOption, say, show, show_json, table
+from safegen.cli.output import JsonOption, KeyOption, LedgerOption, say, show, show_json, table
 from safegen.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -134,6 +134,89 @@ def descendants_(
     elif not after:
         say(f"nothing in {books.url} descends from {dataset_id}")
     _list([] if as_json else after)
+    return 0
+
+
+@app.command()
+def export(
+    file: Annotated[str, typer.Argument(help="The file to write; none may be there.")],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only this one and what it was made from. Repeatable."),
+    ] = None,
+    ledger: LedgerOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write what the ledger knows into a file that another ledger can import; no key is in it."""
+    from safegen.ledger import open_ledger
+    from safegen.ledger.exporting import export as export_
+    from safegen.manifest import SigningKey
+
+    books = open_ledger(ledger, create=False)
+    done = export_(books, file, dataset or (), SigningKey(key) if key else None)
+    if as_json:
+        show_json(
+            {
+                "ledger_id": books.ledger_id,
+                "datasets": done.datasets,
+                "sha256": done.sha256,
+                "key_files": [str(p) for p in done.key_files],
+            }
+        )
+        return 0
+    rows = [
+        ("exported", f"{done.datasets:,} datasets of ledger {books.ledger_id}"),
+        ("file", file),
+        ("sha256", done.sha256),
+    ]
+    rows += [
+        ("its keys", f"{p} (not in the file; without it, copies are not found)")
+        for p in done.key_files
+    ]
+    table(rows)
+    return 0
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="What `safegen ledger export` wrote.")],
+    trust: Annotated[
+        str | None,
+        typer.Option(
+            "--trust",
+            help="The public key that must have signed it: what it signs counts as stated here.",
+        ),
+    ] = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Take in what another ledger knows, all or nothing: as claims, unless its key is trusted."""
+    from safegen.ledger import open_ledger
+    from safegen.ledger.importing import import_ as import__
+    from safegen.ledger.keys import key_file
+    from safegen.manifest import PublicKey
+
+    books = open_ledger(ledger)
+    sender, taken = import__(books, file, PublicKey.read(trust) if trust else None)
+    missing = books.state()["imported_keys_missing"]
+    files = sorted({str(key_file(i)) for k, i in missing.items() if k in sender.keys})
+    if as_json:
+        show_json({**vars(sender), **vars(taken), "key_files_missing": files})
+        return 0
+    who = "nobody" if sender.signed_by is None else f"{sender.signed_by[:16]}…"
+    rows = [
+        ("imported", f"ledger {sender.ledger_id}, up to its entry {sender.head[:16]}…"),
+        ("sha256", sender.file),
+        (
+            "signed by",
+            who if trust else f"{who}; what it says is real is a claim (--trust KEY.pub)",
+        ),
+        ("datasets", f"{taken.new:,} new here, {taken.known:,} known already"),
+        ("withdrawn", f"{taken.withdrawals:,} withdrawals that were not known here"),
+    ]
+    rows += [("missing", f"{f}: without it, copies are not found") for f in files]
+    table(rows)
     return 0
 
 

@@ -49,7 +49,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     # 2
     pieces += _from_stamps(source.stamps)
     # 3, with the digests in the same pass
-    keys = ledger.key_epochs() if ledger is not None else []
+    keys = ledger.lookup_keys() if ledger is not None else []
     digests: dict[str, str] = {}
     lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
     rows = 0
@@ -89,7 +89,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         hints += carded(source.file or Path(source.uri))
     # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
-    if keys and ledger is not None and not any(map(_settles, pieces)):
+    if keys and ledger is not None and not any(_settles(p, ledger) for p in pieces):
         for name, batches in source.tables.items():
             search = searched(batches, samples[name], ledger)
             searches.append(search)
@@ -100,11 +100,14 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     return replace(facts, parts=each, search=merged(searches))
 
 
-def _settles(piece: Evidence) -> bool:
+def _settles(piece: Evidence, ledger: Ledger) -> bool:
     """Whether rows need not be looked up: all of them are synthetic, or this ledger has a statement
-    that they are real, before which they were looked up."""
+    that they are real, before which they were looked up; one from elsewhere was made without."""
     stated = piece.ring == "ledger" and piece.origin == "real" and piece.part is None
-    return piece.proof and (piece.share >= 1 or stated)
+    if not piece.proof or not stated or piece.dataset_id is None:
+        return piece.proof and piece.share >= 1
+    record = ledger.get(piece.dataset_id)
+    return record is not None and record.imported_from is None
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
@@ -116,9 +119,9 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         for e in facts.evidence
     ]
     if ledger is not None:
-        held = {key_id for key_id, _ in ledger.key_epochs()}
+        held = {key_id for key_id, _ in ledger.lookup_keys()}
         lookups = {k: v for k, v in facts.lookups.items() if k in held}
-        said = {(e.dataset_id, e.part) for e in pieces if e.ring == "ledger"}
+        said = {(e.dataset_id, e.part) for e in pieces if e.ring in ("ledger", "claim")}
         each = {
             name: {**part, "lookups": {k: v for k, v in part["lookups"].items() if k in held}}
             for name, part in facts.parts.items()
@@ -302,6 +305,8 @@ def _expired(expires: str | None) -> bool:
 
 def _from_record(record: Record, ledger: Ledger) -> Evidence:
     manifest = record.manifest
+    if record.claimed:
+        return _from_claim(record)
     if record.origin == "real" and _expired(record.expires):
         return Evidence(
             "ledger",
@@ -336,6 +341,27 @@ def _from_record(record: Record, ledger: Ledger) -> Evidence:
         expires=record.expires,
         weighted=bool(manifest.get("weighted")),
         **_behind(share, manifest, ledger),
+    )
+
+
+def _from_claim(record: Record) -> Evidence:
+    """What another ledger says: that rows are synthetic counts, that they are real does not."""
+    share = _share(record.origin, record.manifest.get("composition") or {}, record.rows)
+    text = f"ledger {str(record.imported_from)[:8]} claims this content as {record.dataset_id}"
+    if not share:
+        return Evidence("claim", f"{text}: {record.origin}, which nobody states here", "unknown")
+    return Evidence(
+        "claim",
+        f"{text}: {record.origin}, depth {record.depth}, on {record.created[:10]}",
+        "synthetic" if share >= 1 else "mixed",
+        share=share,
+        depth=max(record.depth, 1),
+        effective_depth=max(record.effective_depth, share),
+        lower_bound=True,
+        dataset_id=record.dataset_id,
+        license=record.manifest.get("license"),
+        proof=True,
+        weighted=bool(record.manifest.get("weighted")),
     )
 
 
@@ -384,7 +410,8 @@ def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> s
     if envelope is None:
         return "not signed"
     record = ledger.get(manifest.dataset_id) if ledger is not None else None
-    keys = [PublicKey(record.public_key.encode())] if record and record.public_key else []
+    pem = record.public_key if record is not None and not record.claimed else None
+    keys = [PublicKey(pem.encode())] if pem else []
     signers = signed_by(manifest, envelope, keys)
     return f"signed by {signers[0].id[:16]}" if signers else "signed by a key unknown here"
 

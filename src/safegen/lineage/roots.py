@@ -49,4 +49,5 @@ def stated_of(manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 
 
 def _record(entry: Mapping[str, Any], ledger: Ledger | None) -> Record | None:
     dataset = entry.get("dataset_id")
-    return ledger.get(dataset) if ledger is not None and isinstance(dataset, str) else None
+    record = ledger.get(dataset) if ledger is not None and isinstance(dataset, str) else None
+    return None if record is None or record.claimed else record

@@ -100,7 +100,7 @@ class Sample:
 
 def searched(batches: Batches, sample: Sample, ledger: Ledger) -> Searched:
     """Look for rows of registered datasets in a table. Raises: LedgerError."""
-    keys = dict(ledger.key_epochs())
+    keys = dict(ledger.lookup_keys())
     every = ledger.attached(PRINTS)
     columns = sample.columns()
     if not every or not columns:
