@@ -11,10 +11,10 @@ How they combine is said in `lineage.facts`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
-from safegen.lineage.roots import roots_of, stated_of
+from safegen.lineage.roots import expired, roots_of, stated_of
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
 from safegen.manifest import Manifest, PublicKey, check_folder
@@ -36,7 +36,7 @@ from safegen.tables.sources import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_of_now", "ledger_problems", "resolve", "sidecar_of"]
+__all__ = ["as_of_now", "ledger_problems", "resolve", "sidecar_of", "statements_at"]
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
@@ -114,7 +114,7 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
     """Stored facts, held against the calendar and what the ledger says of their content today."""
     pieces = [
         replace(e, origin="unknown", proof=False, text=f"{e.text}; expired on {e.expires}")
-        if e.origin == "real" and _expired(e.expires)
+        if e.origin == "real" and expired(e.expires)
         else e
         for e in facts.evidence
     ]
@@ -293,21 +293,11 @@ def _from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
     ]
 
 
-def _expired(expires: str | None) -> bool:
-    """Whether a statement's last day is over; a day that cannot be read is."""
-    if expires is None:
-        return False
-    try:
-        return date.fromisoformat(expires) < datetime.now(UTC).date()
-    except ValueError:
-        return True
-
-
 def _from_record(record: Record, ledger: Ledger) -> Evidence:
     manifest = record.manifest
     if record.claimed:
         return _from_claim(record)
-    if record.origin == "real" and _expired(record.expires):
+    if record.origin == "real" and expired(record.expires):
         return Evidence(
             "ledger",
             f"its attestation {record.dataset_id} as real expired on {record.expires}",
@@ -397,11 +387,22 @@ def _from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Ev
     # Its signature may have stayed behind; what the ledger wrote down otherwise is forged.
     if ledger is not None and ledger_problems(manifest, ledger, signed=True):
         return [Evidence("sidecar", f"{name} is not the statement that the ledger has", "unknown")]
-    if manifest.origin == "real" and _expired(manifest.expires):
+    if manifest.origin == "real" and expired(manifest.expires):
         return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
     piece = _from_manifest(manifest, name, ledger, sound=True)
     by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
     return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
+
+
+def statements_at(source: Source) -> list[Manifest]:
+    """The manifests in a source's folder and beside its file, and those of its parts, as far as
+    they can be read; whether they are true, `resolve` says."""
+    places = [source.folder, source.file and sidecar_of(source.file)]
+    found = [m for part in source.parts.values() for m in statements_at(part)]
+    for place in places:
+        with contextlib.suppress(ManifestError):
+            found += [Manifest.read(place)] if place is not None else []
+    return found
 
 
 def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> str:
