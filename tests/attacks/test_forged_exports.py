@@ -52,7 +52,7 @@ def theirs(tmp_path: Path) -> Ledger:
     ledger = open_ledger(tmp_path / "theirs.db")
     [(key, _)] = ledger.key_epochs()
     for number in (1, 2, 3):
-        parts = [Attachment("form", "f", key, b"form"), Attachment("fp", "f/t", key, b"prints")]
+        parts = [Attachment("a", "f", key, b"form"), Attachment("b", "f/t", key, b"prints")]
         ledger.register(a_record(number), {key: [f"{number:032x}"]}, parts[: 2 * (number == 1)])
     return ledger
 
@@ -117,7 +117,7 @@ def test_an_honest_export_comes_whole_and_once(theirs: Ledger, ours: Ledger, fil
     assert ours.verify() == []
     [(key, _)] = theirs.key_epochs()
     assert [r.dataset_id for r in ours.find(lookups={key: f"{2:032x}"})] == [a_record(2).dataset_id]
-    assert [ours.attachment(w) for w in ours.attached("fp")] == [b"prints"]
+    assert [ours.attachment(w) for w in ours.attached("b")] == [b"prints"]
     [entry] = ours.log(kind="import")
     assert entry.payload["ledger_id"] == theirs.ledger_id
     assert entry.payload["file"] == sha256(file.read_bytes())
@@ -342,14 +342,14 @@ def test_some_bring_what_they_were_made_from_and_are_known_by(
     [(key, _)] = theirs.key_epochs()
     behind = {"uri": "x", "origin": "synthetic", "depth": 1, "effective_depth": 1.0, "rows": 1}
     child = a_record(4, sources=[behind | {"dataset_id": a_record(2).dataset_id}])
-    theirs.register(child, {}, [Attachment("fp", "f/u", key, b"more")])
+    theirs.register(child, {}, [Attachment("b", "f/u", key, b"more")])
     export(theirs, tmp_path / "some.zip", [child.dataset_id])
     import_(ours, tmp_path / "some.zip")
     assert [r.dataset_id for r in ours.records()] == [a_record(2).dataset_id, child.dataset_id]
-    assert [ours.attachment(w) for w in ours.attached("form")] == [b"form"]
+    assert [ours.attachment(w) for w in ours.attached("a")] == [b"form"]
     export(theirs, tmp_path / "all.zip")
     import_(ours, tmp_path / "all.zip")
-    assert len(ours.attached("fp")) == 2
+    assert len(ours.attached("b")) == 2
     assert ours.verify() == []
 
 

@@ -5,16 +5,22 @@ What it says is synthetic is; what it says is real is its claim, until somebody 
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from forging import World, check, cli, is_refused_as_synthetic, unmet
 
 import safegen
 from safegen.decision import Decision
-from safegen.ledger import open_ledger
+from safegen.ledger import Attachment, open_ledger
 from safegen.ledger.exporting import export
+from safegen.lineage.fingerprints import Prints
 from safegen.manifest import SigningKey
 
 
@@ -178,3 +184,39 @@ def test_what_was_withdrawn_there_is_withdrawn_here(
     said = f"by the privacy office (in ledger {open_ledger(theirs).ledger_id[:8]})"
     assert said in " ".join(str(decision).split())
     assert cli("verify", world.dataset.path).code == 4
+
+
+def _of_nothing(rows: int) -> bytes:
+    """Fingerprints of a form that can be read, small, and of many rows."""
+    facts = dict.fromkeys(("rows", "distinct", "seen", "trials", "chance"), 1)
+    table = pa.table({"print": pa.array(np.zeros(rows, dtype=np.int64))})
+    table = table.replace_schema_metadata({"safegen-fp1": json.dumps(facts)})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd", row_group_size=rows)
+    assert len(Prints.from_bytes(stream.getvalue()).whole) == rows
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("what", ["as it is", "form", "fingerprints", "a bomb of fingerprints"])
+def test_fingerprints_that_would_break_every_check_are_not_taken(
+    world: World, tmp_path: Path, what: str
+) -> None:
+    """What cannot be read is a ledger that cannot be searched: all data would be refused."""
+    theirs, ours = open_ledger(tmp_path / "theirs.db"), tmp_path / "ours.db"
+    kept = open_ledger().kept(world.dataset.manifest.dataset_id)
+    assert kept is not None
+    [(key, _)] = theirs.key_epochs()
+    if what == "as it is":
+        export(open_ledger(), tmp_path / "x.zip", [kept.record.dataset_id])
+    else:
+        body = _of_nothing(5_000_000) if what.startswith("a bomb") else b"x" * 100
+        assert len(body) < 100_000
+        part = Attachment(what.rpartition(" ")[2], "f/table", key, body)
+        theirs.register(kept.record, {}, [part])
+        export(theirs, tmp_path / "x.zip")
+    ran = cli("ledger", "import", tmp_path / "x.zip", "--ledger", ours)
+    assert ran.code == (0 if what == "as it is" else 4)
+    assert check(world.rows(500, 2), ledger=ours).allowed
+    if ran.code:
+        assert "cannot be read" in ran.err
+        assert open_ledger(ours).state()["datasets"] == 0

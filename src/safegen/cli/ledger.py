@@ -55,10 +55,16 @@ def _list(records: Sequence[Record]) -> None:
         (
             r.dataset_id,
             f"{r.created[:16]}  {r.statement}: {r.origin}, {r.ancestry}, depth "
-            f"{r.effective_depth:.3g}, {r.rows:,} rows",
+            f"{r.effective_depth:.3g}, {r.rows:,} rows{_from(r)}",
         )
         for r in records
     )
+
+
+def _from(record: Record) -> str:
+    if record.imported_from is None:
+        return ""
+    return f", {'a claim of' if record.claimed else 'from'} ledger {record.imported_from[:8]}"
 
 
 def _what(payload: dict[str, object]) -> str:
@@ -68,6 +74,8 @@ def _what(payload: dict[str, object]) -> str:
         return (
             f"{'allowed' if payload['allowed'] else 'REFUSED'} at {payload.get('gate')} by {name}"
         )
+    if "head" in payload:
+        return f"{payload.get('new')} datasets of ledger {str(payload.get('ledger_id'))[:8]}"
     return str(payload.get("dataset_id") or payload.get("digest") or "")
 
 
@@ -193,12 +201,12 @@ def import_(
 ) -> int:
     """Take in what another ledger knows, all or nothing: as claims, unless its key is trusted."""
     from safegen.ledger import open_ledger
-    from safegen.ledger.importing import import_ as import__
     from safegen.ledger.keys import key_file
+    from safegen.lineage.receiving import receive
     from safegen.manifest import PublicKey
 
     books = open_ledger(ledger)
-    sender, taken = import__(books, file, PublicKey.read(trust) if trust else None)
+    sender, taken = receive(books, file, PublicKey.read(trust) if trust else None)
     missing = books.state()["imported_keys_missing"]
     files = sorted({str(key_file(i)) for k, i in missing.items() if k in sender.keys})
     if as_json:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
@@ -51,18 +51,22 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def import_(
-    ledger: Ledger, path: str | os.PathLike[str], trust: PublicKey | None = None
+    ledger: Ledger,
+    path: str | os.PathLike[str],
+    trust: PublicKey | None = None,
+    readable: Callable[[Attachment, str], bool] = lambda attachment, ledger_id: True,
 ) -> tuple[Sender, Taken]:
     """Take in what another ledger wrote with `export`: all of it, or nothing.
 
     Its statements are claims: rows that it says are synthetic are, and what it says is real is
     not, unless the file is signed by `trust`, or by a key that was trusted in an import before.
-    Importing it again changes nothing. Raises: VerificationError for a file that was changed, is
-    incomplete, contradicts itself or what is known here, or is not signed by `trust`; UsageError
-    for what is no such file; LedgerError.
+    Importing it again changes nothing. readable: whether an attachment, under a key of the ledger
+    with this id, is what its kind says; a ledger keeps any bytes. Raises: VerificationError for a
+    file that was changed, is incomplete, contradicts itself or what is known here, or is not signed
+    by `trust`; UsageError for what is no such file; LedgerError.
     """
     with _opened(Path(path)) as (archive, digest):
-        file = _File(archive, str(path))
+        file = _File(archive, str(path), readable)
         signer = file.signer()
         if trust is not None and (signer is None or signer.id != trust.id):
             by = "nobody" if signer is None else f"{signer.id[:16]}…"
@@ -104,8 +108,11 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
 class _File:
     """An export, opened: its members are what an exporter writes, and no larger than the file."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str):
+    def __init__(
+        self, archive: zipfile.ZipFile, name: str, readable: Callable[[Attachment, str], bool]
+    ):
         self._archive = archive
+        self._readable = readable
         self._name = name
         members = archive.infolist()
         self._sizes = {m.filename: m.file_size for m in members}
@@ -195,7 +202,10 @@ class _File:
             body = self._read(BLOB + part.sha256, MAX_ATTACHED)
             if sha256(body) != part.sha256:
                 raise self._wrong(f"the blob {part.sha256[:16]}… has other bytes")
-            found.append(Attachment(part.kind, part.name, part.key_id, body))
+            attachment = Attachment(part.kind, part.name, part.key_id, body)
+            if not self._readable(attachment, self.header.keys[part.key_id]):
+                raise self._wrong(f"the {part.kind} {part.sha256[:16]}… cannot be read")
+            found.append(attachment)
         return found
 
     def _read(self, member: str, most: int) -> bytes:
