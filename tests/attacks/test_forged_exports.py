@@ -20,11 +20,13 @@ from forging import cli, finish, start
 
 from safegen.errors import LedgerError, VerificationError
 from safegen.ledger import Attachment, Ledger, Record, open_ledger
-from safegen.ledger.base import sha256
+from safegen.ledger.base import attachments_digest, lookups_digests, sha256
+from safegen.ledger.exported import Header, statement_of
 from safegen.ledger.exporting import export
 from safegen.ledger.importing import import_
 from safegen.manifest import Manifest, PublicKey, SigningKey
 from safegen.manifest.canonical import canonical_bytes, digest_of
+from safegen.manifest.sign import signature_of
 
 Members = dict[str, bytes]
 
@@ -98,6 +100,24 @@ def with_lines(contents: Members, changed: list[dict[str, Any]]) -> Members:
     return contents | {"records.jsonl": data, "export.json": canonical_bytes(header)}
 
 
+def a_withdrawal(line: dict[str, Any]) -> dict[str, str]:
+    said = dict.fromkeys(("by", "reason", "time"), "x") | {"ledger_id": "0" * 32}
+    return said | {"dataset_id": line["manifest"]["dataset_id"]}
+
+
+def enter(line: dict[str, Any]) -> None:
+    """Forge the log entry of a line, so that it vouches for what the line says."""
+    pairs = [(k, d) for k, digests in line["lookups"].items() for d in digests]
+    told = {"manifest_digest": line["manifest"]["digest"], "lookups": lookups_digests(pairs)}
+    if parts := [
+        tuple(p[k] for k in ("kind", "name", "key_id", "sha256")) for p in line["attachments"]
+    ]:
+        told["attachments"] = attachments_digest(parts)
+    line["entry"]["payload"] |= told
+    body = {k: v for k, v in line["entry"].items() if k != "hash"}
+    line["entry"]["hash"] = sha256(canonical_bytes(body))
+
+
 def nothing_came(ours: Ledger, *words: object, code: int = 4) -> str:
     """Refused with the code, and the ledger is as it was."""
     before = ours.state()
@@ -146,11 +166,7 @@ CHANGES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "another attachment": lambda all_: all_[0]["attachments"][0].update(name="g"),
     "the log's entry": lambda all_: all_[0]["entry"]["payload"].update(depth=0),
     "another's entry": _entry_of_another,
-    "a withdrawal of another": lambda all_: all_[0]["withdrawals"].append(
-        dict.fromkeys(("by", "reason", "time"), "x")
-        | {"dataset_id": all_[1]["manifest"]["dataset_id"], "ledger_id": "0" * 32}
-    ),
-    "twice": lambda all_: all_.append(all_[0]),
+    "a withdrawal of another": lambda all_: all_[0]["withdrawals"].append(a_withdrawal(all_[1])),
     "a value as a lookup": lambda all_: all_[0].update(lookups={"0" * 16: ["Jane Doe, 1970"]}),
     "a further field": lambda all_: all_[0].update(more=1),
     "no JSON object": lambda all_: all_.insert(0, []),  # type: ignore[arg-type]
@@ -171,6 +187,35 @@ def test_a_record_that_is_left_out_of_the_lines_is_missed(ours: Ledger, file: Pa
     contents = members(file)
     cut = contents["records.jsonl"].splitlines(keepends=True)[:-1]
     nothing_came(ours, written(file, contents | {"records.jsonl": b"".join(cut)}))
+    # As many lines, and a withdrawal that nobody has entered: the header has their digest.
+    changed = lines(contents)
+    changed[0]["withdrawals"].append(a_withdrawal(changed[0]))
+    honest = with_lines(contents, changed)
+    forged = honest | {"export.json": contents["export.json"]}
+    nothing_came(ours, written(file, forged))
+    for count in (2, 4):
+        header = json.loads(contents["export.json"]) | {"records": count}
+        nothing_came(ours, written(file, contents | {"export.json": canonical_bytes(header)}))
+    assert cli("ledger", "import", written(file, honest), "--ledger", ours.url).code == 0
+
+
+def test_a_forged_ledger_that_holds_together_is_a_claim(ours: Ledger, file: Path) -> None:
+    """Nobody can tell a forged entry of a stranger's log from a true one: so it makes nothing real,
+    and its keys are those that it names."""
+    contents = members(file)
+    changed = lines(contents)
+    body = {k: v for k, v in changed[0]["manifest"].items() if k != "digest"} | {"origin": "real"}
+    changed[0]["manifest"] = body | {"digest": digest_of(body)}
+    changed[1]["lookups"] = {"0" * 16: ["f" * 32]}
+    for line in changed[:2]:
+        enter(line)
+    nothing_came(ours, written(file, with_lines(contents, changed)))
+    header = json.loads(contents["export.json"])
+    header["keys"]["0" * 16] = "0" * 32
+    contents["export.json"] = canonical_bytes(header)
+    import_(ours, written(file, with_lines(contents, changed)))
+    assert {r.claimed for r in ours.records()} == {True}
+    assert ours.state()["imported_keys_missing"] == {"0" * 16: "0" * 32}
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.9, 0.999])
@@ -212,19 +257,45 @@ def test_an_attachment_that_nobody_names_is_refused(ours: Ledger, file: Path) ->
     nothing_came(ours, written(file, members(file) | {f"blobs/{sha256(b'x')}": b"x"}))
 
 
+def test_a_member_that_is_there_twice_is_refused(ours: Ledger, file: Path) -> None:
+    """Which of the two is read depends on the reader."""
+    contents = members(file)
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("records.jsonl", contents["records.jsonl"])
+    nothing_came(ours, file)
+
+
+@pytest.mark.parametrize("name", ["export.json", "records.jsonl"])
+def test_a_member_that_is_missing_is_refused(ours: Ledger, file: Path, name: str) -> None:
+    contents = members(file)
+    del contents[name]
+    nothing_came(ours, written(file, contents))
+
+
 def test_what_unpacks_to_more_than_it_is_is_refused(ours: Ledger, file: Path) -> None:
     contents = members(file)
     bomb = {f"blobs/{'0' * 64}": bytes(64 * 1024 * 1024)}
     written(file, contents | bomb, zipfile.ZIP_DEFLATED)
     assert file.stat().st_size < 1_000_000
     nothing_came(ours, file)
-    # Stored members that share their bytes, with sizes that claim more than is there.
-    written(file, contents)
-    data = bytearray(file.read_bytes())
-    place = data.rindex(b"PK\x01\x02")
-    data[place + 20 : place + 28] = (1 << 30).to_bytes(4, "little") * 2
-    file.write_bytes(data)
+    # Compressed at all: a decompressor may want gigabytes for a few bytes.
+    written(file, contents, zipfile.ZIP_LZMA)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = bytes(60_000)
+    assert file.stat().st_size > sum(map(len, contents.values()))
     nothing_came(ours, file)
+    # One attachment, under many names.
+    body, changed = bytes(1_000_000), lines(contents)
+    part = changed[0]["attachments"][0] | {"sha256": sha256(body)}
+    for number, code in ((2, 0), (50, 4)):
+        changed[0]["attachments"] = [part | {"name": f"n{i}"} for i in range(number)]
+        enter(changed[0])
+        bomb = with_lines(contents, changed) | {f"blobs/{sha256(body)}": body}
+        for blob in (b"form", b"prints"):
+            bomb.pop(f"blobs/{sha256(blob)}", None)
+        books = open_ledger(file.with_name(f"{number}.db"))
+        assert cli("ledger", "import", written(file, bomb), "--ledger", books.url).code == code
+        assert books.state()["datasets"] == (0 if code else 3)
 
 
 def test_deep_or_endless_json_is_refused(ours: Ledger, file: Path) -> None:
@@ -260,9 +331,44 @@ def test_a_signature_binds_the_file_and_is_not_lost(
     header = json.loads(contents["export.json"]) | {"public_key": None}
     bare["export.json"] = canonical_bytes(header)
     assert "nobody" in nothing_came(ours, written(signed, bare), "--trust", public)
+    # In the name of the key that is trusted, signed by another.
+    forged = Header.model_validate(header | {"public_key": SigningKey(key).public.pem})
+    bare["export.json"] = canonical_bytes(forged.document())
+    bare["export.dsse.json"] = signature_of(statement_of(forged), SigningKey(other_key))
+    nothing_came(ours, written(signed, bare), "--trust", public)
+    nothing_came(ours, signed)
     header["public_key"] = SigningKey(other_key).public.pem
     contents["export.json"] = canonical_bytes(header)
     nothing_came(ours, written(signed, contents), "--trust", other)
+
+
+def test_a_signature_that_comes_later_counts_once_its_key_is_trusted(
+    theirs: Ledger, ours: Ledger, file: Path, signed: Path, key: Path
+) -> None:
+    def claimed() -> set[bool]:
+        return {r.claimed for r in ours.records()}
+
+    for path in (file, signed):
+        import_(ours, path)
+        before = ours.state()
+        import_(ours, path)
+        assert ours.state() == before  # nothing new, nothing written
+        assert claimed() == {True}
+    trusted = PublicKey.read(f"{key}.pub")
+    import_(ours, signed, trusted)
+    before = ours.state()
+    import_(ours, signed, trusted)
+    assert ours.state() == before
+    assert claimed() == {False}
+    # What the key signs from now on counts too; what comes without it is a claim.
+    theirs.register(a_record(4), {})
+    export(theirs, file.with_name("more.zip"))
+    import_(ours, file.with_name("more.zip"))
+    assert claimed() == {False, True}
+    export(theirs, file.with_name("signed-more.zip"), key=SigningKey(key))
+    import_(ours, file.with_name("signed-more.zip"))
+    assert claimed() == {False}
+    assert ours.verify() == []
 
 
 def test_one_id_with_two_manifests_is_refused_whole(

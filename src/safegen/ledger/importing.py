@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ from safegen.ledger.exported import (
     HEADER,
     MAX_HEADER,
     MAX_LINE,
-    MAX_RECORDS,
     RECORDS,
     SIGNATURE,
     Header,
@@ -45,8 +43,7 @@ from safegen.manifest.sign import signers_of
 
 __all__ = ["import_"]
 
-_MAX_MEMBERS = 4 * MAX_RECORDS
-_NAME = re.compile(rf"({HEADER}|{SIGNATURE}|{RECORDS}|{BLOB}[0-9a-f]{{64}})".replace(".", r"\."))
+_AGAIN = 4  # so many times its size is read of a file: one attachment may be named by all records
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -116,17 +113,11 @@ class _File:
         self._name = name
         members = archive.infolist()
         self._sizes = {m.filename: m.file_size for m in members}
-        stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
         assert archive.fp is not None
-        if (
-            not stored
-            or len(members) > _MAX_MEMBERS
-            or len(self._sizes) < len(members)
-            or not all(map(_NAME.fullmatch, self._sizes))
-            or not {HEADER, RECORDS} <= self._sizes.keys()
-            or sum(self._sizes.values()) > os.fstat(archive.fp.fileno()).st_size
-        ):
-            raise self._wrong("its members are not those that `safegen ledger export` writes")
+        self._left = _AGAIN * os.fstat(archive.fp.fileno()).st_size
+        stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+        if not stored or len(self._sizes) < len(members):
+            raise self._wrong("its members are not as `safegen ledger export` writes them")
         self.header = self._parsed(Header, self._read(HEADER, MAX_HEADER), HEADER)
 
     def signer(self) -> PublicKey | None:
@@ -148,24 +139,20 @@ class _File:
 
     def parcels(self) -> Iterator[Parcel]:
         """The datasets, each held against its log entry. Raises: VerificationError."""
-        digest = hashlib.sha256()
-        seen: set[str] = set()
-        named: set[str] = set()
+        digest, number = hashlib.sha256(), 0
+        named = {HEADER, RECORDS, SIGNATURE}
+        if RECORDS not in self._sizes:
+            raise self._wrong(f"{RECORDS} is missing")
         with self._archive.open(RECORDS) as lines:
             for number, data in enumerate(_lines(lines), 1):
-                if len(data) > MAX_LINE or number > self.header.records:
-                    raise self._wrong(f"line {number} of {RECORDS} is too long or too many")
                 digest.update(data)
                 line = self._parsed(Line, data.removesuffix(b"\n"), f"line {number}")
-                parcel = self._parcel(line, number)
-                if parcel.record.dataset_id in seen:
-                    raise self._wrong(f"line {number}: its dataset is there twice")
-                seen.add(parcel.record.dataset_id)
                 named |= {BLOB + p.sha256 for p in [*line.attachments, *line.needed]}
-                yield parcel
-        extra = self._sizes.keys() - named - {HEADER, RECORDS, SIGNATURE}
-        if digest.hexdigest() != self.header.sha256 or len(seen) != self.header.records or extra:
-            raise self._wrong(f"{RECORDS} or what is attached is not what {HEADER} says")
+                yield self._parcel(line, number)
+        if digest.hexdigest() != self.header.sha256 or number != self.header.records:
+            raise self._wrong(f"{RECORDS} is not what {HEADER} says")
+        if extra := self._sizes.keys() - named:
+            raise self._wrong(f"{len(extra)} of its members are named nowhere")
 
     def _parcel(self, line: Line, number: int) -> Parcel:
         try:
@@ -179,7 +166,6 @@ class _File:
         key_ids = {*line.lookups, *(p.key_id for p in [*line.attachments, *line.needed])}
         if (
             not entry.sound()
-            or said.get("dataset_id") != manifest.dataset_id
             or said.get("manifest_digest") != manifest.digest
             or said.get("lookups") != lookups_digests(pairs)
             or said.get("attachments") != (attachments_digest(parts) if parts else None)
@@ -209,8 +195,10 @@ class _File:
         return found
 
     def _read(self, member: str, most: int) -> bytes:
-        if self._sizes.get(member, most + 1) > most:
-            raise self._wrong(f"{member[:40]} is missing or too large")
+        size = self._sizes.get(member, most + 1)
+        self._left -= size
+        if size > most or self._left < 0:
+            raise self._wrong(f"{member[:40]} is missing, too large, or named too often")
         return self._archive.read(member)
 
     def _parsed(self, model: type[_Model], data: bytes, what: str) -> _Model:
@@ -229,6 +217,6 @@ class _File:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines with their ends, of which one that is too long comes as a piece of it."""
+    """Lines with their ends; of one that is too long a piece, which is no JSON."""
     while data := stream.readline(MAX_LINE + 1):
         yield data

@@ -79,14 +79,14 @@ class SqliteLedger:
 
     def take_in(self, sender: Sender, parcels: Iterable[Parcel]) -> Taken:
         with self._transaction(write=True) as db:
-            before, there, taken = self._imports(db), withdrawn(db), Taken(0, 0, 0)
-            vouched: list[str] = []
+            before, there, have = self._imports(db), withdrawn(db), names(db)
+            taken, vouched = Taken(0, 0, 0), list[str]()
             for parcel in parcels:
                 dataset_id, signed_by = parcel.record.dataset_id, sender.signed_by
                 if parcel.claimed_by is not None:  # they vouch for what they state themselves
                     signed_by = None
                 known = self._records(db, "dataset_id = ?", (dataset_id,))
-                for _, record in known:
+                for seq, record in known:
                     if record.manifest_digest != parcel.record.manifest_digest:
                         raise VerificationError(
                             [
@@ -94,10 +94,10 @@ class SqliteLedger:
                                 "manifest: one of the two is forged; nothing was imported"
                             ]
                         )
-                    if record.claimed and signed_by is not None:
+                    said = self._entry(db, seq).payload
+                    if "imported" in said and signed_by not in (None, *before.signers(said)):
                         vouched.append(dataset_id)
                 if not known:
-                    have = names(db)
                     parts = [*parcel.attachments()]
                     parts += [p for p in parcel.needed() if (p.kind, p.name, p.key_id) not in have]
                     _refuse_strange_keys(
@@ -108,6 +108,7 @@ class SqliteLedger:
                         "signed_by": signed_by,
                     }
                     self._register(db, parcel.record, parcel.lookups, parts, origin)
+                    have |= {(p.kind, p.name, p.key_id) for p in parts}
                 new = [w for w in parcel.withdrawals if sha256(canonical(w, "entry")) not in there]
                 for one in new:
                     self._append(db, WITHDRAWAL, one)
@@ -264,8 +265,7 @@ class SqliteLedger:
     def kept(self, dataset_id: str) -> Kept | None:
         with self._transaction() as db:
             for seq, record in self._records(db, "dataset_id = ?", (dataset_id,)):
-                row = db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone()
-                return Kept(record, entry_from(*row), digested(db, seq), *attached_to(db, seq))
+                return Kept(record, self._entry(db, seq), digested(db, seq), *attached_to(db, seq))
         return None
 
     def find(
@@ -435,6 +435,9 @@ class SqliteLedger:
     def _head(self, db: sqlite3.Connection) -> tuple[int, str]:
         row = db.execute("SELECT seq, hash FROM log ORDER BY seq DESC LIMIT 1").fetchone()
         return (row[0], row[1]) if row else (0, genesis(self.ledger_id, (epochs(db) or [""])[-1]))
+
+    def _entry(self, db: sqlite3.Connection, seq: int) -> LogEntry:
+        return entry_from(*db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone())
 
     def _append(self, db: sqlite3.Connection, kind: str, payload: Mapping[str, Any]) -> LogEntry:
         seq, prev = self._head(db)

@@ -31,7 +31,10 @@ class Imports:
     def __init__(self, db: sqlite3.Connection, entries: Iterable[Mapping[str, Any]]):
         every = list(entries)
         self._trusted = {e["signed_by"] for e in every if e["trusted"]}
-        self._vouched = {i for e in every if e["signed_by"] in self._trusted for i in e["vouched"]}
+        self._later: dict[str, set[str]] = {}
+        for entry in every:
+            for dataset_id in entry["vouched"]:
+                self._later.setdefault(dataset_id, set()).add(entry["signed_by"])
         self.keys: dict[str, str] = {}
         for entry in every:  # the first word counts: no later file moves a key elsewhere
             self.keys = {**entry["keys"], **self.keys}
@@ -42,10 +45,14 @@ class Imports:
         """Whether what a key has signed counts as if it was stated here."""
         return key_id is not None and key_id in self._trusted
 
+    def signers(self, said: Mapping[str, Any]) -> set[str]:
+        """The keys that signed an imported registration, when it came or when it came again."""
+        first = {said["imported"]["signed_by"]} - {None}
+        return first | self._later.get(said["dataset_id"], set())
+
     def claims(self, said: Mapping[str, Any]) -> bool:
         """Whether an imported registration is no more than another ledger's claim."""
-        signed_by = said["imported"]["signed_by"]
-        return not self.trusts(signed_by) and said["dataset_id"] not in self._vouched
+        return not self.signers(said) & self._trusted
 
 
 def digested(db: sqlite3.Connection, seq: int) -> dict[str, list[str]]:
