@@ -351,11 +351,11 @@ def test_a_signature_that_comes_later_counts_once_its_key_is_trusted(
     for path in (file, signed):
         import_(ours, path)
         before = ours.state()
-        import_(ours, path)
+        assert import_(ours, path)[1].claims == 3
         assert ours.state() == before  # nothing new, nothing written
         assert claimed() == {True}
     trusted = PublicKey.read(f"{key}.pub")
-    import_(ours, signed, trusted)
+    assert import_(ours, signed, trusted)[1].claims == 0
     before = ours.state()
     import_(ours, signed, trusted)
     assert ours.state() == before
@@ -363,7 +363,7 @@ def test_a_signature_that_comes_later_counts_once_its_key_is_trusted(
     # What the key signs from now on counts too; what comes without it is a claim.
     theirs.register(a_record(4), {})
     export(theirs, file.with_name("more.zip"))
-    import_(ours, file.with_name("more.zip"))
+    assert import_(ours, file.with_name("more.zip"))[1].claims == 1
     assert claimed() == {False, True}
     export(theirs, file.with_name("signed-more.zip"), key=SigningKey(key))
     import_(ours, file.with_name("signed-more.zip"))
@@ -430,8 +430,12 @@ def test_a_claim_does_not_become_a_statement_by_going_on(
     theirs.register(replace(real), {})
     export(theirs, tmp_path / "first.zip")
     import_(ours, tmp_path / "first.zip")
-    ours.register(a_record(8), {})
+    ours.register(a_record(8), {ours.key_epochs()[0][0]: ["8" * 32]})
     export(ours, tmp_path / "second.zip", key=SigningKey(key))
+    # Back where it came from, nothing of it is a claim, and its own keys are not lent.
+    import_(theirs, tmp_path / "second.zip")
+    assert [r.claimed for r in theirs.records()] == [False] * 4 + [True]
+    assert theirs.lookup_keys() == [*theirs.key_epochs(), *ours.key_epochs()]
     third = open_ledger(tmp_path / "third.db")
     import_(third, tmp_path / "second.zip", PublicKey.read(f"{key}.pub"))
     told, stated = third.get(real.dataset_id), third.get(a_record(8).dataset_id)
@@ -456,6 +460,12 @@ def test_some_bring_what_they_were_made_from_and_are_known_by(
     export(theirs, tmp_path / "all.zip")
     import_(ours, tmp_path / "all.zip")
     assert len(ours.attached("b")) == 2
+    # What is there already is not taken again.
+    theirs.register(a_record(5), {}, [Attachment("b", "f/v", key, b"still more")])
+    export(theirs, tmp_path / "one.zip", [a_record(5).dataset_id])
+    before = ours.attached("a")
+    import_(ours, tmp_path / "one.zip")
+    assert ours.attached("a") == before
     assert ours.verify() == []
 
 

@@ -18,7 +18,7 @@ from forging import World, check, cli, is_refused_as_synthetic, unmet
 
 import safegen
 from safegen.decision import Decision
-from safegen.ledger import Attachment, open_ledger
+from safegen.ledger import Attachment, Record, open_ledger
 from safegen.ledger.exporting import export
 from safegen.lineage.fingerprints import Prints
 from safegen.manifest import SigningKey
@@ -138,6 +138,37 @@ def test_a_trusted_word_does_not_make_our_own_output_real(
     assert check(real, "strict", ledger=books).allowed
 
 
+def test_a_stranger_does_not_name_the_key_that_a_dataset_is_signed_with(
+    world: World, ours: Path, tmp_path: Path, other_key: Path
+) -> None:
+    folder, theirs = world.copy(tmp_path / "copy"), open_ledger(tmp_path / "theirs.db")
+    pem = SigningKey(other_key).public.pem
+    assert cli("sign", folder, "--key", other_key, "--ledger", theirs.url).code == 0
+    theirs.register(Record.of(world.dataset.manifest, pem), {})
+    export(theirs, tmp_path / "x.zip", key=SigningKey(other_key))
+    cli("ledger", "import", tmp_path / "x.zip")
+    ran = cli("verify", folder)
+    assert ran.code == 4
+    assert "a key that is not known here" in ran.err
+    cli("ledger", "import", tmp_path / "x.zip", "--trust", f"{other_key}.pub")
+    assert cli("verify", folder).code == 0
+
+
+def test_what_was_stated_before_the_import_is_looked_up_again(
+    world: World, home: Path, ours: Path, file: Path
+) -> None:
+    """Whoever stated it could not know the release."""
+    laundered = _bare(world.dataset.to_pandas()).sample(600, random_state=8).reset_index(drop=True)
+    real = world.rows(600, 8)
+    for rows in (laundered, real):
+        safegen.attest(rows, by="who did not know better")
+        assert check(rows, "strict").allowed
+    cli("ledger", "import", file)
+    _bring_keys(home, ours)
+    assert is_refused_as_synthetic(check(laundered, "strict"))
+    assert check(real, "strict").allowed
+
+
 def test_keys_of_others_are_for_looking_up_only(
     world: World, home: Path, ours: Path, file: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +209,7 @@ def test_what_was_withdrawn_there_is_withdrawn_here(
     export(open_ledger(theirs), tmp_path / "again.zip")
     for new in (1, 0):
         ran = cli("ledger", "import", tmp_path / "again.zip")
-        assert f"{new} withdrawals that were not known" in ran.out
+        assert f"withdrawals  {new} new here\n" in ran.out
     decision = check(world.dataset, "training")
     assert "lineage/intact" in unmet(decision)
     said = f"by the privacy office (in ledger {open_ledger(theirs).ledger_id[:8]})"

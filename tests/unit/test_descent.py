@@ -13,6 +13,8 @@ from safegen.ledger import Ledger, Record, open_ledger
 from safegen.ledger.exporting import export
 from safegen.ledger.importing import import_
 from safegen.lineage.descent import MAX_DEPTH, MAX_NODES, Descent, Node
+from safegen.lineage.facts import Root
+from safegen.lineage.roots import roots_of
 from safegen.lineage.withdrawals import withdraw
 from safegen.manifest import Manifest
 
@@ -161,6 +163,17 @@ def test_a_claim_is_a_claim(
     assert said.count(f"a claim of ledger {ledger.ledger_id[:8]}, imported") == 2
     assert "depth at least 1" in said
     assert "claim" not in drawn(tree(ledger, 2), capsys)
+
+
+def test_a_claim_does_not_say_which_real_rows_are_behind(ledger: Ledger, tmp_path: Path) -> None:
+    real = {"uri": "real", "origin": "real", "depth": 0, "effective_depth": 0.0, "rows": 1000}
+    keep(ledger, a_manifest(2, sources=[real | {"logical_digest": "x", "dataset_id": dataset(1)}]))
+    behind = a_manifest(3, 2).document()
+    assert roots_of(behind, ledger) == (Root("real", "x", dataset(1), 1000),)
+    export(ledger, tmp_path / "x.zip")
+    other = open_ledger(tmp_path / "other.db")
+    import_(other, tmp_path / "x.zip")
+    assert roots_of(behind, other) is None
 
 
 def test_what_was_made_is_drawn_from_what_it_was_made_of(ledger: Ledger) -> None:

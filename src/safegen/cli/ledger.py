@@ -174,9 +174,10 @@ def export(
         )
         return 0
     rows = [
-        ("exported", f"{done.datasets:,} datasets of ledger {books.ledger_id}"),
-        ("file", file),
+        ("exported", file),
         ("sha256", done.sha256),
+        ("ledger", books.ledger_id),
+        ("datasets", f"{done.datasets:,}"),
     ]
     rows += [
         ("its keys", f"{p} (not in the file; without it, copies are not found)")
@@ -212,16 +213,15 @@ def import_(
     if as_json:
         show_json({**vars(sender), **vars(taken), "key_files_missing": files})
         return 0
-    who = "nobody" if sender.signed_by is None else f"{sender.signed_by[:16]}…"
+    claims = f"{taken.claims:,} of these: what they say is real is not, without --trust KEY.pub"
     rows = [
-        ("imported", f"ledger {sender.ledger_id}, up to its entry {sender.head[:16]}…"),
+        ("imported", file),
         ("sha256", sender.file),
-        (
-            "signed by",
-            who if trust else f"{who}; what it says is real is a claim (--trust KEY.pub)",
-        ),
+        ("ledger", f"{sender.ledger_id}, up to its entry {sender.head[:16]}…"),
+        ("signed by", sender.signed_by or "nobody"),
         ("datasets", f"{taken.new:,} new here, {taken.known:,} known already"),
-        ("withdrawn", f"{taken.withdrawals:,} withdrawals that were not known here"),
+        ("claims", claims if taken.claims else "0 of these"),
+        ("withdrawals", f"{taken.withdrawals:,} new here"),
     ]
     rows += [("missing", f"{f}: without it, copies are not found") for f in files]
     table(rows)

@@ -83,7 +83,7 @@ def import_(
 def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
     """The archive, and the file's SHA-256; what zipfile finds wrong is a problem of the file."""
     try:
-        stream = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115
+        stream = open(path, "rb", opener=_not_waiting)  # noqa: SIM115
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     with stream:
@@ -94,7 +94,7 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
         try:
             with zipfile.ZipFile(stream) as archive:
                 yield archive, digest
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
             if isinstance(error, UsageError):
                 raise
             raise VerificationError(
@@ -102,8 +102,13 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, str]]:
             ) from None
 
 
+def _not_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place is not waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 class _File:
-    """An export, opened: its members are what an exporter writes, and no larger than the file."""
+    """An export, opened: stored members, of which no more is read than four times the file."""
 
     def __init__(
         self, archive: zipfile.ZipFile, name: str, readable: Callable[[Attachment, str], bool]

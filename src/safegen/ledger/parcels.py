@@ -55,9 +55,10 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Taken:
-    """What an import came to, in numbers: datasets that are new here, datasets that were known,
-    withdrawals that are new here."""
+    """What an import came to, in numbers: datasets that are new here, datasets that were known, how
+    many of both are claims, and withdrawals that are new here."""
 
     new: int
     known: int
+    claims: int
     withdrawals: int

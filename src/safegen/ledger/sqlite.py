@@ -80,12 +80,14 @@ class SqliteLedger:
     def take_in(self, sender: Sender, parcels: Iterable[Parcel]) -> Taken:
         with self._transaction(write=True) as db:
             before, there, have = self._imports(db), withdrawn(db), names(db)
-            taken, vouched = Taken(0, 0, 0), list[str]()
+            trusted = sender.trusted or before.trusts(sender.signed_by)
+            taken, vouched = Taken(0, 0, 0, 0), list[str]()
             for parcel in parcels:
                 dataset_id, signed_by = parcel.record.dataset_id, sender.signed_by
                 if parcel.claimed_by is not None:  # they vouch for what they state themselves
                     signed_by = None
                 known = self._records(db, "dataset_id = ?", (dataset_id,))
+                claim = not (trusted and signed_by) and all(r.claimed for _, r in known)
                 for seq, record in known:
                     if record.manifest_digest != parcel.record.manifest_digest:
                         raise VerificationError(
@@ -115,11 +117,12 @@ class SqliteLedger:
                 taken = Taken(
                     taken.new + (not known),
                     taken.known + len(known),
+                    taken.claims + claim,
                     taken.withdrawals + len(new),
                 )
-            trust = sender.trusted and not before.trusts(sender.signed_by)
-            missing = {k for k in sender.keys if k not in epochs(db)} - set(before.keys)
-            if taken.new or taken.withdrawals or vouched or trust or missing:
+            trust = trusted and not before.trusts(sender.signed_by)
+            keys_ = sender.keys.keys() - {*epochs(db), *before.keys}
+            if taken.new or taken.withdrawals or vouched or trust or keys_:
                 self._append(db, "import", {**vars(sender), **vars(taken), "vouched": vouched})
             return taken
 

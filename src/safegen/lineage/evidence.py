@@ -102,12 +102,14 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
 
 def _settles(piece: Evidence, ledger: Ledger) -> bool:
     """Whether rows need not be looked up: all of them are synthetic, or this ledger has a statement
-    that they are real, before which they were looked up; one from elsewhere was made without."""
+    that they are real, before which they were looked up. They were not where it was made elsewhere,
+    nor for what other ledgers released, which may have come later."""
     stated = piece.ring == "ledger" and piece.origin == "real" and piece.part is None
     if not piece.proof or not stated or piece.dataset_id is None:
         return piece.proof and piece.share >= 1
     record = ledger.get(piece.dataset_id)
-    return record is not None and record.imported_from is None
+    here = record is not None and record.imported_from is None
+    return here and len(ledger.lookup_keys()) == len(ledger.key_epochs())
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
