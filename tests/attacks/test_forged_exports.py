@@ -302,7 +302,10 @@ def test_deep_or_endless_json_is_refused(ours: Ledger, file: Path) -> None:
     contents = members(file)
     deep = b"[" * 100_000 + b"]" * 100_000 + b"\n"
     header = json.loads(contents["export.json"]) | {"sha256": sha256(deep), "records": 1}
+    many = json.loads(contents["export.json"])
+    many["keys"] |= {f"{i:016x}": "0" * 32 for i in range(30_000)}
     for changed in (
+        {"export.json": canonical_bytes(many)},
         {"records.jsonl": deep, "export.json": canonical_bytes(header)},
         {"export.json": deep},
         {"export.json": b" " * 2_000_000},

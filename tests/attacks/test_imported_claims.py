@@ -90,6 +90,11 @@ def test_that_it_is_real_is_a_claim_until_the_key_is_trusted(
     decision = check(real, "strict")
     assert unmet(decision) == {"lineage/unattested"}
     assert "claims this content" in str(decision)
+    bare = Path(str(ours)).parent / "bare.csv"
+    real.to_csv(bare, index=False)
+    drawn = cli("lineage", bare).out
+    assert "unknown: nobody has stated here what it is" in drawn
+    assert "a claim of ledger" in drawn
     for policy in ("strict", "training"):
         assert "lineage/unattested" in unmet(check(real, policy))
     with pytest.raises(safegen.AdmissionRefused):
@@ -215,6 +220,9 @@ def test_what_was_withdrawn_there_is_withdrawn_here(
     said = f"by the privacy office (in ledger {open_ledger(theirs).ledger_id[:8]})"
     assert said in " ".join(str(decision).split())
     assert cli("verify", world.dataset.path).code == 4
+    rows = pd.read_parquet(world.real)
+    assert "lineage/intact" in unmet(check(rows))
+    assert check(rows.tail(900)).allowed
 
 
 def _of_nothing(rows: int) -> bytes:

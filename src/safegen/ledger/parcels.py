@@ -42,8 +42,9 @@ class Sender:
 
 @dataclass(frozen=True)
 class Parcel:
-    """One dataset of another ledger. attachments, needed: read when they are wanted; of the needed
-    the ledger takes what it has not got. claimed_by: the ledger whose claim it was there."""
+    """One dataset of another ledger, of which everything is under the sender's keys. attachments,
+    needed: read when they are wanted; of the needed the ledger takes what it has not got.
+    claimed_by: the ledger whose claim it was there."""
 
     record: Record
     lookups: Mapping[str, Sequence[str]]

@@ -95,13 +95,14 @@ class Descent:
         return self._behind(*self._node(entry))
 
     def ancestors_of(self, facts: SourceFacts) -> Node:
-        """The tree behind data: of a whole dataset its own, else that of the datasets of which
-        rows were found in it."""
+        """The tree behind data: of a whole dataset its own, else those of the datasets of which
+        rows were found in it, or which another ledger claims that it is."""
         entry = facts.entry().model_dump(mode="json")
         whole = {e.dataset_id for e in facts.evidence if e.proof and e.part is None}
         if facts.dataset_id in whole:
             return self.ancestors(entry)
-        found = dict.fromkeys(e.dataset_id for e in facts.evidence if e.synthetic and e.dataset_id)
+        told = [e for e in facts.evidence if e.synthetic or e.ring == "claim"]
+        found = dict.fromkeys(e.dataset_id for e in told if e.dataset_id is not None)
         node, _ = self._node({**entry, "dataset_id": None})
         share = None if facts.origin == "unknown" else facts.synthetic_share
         node = replace(node, statement="evidence", synthetic_share=share)

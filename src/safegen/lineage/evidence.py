@@ -341,7 +341,8 @@ def _from_claim(record: Record) -> Evidence:
     share = _share(record.origin, record.manifest.get("composition") or {}, record.rows)
     text = f"ledger {str(record.imported_from)[:8]} claims this content as {record.dataset_id}"
     if not share:
-        return Evidence("claim", f"{text}: {record.origin}, which nobody states here", "unknown")
+        text = f"{text}: {record.origin}, which nobody states here"
+        return Evidence("claim", text, "unknown", dataset_id=record.dataset_id)
     return Evidence(
         "claim",
         f"{text}: {record.origin}, depth {record.depth}, on {record.created[:10]}",
