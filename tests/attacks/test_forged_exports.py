@@ -19,7 +19,7 @@ import pytest
 from forging import cli, finish, start
 
 from safegen.errors import LedgerError, VerificationError
-from safegen.ledger import Attachment, Ledger, Record, open_ledger
+from safegen.ledger import Attachment, Ledger, Record, open_ledger, sqlite
 from safegen.ledger.base import attachments_digest, lookups_digests, sha256
 from safegen.ledger.exported import Header, statement_of
 from safegen.ledger.exporting import export
@@ -469,7 +469,20 @@ def test_some_bring_what_they_were_made_from_and_are_known_by(
     before = ours.attached("a")
     import_(ours, tmp_path / "one.zip")
     assert ours.attached("a") == before
-    assert ours.verify() == []
+    third = open_ledger(tmp_path / "third.db")
+    import_(third, tmp_path / "all.zip")
+    assert [w.dataset_id for w in third.attached("a")] == [a_record(1).dataset_id]
+    assert (third.verify(), ours.verify()) == ([], [])
+
+
+def test_a_safegen_that_knows_no_claims_does_not_open_a_ledger_that_has_some(
+    ours: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take them for statements."""
+    import_(ours, file)
+    monkeypatch.setattr(sqlite, "MIGRATIONS", sqlite.MIGRATIONS[:2])
+    with pytest.raises(LedgerError, match="upgrade safegen"):
+        open_ledger(ours.url)
 
 
 def test_an_export_takes_no_place_and_knows_its_datasets(theirs: Ledger, file: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import safegen
 from safegen.decision import Decision
 from safegen.ledger import Attachment, Record, open_ledger
 from safegen.ledger.exporting import export
+from safegen.ledger.places import ledger_path
 from safegen.lineage.fingerprints import Prints
 from safegen.manifest import SigningKey
 
@@ -123,22 +125,19 @@ def test_what_it_released_is_unverified_until_the_key_is_trusted(
 
 
 def test_a_trusted_word_does_not_make_our_own_output_real(
-    world: World, tmp_path: Path, key: Path
+    world: World, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their statement was made where nobody could look our fingerprints up."""
     laundered = _bare(world.dataset.to_pandas()).sample(600, random_state=6).reset_index(drop=True)
-    theirs = tmp_path / "theirs.db"
-    safegen.attest(laundered, by="somebody elsewhere", ledger=theirs)
     real = world.rows(700, 7)
-    safegen.attest(real, by="somebody elsewhere", ledger=theirs)
-    export(open_ledger(theirs), tmp_path / "theirs.zip", key=SigningKey(key))
-    # Into a copy of our ledger, so that other tests do not see it.
-    ours = tmp_path / "ours.zip"
-    export(open_ledger(), ours, [world.dataset.manifest.dataset_id])
-    books = tmp_path / "ours.db"
-    assert cli("ledger", "import", ours, "--ledger", books).code == 0
+    with monkeypatch.context() as elsewhere:  # where the keys are that we do not have
+        elsewhere.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        for rows in (laundered, real):
+            safegen.attest(rows, by="somebody elsewhere", ledger=tmp_path / "theirs.db")
+        export(open_ledger(tmp_path / "theirs.db"), tmp_path / "x.zip", key=SigningKey(key))
+    books = Path(shutil.copy(ledger_path(None), tmp_path / "ours.db"))
     trust = ("--trust", f"{key}.pub", "--ledger", books)
-    assert cli("ledger", "import", tmp_path / "theirs.zip", *trust).code == 0
+    assert cli("ledger", "import", tmp_path / "x.zip", *trust).code == 0
     assert is_refused_as_synthetic(check(laundered, ledger=books))
     assert check(real, "strict", ledger=books).allowed
 
@@ -150,13 +149,18 @@ def test_a_stranger_does_not_name_the_key_that_a_dataset_is_signed_with(
     pem = SigningKey(other_key).public.pem
     assert cli("sign", folder, "--key", other_key, "--ledger", theirs.url).code == 0
     theirs.register(Record.of(world.dataset.manifest, pem), {})
+    rows = tmp_path / "rows.csv"
+    world.rows(50, 9).to_csv(rows, index=False)
+    safegen.attest(rows, by="a stranger", ledger=theirs, key=other_key)
     export(theirs, tmp_path / "x.zip", key=SigningKey(other_key))
     cli("ledger", "import", tmp_path / "x.zip")
+    assert "signed by a key unknown here" in " ".join(cli("inspect", rows).out.split())
     ran = cli("verify", folder)
     assert ran.code == 4
     assert "a key that is not known here" in ran.err
     cli("ledger", "import", tmp_path / "x.zip", "--trust", f"{other_key}.pub")
     assert cli("verify", folder).code == 0
+    assert "unknown here" not in " ".join(cli("inspect", rows).out.split())
 
 
 def test_what_was_stated_before_the_import_is_looked_up_again(
