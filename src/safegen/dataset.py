@@ -96,14 +96,14 @@ def inspect_folder(
     return Verified(
         first.manifest,
         tuple(first.signers),
-        ledger_url if record is not None else None,
+        ledger_url if record is not None and not record.claimed else None,
         deep,
     )
 
 
 def _recorded_keys(ledger: Ledger, record: Record) -> list[PublicKey]:
     """The keys with which a dataset was signed, as the ledger recorded it: at release, or later."""
-    pems = [record.public_key] if record.public_key else []
+    pems = [record.public_key] if record.public_key and not record.claimed else []
     pems += [
         str(e.payload["public_key"])
         for e in ledger.log(kind="signature")

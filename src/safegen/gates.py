@@ -205,6 +205,12 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     searches = [s.search for s in facts]
     if facts and None in searches and all(s.attested for s in facts if s.search is None):
         return "not searched again: rows were looked up when it was stated that they are real"
+    if missing := books.state.get("imported_keys_missing"):
+        return (
+            f"unknown: the keys of ledger{'s' * (len(set(missing.values())) > 1)} "
+            f"{', '.join(sorted({i[:8] for i in missing.values()}))} are not here, so that copies "
+            "of what was imported are not found"
+        )
     known = max((s["datasets"] for s in searches if s), default=0)
     if books.ledger is None or None in searches or not known:
         return "underpowered: no release to compare with was searched"

@@ -39,26 +39,8 @@ def register(
     """Write a manifest, its lookup digests and its fingerprints into the ledger, in one entry."""
     if books.ledger is None:
         return
-    books.ledger.register(
-        Record(
-            dataset_id=manifest.dataset_id,
-            statement=manifest.statement,
-            origin=manifest.origin,
-            ancestry=manifest.ancestry,
-            depth=manifest.depth,
-            effective_depth=manifest.effective_depth,
-            depth_is_lower_bound=manifest.depth_is_lower_bound,
-            rows=manifest.rows,
-            logical_digest=manifest.logical_digest,
-            manifest_digest=manifest.digest,
-            created=manifest.created,
-            expires=manifest.expires,
-            manifest=manifest.document(),
-            public_key=key.public.pem if key is not None else None,
-        ),
-        lookups,
-        attachments,
-    )
+    public_key = key.public.pem if key is not None else None
+    books.ledger.register(Record.of(manifest, public_key), lookups, attachments)
 
 
 def attest(
@@ -304,7 +286,12 @@ def _state(
     than a record without its sidecar."""
     # What is not real is known by each of its tables too, as a release is: none of them is real.
     parts = facts.parts.values() if manifest.origin != "real" else ()
-    lookups = {k: [v, *(part["lookups"][k] for part in parts)] for k, v in facts.lookups.items()}
+    own = dict(books.ledger.key_epochs()) if books.ledger is not None else {}
+    lookups = {
+        k: [v, *(part["lookups"][k] for part in parts)]
+        for k, v in facts.lookups.items()
+        if k in own  # under others' keys nothing is kept
+    }
     register(books, manifest, lookups, key, attachments)
     place = source.file or (None if source.uri == "memory:" else Path(source.uri))
     if place is None or not place.exists() or source.folder is not None:

@@ -42,14 +42,14 @@ def real(tmp_path: Path) -> Path:
 
 def tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the lineage code live two days later."""
-    from safegen.lineage import evidence
+    from safegen.lineage import roots
 
     class Later(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(days=2)
 
-    monkeypatch.setattr(evidence, "datetime", Later)
+    monkeypatch.setattr(roots, "datetime", Later)
 
 
 def test_a_saved_model_does_not_outlive_its_attestation(

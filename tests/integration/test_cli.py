@@ -328,12 +328,25 @@ def test_inspect_and_lineage(run: Any) -> None:
     assert "lookups" not in document  # keyed, for the ledger only
     drawn = run("lineage", "out/a")
     assert drawn.code == 0
-    first, second = drawn.out.splitlines()
-    assert "synthetic, depth 1, 200 rows, by sdv.gaussian_copula" in first
-    assert second.startswith("└── people.csv")
-    assert second.endswith("attested by Ada")
-    tree = run("lineage", Manifest.read("out/a").dataset_id, "--json").document
+    dataset = Manifest.read("out/a")
+    today = dataset.created[:10]
+    first, what, amounts, verdict, source, *rest = drawn.out.splitlines()
+    assert first == f"out/a [{dataset.dataset_id}]"
+    assert what == f"│ synthetic, released by sdv.gaussian_copula on {today}"
+    assert amounts == "│ 200 rows, all synthetic, depth 1"
+    assert verdict.startswith("│ admitted and released")
+    assert verdict.endswith("by policy baseline 1.0.0")
+    assert source == f"└── people.csv [{dataset.sources[0].dataset_id}]"
+    assert rest == [
+        f"      real, attested by Ada on {today}",
+        "      300 rows, none synthetic, depth 0",
+    ]
+    tree = run("lineage", dataset.dataset_id, "--json").document
     assert tree["sources"][0]["origin"] == "real"
+    assert [v["gate"] for v in tree["verdicts"]] == ["admission", "release"]
+    below = run("lineage", "people.csv").out.partition("made from it:\n")[2]
+    assert f"── {dataset.dataset_id}\n" in below
+    assert run("lineage", "people.csv", "--json").document["made_from_it"]
 
 
 # ---- policies, ledger, the rest ------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from safegen.errors import LedgerError
-from safegen.ledger import Ledger, Record, open_ledger
+from safegen.ledger import Ledger, Record, connections, open_ledger
 from safegen.ledger import sqlite as engine
 from safegen.ledger.base import MAX_BYTES
 from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
@@ -141,6 +141,7 @@ def test_state_names_ledger_size_head_and_epochs(path: Path) -> None:
         "head": entry.hash,
         "key_epochs": [ledger.key_epochs()[0][0]],
         "key_epochs_missing": [],
+        "imported_keys_missing": {},
     }
     assert entry.prev == empty["head"] != entry.hash
 
@@ -289,7 +290,7 @@ def test_ledger_locked_for_too_long_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = open_ledger(path)
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0.1)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     for call in (ledger.state, lambda: ledger.record("decision", {})):

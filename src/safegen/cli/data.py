@@ -246,29 +246,29 @@ def scan(
 def lineage(
     source: SourceArgument, ledger: LedgerOption = None, as_json: JsonOption = False
 ) -> int:
-    """Draw what a dataset was made from, as far back as manifests and the ledger know."""
+    """Draw what a dataset was made from and what was made from it, as far as anything knows."""
+    from safegen.cli.tree import branches, draw
     from safegen.dataset import existing_ledger
-    from safegen.lineage.descent import ancestors
-    from safegen.lineage.evidence import resolve
+    from safegen.lineage.descent import Descent
+    from safegen.lineage.evidence import resolve, statements_at
     from safegen.tables.sources import read_source
 
     books = existing_ledger(ledger)
-    path = Path(source)
-    record = books.get(source) if books is not None and not path.exists() else None
+    record = books.get(source) if books is not None and not Path(source).exists() else None
     if record is not None:
-        tree = ancestors(record.manifest, books)
+        descent = Descent(books)
+        tree = descent.ancestors({"dataset_id": record.dataset_id})
     else:
-        facts = resolve(read_source(source), books)
-        tree = ancestors(facts.entry().model_dump(mode="json"), books)
+        opened = read_source(source)
+        descent = Descent(books, statements_at(opened))
+        tree = descent.ancestors_of(resolve(opened, books))
+    made = descent.descendants(tree)
     if as_json:
-        show_json(tree)
-    else:
-        _draw(tree)
+        name = "made_from_it"
+        show_json({**tree.to_json("sources"), name: made.to_json(name)[name]})
+        return 0
+    draw(tree)
+    if made.nodes:
+        show("\nmade from it:")
+        branches(made)
     return 0
-
-
-def _draw(node: dict[str, Any], first: str = "", rest: str = "") -> None:
-    show(first + printable(str(node["label"])))
-    for i, source in enumerate(node["sources"], 1):
-        last = i == len(node["sources"])
-        _draw(source, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))

@@ -1,4 +1,4 @@
-"""`safegen ledger list|show|withdraw|descendants|verify`."""
+"""`safegen ledger list|show|withdraw|descendants|export|import|verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.output import JsonOption, LedgerOption, say, show, show_json, table
+from safegen.cli.output import JsonOption, KeyOption, LedgerOption, say, show, show_json, table
 from safegen.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -55,10 +55,16 @@ def _list(records: Sequence[Record]) -> None:
         (
             r.dataset_id,
             f"{r.created[:16]}  {r.statement}: {r.origin}, {r.ancestry}, depth "
-            f"{r.effective_depth:.3g}, {r.rows:,} rows",
+            f"{r.effective_depth:.3g}, {r.rows:,} rows{_from(r)}",
         )
         for r in records
     )
+
+
+def _from(record: Record) -> str:
+    if record.imported_from is None:
+        return ""
+    return f", {'a claim of' if record.claimed else 'from'} ledger {record.imported_from[:8]}"
 
 
 def _what(payload: dict[str, object]) -> str:
@@ -68,6 +74,8 @@ def _what(payload: dict[str, object]) -> str:
         return (
             f"{'allowed' if payload['allowed'] else 'REFUSED'} at {payload.get('gate')} by {name}"
         )
+    if "head" in payload:
+        return f"{payload.get('new')} datasets of ledger {str(payload.get('ledger_id'))[:8]}"
     return str(payload.get("dataset_id") or payload.get("digest") or "")
 
 
@@ -134,6 +142,89 @@ def descendants_(
     elif not after:
         say(f"nothing in {books.url} descends from {dataset_id}")
     _list([] if as_json else after)
+    return 0
+
+
+@app.command()
+def export(
+    file: Annotated[str, typer.Argument(help="The file to write; none may be there.")],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only this one and what it was made from. Repeatable."),
+    ] = None,
+    ledger: LedgerOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write what the ledger knows into a file that another ledger can import; no key is in it."""
+    from safegen.ledger import open_ledger
+    from safegen.ledger.exporting import export as export_
+    from safegen.manifest import SigningKey
+
+    books = open_ledger(ledger, create=False)
+    done = export_(books, file, dataset or (), SigningKey(key) if key else None)
+    if as_json:
+        show_json(
+            {
+                "ledger_id": books.ledger_id,
+                "datasets": done.datasets,
+                "sha256": done.sha256,
+                "key_files": [str(p) for p in done.key_files],
+            }
+        )
+        return 0
+    rows = [
+        ("exported", file),
+        ("sha256", done.sha256),
+        ("ledger", books.ledger_id),
+        ("datasets", f"{done.datasets:,}"),
+    ]
+    rows += [
+        ("its keys", f"{p} (not in the file; without it, copies are not found)")
+        for p in done.key_files
+    ]
+    table(rows)
+    return 0
+
+
+@app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="What `safegen ledger export` wrote.")],
+    trust: Annotated[
+        str | None,
+        typer.Option(
+            "--trust",
+            help="The public key that must have signed it: what it signs counts as stated here.",
+        ),
+    ] = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Take in what another ledger knows, all or nothing: as claims, unless its key is trusted."""
+    from safegen.ledger import open_ledger
+    from safegen.ledger.keys import key_file
+    from safegen.lineage.receiving import receive
+    from safegen.manifest import PublicKey
+
+    books = open_ledger(ledger)
+    sender, taken = receive(books, file, PublicKey.read(trust) if trust else None)
+    missing = books.state()["imported_keys_missing"]
+    files = sorted({str(key_file(i)) for k, i in missing.items() if k in sender.keys})
+    if as_json:
+        show_json({**vars(sender), **vars(taken), "key_files_missing": files})
+        return 0
+    claims = f"{taken.claims:,} of these: what they say is real is not, without --trust KEY.pub"
+    rows = [
+        ("imported", file),
+        ("sha256", sender.file),
+        ("ledger", f"{sender.ledger_id}, up to its entry {sender.head[:16]}…"),
+        ("signed by", sender.signed_by or "nobody"),
+        ("datasets", f"{taken.new:,} new here, {taken.known:,} known already"),
+        ("claims", claims if taken.claims else "0 of these"),
+        ("withdrawals", f"{taken.withdrawals:,} new here"),
+    ]
+    rows += [("missing", f"{f}: without it, copies are not found") for f in files]
+    table(rows)
     return 0
 
 

@@ -18,7 +18,7 @@ from safegen.errors import Refused, SafegenError, UsageError, debugging, upstrea
 if TYPE_CHECKING:
     from safegen.decision import Decision
 
-__all__ = ["columns", "fail", "say", "show", "show_decision", "show_json", "table"]
+__all__ = ["columns", "fail", "say", "show", "show_decision", "show_json", "styled", "table"]
 
 _WRAP: Any = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -82,7 +82,7 @@ def show_decision(decision: Decision, as_json: bool) -> int:
 def paint(decision: Decision) -> str:
     """A decision's text, coloured on a terminal."""
     text = decision.to_text(min(columns(), 96))
-    return "\n".join(_styled(line, _style(line.strip())) for line in text.splitlines())
+    return "\n".join(styled(line, _style(line.strip())) for line in text.splitlines())
 
 
 def _style(line: str) -> str:
@@ -93,7 +93,8 @@ def _style(line: str) -> str:
     return "33" if line.startswith("! ") else ""  # yellow
 
 
-def _styled(text: str, style: str) -> str:
+def styled(text: str, style: str) -> str:
+    """Text in an ANSI style, on a terminal that shows it."""
     plain = not style or not text or not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
     return text if plain else f"\x1b[{style}m{text}\x1b[0m"
 
@@ -105,7 +106,7 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     for name, text in rows:
         lines = textwrap.wrap(text, max(columns() - pad - 2, 30), **_WRAP) or [""]
         for head, line in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
-            show(f"{_styled(head, '1')}{' ' * (pad - len(head))}  {line}".rstrip())
+            show(f"{styled(head, '1')}{' ' * (pad - len(head))}  {line}".rstrip())
 
 
 def printable(text: str) -> str:

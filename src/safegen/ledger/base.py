@@ -12,15 +12,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rfc8785
 
 from safegen.errors import LedgerError, hidden
 
+if TYPE_CHECKING:
+    from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
+    from safegen.manifest import Manifest
+
 __all__ = [
     "MAX_BYTES",
     "OWN_KINDS",
+    "WITHDRAWAL",
     "Attachment",
     "Ledger",
     "LogEntry",
@@ -40,12 +45,18 @@ __all__ = [
 
 MAX_ATTACHED = 512 * 1024 * 1024  # bytes of one attachment
 MAX_BYTES = 4 * 1024 * 1024  # of one payload or one record, in canonical bytes
-OWN_KINDS = ("register", "model", "epoch")  # entries that something else in the ledger answers to
+OWN_KINDS = ("register", "model", "epoch", "import")  # entries that only the ledger itself writes
+WITHDRAWAL = "withdrawal"  # the kind of entries that say that a dataset was withdrawn
 
 
 @dataclass(frozen=True)
 class Record:
-    """One dataset or attested source: what was stated about it, and its whole manifest."""
+    """One dataset or attested source: what was stated about it, and its whole manifest.
+
+    `imported_from` is the id of another ledger that it came from; `claimed`, that it is no more
+    than that ledger's claim: it came under no key that is trusted here. Both are what the log says,
+    and no part of what is stored.
+    """
 
     dataset_id: str
     statement: str  # attestation | release | derivation
@@ -61,6 +72,34 @@ class Record:
     expires: str | None
     manifest: dict[str, Any]
     public_key: str | None  # PEM of the signing key when it was signed
+    imported_from: str | None = None
+    claimed: bool = False
+
+    @property
+    def made_from(self) -> list[str]:
+        """The ids of the datasets that its manifest names as its sources."""
+        named = [s.get("dataset_id") for s in self.manifest.get("sources") or ()]
+        return [n for n in named if isinstance(n, str)]
+
+    @classmethod
+    def of(cls, manifest: Manifest, public_key: str | None) -> Record:
+        """The record of a manifest, and of the key that signed it."""
+        return cls(
+            dataset_id=manifest.dataset_id,
+            statement=manifest.statement,
+            origin=manifest.origin,
+            ancestry=manifest.ancestry,
+            depth=manifest.depth,
+            effective_depth=manifest.effective_depth,
+            depth_is_lower_bound=manifest.depth_is_lower_bound,
+            rows=manifest.rows,
+            logical_digest=manifest.logical_digest,
+            manifest_digest=manifest.digest,
+            created=manifest.created,
+            expires=manifest.expires,
+            manifest=manifest.document(),
+            public_key=public_key,
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +175,20 @@ class Ledger(Protocol):
         """What was attached. Raises: LedgerError when it is gone or was changed since."""
         ...
 
+    def kept(self, dataset_id: str) -> Kept | None:
+        """All that is kept of a dataset, or None. Raises: LedgerError when it was changed since."""
+        ...
+
+    def take_in(self, sender: Sender, parcels: Iterable[Parcel]) -> Taken:
+        """Store what another ledger sent, with one entry for the import: all of it, or nothing.
+
+        Their records are claims (`Record.claimed`) unless they came under a key that is
+        trusted here. What is known already is left as it is; where all is, nothing is written.
+        Raises: LedgerError as `register` does; VerificationError where a dataset is known here by
+        another manifest; whatever the parcels raise.
+        """
+        ...
+
     def record(self, kind: str, payload: Mapping[str, Any]) -> LogEntry:
         """Append one entry, such as a decision, allowed or not. Raises: LedgerError over 4 MiB."""
         ...
@@ -178,12 +231,18 @@ class Ledger(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a decision names: url, ledger_id, datasets, log_entries, head, key_epochs, and
-        key_epochs_missing (those whose key this process does not hold)."""
+        """What a decision names: url, ledger_id, datasets, log_entries, head, key_epochs,
+        key_epochs_missing (those whose key this process does not hold), and imported_keys_missing
+        (the same of other ledgers' keys: key id → ledger id)."""
         ...
 
     def key_epochs(self) -> list[tuple[str, bytes]]:
         """The (key id, key) pairs that this process holds, newest first; [] without a key file."""
+        ...
+
+    def lookup_keys(self) -> list[tuple[str, bytes]]:
+        """The keys to look up with: its own as `key_epochs` gives them, then those of ledgers
+        from which was imported, under which nothing is made here."""
         ...
 
     def new_epoch(self) -> str:
@@ -263,7 +322,8 @@ def entry_from(seq: int, time: str, kind: str, text: str, prev: str, hash: str) 
 
 def record_body(record: Record) -> bytes:
     """The bytes that a record is stored as, and whose SHA-256 its log entry names."""
-    return bounded(asdict(record), "record")
+    stated = {k: v for k, v in asdict(record).items() if k not in ("imported_from", "claimed")}
+    return bounded(stated, "record")
 
 
 def record_from(body: str) -> Record:

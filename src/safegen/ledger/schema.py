@@ -64,4 +64,7 @@ MIGRATIONS: list[tuple[int, list[str]]] = [
             ),
         ],
     ),
+    # Records of other ledgers are here from now on: a safegen that would take them for this
+    # ledger's own statements must not open it.
+    (3, []),
 ]

@@ -1,9 +1,7 @@
 """The ledger in one SQLite file, safe under concurrent processes and threads.
 
 Every call opens its own connection and closes it, so nothing is shared between threads or carried
-over a fork, and no abandoned iterator holds a lock. A fork waits until no connection is open:
-SQLite's own note of the locks that a process holds would be wrong in the child. The journal is
-SQLite's default: WAL does not work on network file systems.
+over a fork, and no abandoned iterator holds a lock.
 """
 
 from __future__ import annotations
@@ -12,23 +10,25 @@ import os
 import re
 import secrets
 import sqlite3
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safegen.errors import LedgerError, hidden
+from safegen.errors import LedgerError, VerificationError
 from safegen.ledger import keys
 from safegen.ledger.base import (
     MAX_ATTACHED,
     MAX_BYTES,
     OWN_KINDS,
+    WITHDRAWAL,
     Attached,
     Attachment,
     LogEntry,
     Record,
     attachments_digest,
+    canonical,
     entry_from,
     genesis,
     lookups_digests,
@@ -37,23 +37,16 @@ from safegen.ledger.base import (
     record_from,
     sha256,
 )
-from safegen.ledger.failures import failure
+from safegen.ledger.connections import connection
+from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
 from safegen.ledger.places import create_empty, ledger_url, make_private
 from safegen.ledger.schema import APPLICATION_ID, ATTACHING, MIGRATIONS
+from safegen.ledger.taking import Imports, attached_to, digested, names, withdrawn
 from safegen.ledger.verification import ENTRY, epochs, problems
 
 __all__ = ["SqliteLedger"]
 
-BUSY_SECONDS = 30.0
 PAGE = 64  # entries read at a time by the iterators
-
-_CONNECTED = threading.RLock()  # held while this process has a connection, and during a fork
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_CONNECTED.acquire,
-        after_in_parent=_CONNECTED.release,
-        after_in_child=_CONNECTED.release,
-    )
 
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 # An optional scheme and hex digits: a value taken from data does not pass for a digest.
@@ -80,6 +73,64 @@ class SqliteLedger:
         lookups: Mapping[str, Sequence[str]],
         attachments: Sequence[Attachment] = (),
     ) -> LogEntry:
+        with self._transaction(write=True) as db:
+            _refuse_strange_keys({*lookups, *(a.key_id for a in attachments)}, epochs(db))
+            return self._register(db, record, lookups, attachments)
+
+    def take_in(self, sender: Sender, parcels: Iterable[Parcel]) -> Taken:
+        with self._transaction(write=True) as db:
+            before, there, have = self._imports(db), withdrawn(db), names(db)
+            trusted = sender.trusted or before.trusts(sender.signed_by)
+            taken, vouched = Taken(0, 0, 0, 0), list[str]()
+            for parcel in parcels:
+                dataset_id, signed_by = parcel.record.dataset_id, sender.signed_by
+                if parcel.claimed_by is not None:  # they vouch for what they state themselves
+                    signed_by = None
+                known = self._records(db, "dataset_id = ?", (dataset_id,))
+                claim = not (trusted and signed_by) and all(r.claimed for _, r in known)
+                for seq, record in known:
+                    if record.manifest_digest != parcel.record.manifest_digest:
+                        raise VerificationError(
+                            [
+                                f"dataset {dataset_id} is in the ledger {self._path} with another "
+                                "manifest: one of the two is forged; nothing was imported"
+                            ]
+                        )
+                    said = self._entry(db, seq).payload
+                    if "imported" in said and signed_by not in (None, *before.signers(said)):
+                        vouched.append(dataset_id)
+                if not known:
+                    parts = [*parcel.attachments()]
+                    parts += [p for p in parcel.needed() if (p.kind, p.name, p.key_id) not in have]
+                    origin = {
+                        "ledger_id": parcel.claimed_by or sender.ledger_id,
+                        "signed_by": signed_by,
+                    }
+                    self._register(db, parcel.record, parcel.lookups, parts, origin)
+                    have |= {(p.kind, p.name, p.key_id) for p in parts}
+                new = [w for w in parcel.withdrawals if sha256(canonical(w, "entry")) not in there]
+                for one in new:
+                    self._append(db, WITHDRAWAL, one)
+                taken = Taken(
+                    taken.new + (not known),
+                    taken.known + len(known),
+                    taken.claims + claim,
+                    taken.withdrawals + len(new),
+                )
+            trust = trusted and not before.trusts(sender.signed_by)
+            keys_ = sender.keys.keys() - {*epochs(db), *before.keys}
+            if taken.new or taken.withdrawals or vouched or trust or keys_:
+                self._append(db, "import", {**vars(sender), **vars(taken), "vouched": vouched})
+            return taken
+
+    def _register(
+        self,
+        db: sqlite3.Connection,
+        record: Record,
+        lookups: Mapping[str, Sequence[str]],
+        attachments: Sequence[Attachment],
+        imported: Mapping[str, Any] | None = None,
+    ) -> LogEntry:
         body = record_body(record)
         pairs = sorted({(key, digest) for key, digests in lookups.items() for digest in digests})
         if not all(_DIGEST.fullmatch(digest) for _, digest in pairs):
@@ -102,32 +153,31 @@ class SqliteLedger:
             "record_digest": sha256(body),
             "lookups": lookups_digests(pairs),
             **({"attachments": attachments_digest(parts)} if parts else {}),
+            **({"imported": imported} if imported else {}),
         }
-        with self._transaction(write=True) as db:
-            _refuse_strange_keys(db, {*lookups, *(a.key_id for a in attachments)})
-            query = f"SELECT {ENTRY} FROM log JOIN records USING (seq) WHERE dataset_id = ?"
-            for row in db.execute(query, (record.dataset_id,)):
-                if (known := entry_from(*row)).payload == payload:
-                    return known
-                raise LedgerError(
-                    f"dataset {record.dataset_id} is in the ledger {self._path} already, with "
-                    "another record or other lookups: draw a new dataset id"
-                )
-            entry = self._append(db, "register", payload)
-            db.execute(
-                "INSERT INTO records (seq, body, dataset_id, logical_digest) VALUES (?, ?, ?, ?)",
-                (entry.seq, body.decode(), record.dataset_id, record.logical_digest),
+        query = f"SELECT {ENTRY} FROM log JOIN records USING (seq) WHERE dataset_id = ?"
+        for row in db.execute(query, (record.dataset_id,)):
+            if (known := entry_from(*row)).payload == payload:
+                return known
+            raise LedgerError(
+                f"dataset {record.dataset_id} is in the ledger {self._path} already, with "
+                "another record or other lookups: draw a new dataset id"
             )
-            db.executemany(
-                "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
-                [(key, digest, entry.seq) for key, digest in pairs],
-            )
-            db.executemany(
-                "INSERT INTO attachments (seq, kind, name, key_id, digest, body)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                [(entry.seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
-            )
-            return entry
+        entry = self._append(db, "register", payload)
+        db.execute(
+            "INSERT INTO records (seq, body, dataset_id, logical_digest) VALUES (?, ?, ?, ?)",
+            (entry.seq, body.decode(), record.dataset_id, record.logical_digest),
+        )
+        db.executemany(
+            "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
+            [(key, digest, entry.seq) for key, digest in pairs],
+        )
+        db.executemany(
+            "INSERT INTO attachments (seq, kind, name, key_id, digest, body)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            [(entry.seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
+        )
+        return entry
 
     def attached(self, kind: str) -> list[Attached]:
         parts = (
@@ -212,6 +262,12 @@ class SqliteLedger:
             found = self._records(db, "dataset_id = ?", (dataset_id,))
         return found[0][1] if found else None
 
+    def kept(self, dataset_id: str) -> Kept | None:
+        with self._transaction() as db:
+            for seq, record in self._records(db, "dataset_id = ?", (dataset_id,)):
+                return Kept(record, self._entry(db, seq), digested(db, seq), *attached_to(db, seq))
+        return None
+
     def find(
         self, *, logical_digest: str | None = None, lookups: Mapping[str, str] | None = None
     ) -> list[Record]:
@@ -219,7 +275,8 @@ class SqliteLedger:
         with self._transaction() as db:
             if logical_digest is not None:
                 found.update(self._records(db, "logical_digest = ?", (logical_digest,)))
-            _refuse_strange_keys(db, lookups or {})
+            if lookups:
+                _refuse_strange_keys(lookups, [*epochs(db), *self._imports(db).keys])
             for pair in (lookups or {}).items():
                 match = "seq IN (SELECT seq FROM lookups WHERE key_id = ? AND digest = ?)"
                 found.update(self._records(db, match, pair))
@@ -261,7 +318,9 @@ class SqliteLedger:
             (entries,) = db.execute("SELECT count(*) FROM log").fetchone()
             _, head = self._head(db)
             key_ids = epochs(db)
+            others = self._imports(db).keys
         held = keys.read_keys(self.ledger_id)
+        lent = _held(others)
         return {
             "url": self.url,
             "ledger_id": self.ledger_id,
@@ -270,6 +329,7 @@ class SqliteLedger:
             "head": head,
             "key_epochs": key_ids,
             "key_epochs_missing": [key for key in key_ids if key not in held],
+            "imported_keys_missing": {k: v for k, v in others.items() if k not in lent},
         }
 
     def key_epochs(self) -> list[tuple[str, bytes]]:
@@ -277,6 +337,11 @@ class SqliteLedger:
             key_ids = epochs(db)
         held = keys.read_keys(self.ledger_id)
         return [(key, held[key]) for key in key_ids if key in held]
+
+    def lookup_keys(self) -> list[tuple[str, bytes]]:
+        with self._transaction() as db:
+            others = self._imports(db).keys
+        return [*self.key_epochs(), *_held(others).items()]
 
     def new_epoch(self) -> str:
         with self._transaction(write=True) as db:
@@ -300,15 +365,15 @@ class SqliteLedger:
             make_private(path.parent)
             create_empty(path)
         latest = MIGRATIONS[-1][0]
-        with self._connection() as db:
+        with connection(self._path) as db:
             version = self._version(db)
         if version == 0 and not create:
             raise LedgerError(f"the file {path} is empty: it holds no ledger; check the path")
         # What cannot be written can still be read, as the version that it is.
         if version < latest and (version == 0 or os.access(path, os.W_OK)):
-            with self._connection(write=True) as db:
+            with connection(self._path, write=True) as db:
                 self._migrate(db)
-        with self._connection() as db:
+        with connection(self._path) as db:
             self.ledger_id = self._identity(db)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
@@ -358,47 +423,21 @@ class SqliteLedger:
         """A transaction on this very ledger: committed at the end, rolled back on any error."""
         if self._closed:
             raise LedgerError(f"the ledger {self._path} was closed: open it again")
-        with self._connection(write=write) as db:
+        with connection(self._path, write=write) as db:
             if self._version(db) == 0 or self._identity(db) != self.ledger_id:
                 raise LedgerError(
                     f"the file {self._path} was replaced by another ledger: open it again"
                 )
             yield db
 
-    @contextmanager
-    def _connection(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        # mode=rw never creates; where writing is not allowed, SQLite itself falls back to mode=ro.
-        uri = f"{self._path.as_uri()}?mode=rw"
-        try:
-            with (
-                _CONNECTED,
-                closing(
-                    sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-                ) as db,
-            ):
-                db.text_factory = _text
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute("PRAGMA trusted_schema = OFF")
-                db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                try:
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
-        except sqlite3.Error as error:
-            raise failure(error, self._path, write, BUSY_SECONDS) from hidden(error)
-        except UnicodeEncodeError as error:
-            raise LedgerError(
-                "a text with lone surrogates cannot be in a ledger: it must be valid Unicode"
-            ) from hidden(error)
-
     # -- rows of tables --------------------------------------------------------------------
 
     def _head(self, db: sqlite3.Connection) -> tuple[int, str]:
         row = db.execute("SELECT seq, hash FROM log ORDER BY seq DESC LIMIT 1").fetchone()
         return (row[0], row[1]) if row else (0, genesis(self.ledger_id, (epochs(db) or [""])[-1]))
+
+    def _entry(self, db: sqlite3.Connection, seq: int) -> LogEntry:
+        return entry_from(*db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone())
 
     def _append(self, db: sqlite3.Connection, kind: str, payload: Mapping[str, Any]) -> LogEntry:
         seq, prev = self._head(db)
@@ -418,11 +457,22 @@ class SqliteLedger:
             f" WHERE {match} ORDER BY seq LIMIT ?"
         )
         found = []
+        imports: Imports | None = None
         for body, *row in db.execute(query, (*values, limit)):
-            if self._believed(row, "register")["record_digest"] != sha256(str(body).encode()):
+            said = self._believed(row, "register")
+            if said["record_digest"] != sha256(str(body).encode()):
                 raise self._changed(row[0])
-            found.append((row[0], record_from(body)))
+            record = record_from(body)
+            if "imported" in said:
+                imports = imports or self._imports(db)
+                origin = said["imported"]["ledger_id"]
+                record = replace(record, imported_from=origin, claimed=imports.claims(said))
+            found.append((row[0], record))
         return found
+
+    def _imports(self, db: sqlite3.Connection) -> Imports:
+        rows = db.execute(f"SELECT {ENTRY} FROM log WHERE kind = 'import' ORDER BY seq").fetchall()
+        return Imports(db, [self._believed(row, "import") for row in rows])
 
     def _believed(self, row: Sequence[Any], kind: str) -> dict[str, Any]:
         """The payload of a log row that still has its hash. Raises: LedgerError otherwise."""
@@ -441,14 +491,17 @@ class SqliteLedger:
         )
 
 
-def _text(data: bytes) -> str:
-    """Bytes that are not UTF-8 any more come out changed, so that their hash tells."""
-    return data.decode(errors="replace")
+def _held(others: Mapping[str, str]) -> dict[str, bytes]:
+    """The keys of other ledgers that this user holds: their key files lie beside one's own."""
+    held: dict[str, bytes] = {}
+    for ledger_id in set(others.values()):
+        held.update(keys.read_keys(ledger_id))
+    return {key: held[key] for key in others if key in held}
 
 
-def _refuse_strange_keys(db: sqlite3.Connection, lookups: Collection[str]) -> None:
+def _refuse_strange_keys(key_ids: Collection[str], known: Collection[str]) -> None:
     """A digest under a key that is not an epoch would never be found: refuse it at once."""
-    if strange := set(lookups) - set(epochs(db)):
+    if strange := set(key_ids) - set(known):
         raise LedgerError(
             f"{len(strange)} of the lookup key ids are not key epochs of this ledger: "
             "use the key ids that its key_epochs() gives"

@@ -11,10 +11,10 @@ How they combine is said in `lineage.facts`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
-from safegen.lineage.roots import roots_of, stated_of
+from safegen.lineage.roots import expired, roots_of, stated_of
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
 from safegen.manifest import Manifest, PublicKey, check_folder
@@ -44,6 +44,7 @@ __all__ = [
     "parts_of",
     "resolve",
     "sidecar_of",
+    "statements_at",
 ]
 
 
@@ -57,7 +58,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     # 2
     pieces += from_stamps(source.stamps)
     # 3, with the digests in the same pass
-    keys = ledger.key_epochs() if ledger is not None else []
+    keys = ledger.lookup_keys() if ledger is not None else []
     digests: dict[str, str] = {}
     lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
     rows = 0
@@ -97,7 +98,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         hints += carded(source.file or Path(source.uri))
     # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
-    if keys and ledger is not None and not any(map(_settles, pieces)):
+    if keys and ledger is not None and not any(_settles(p, ledger) for p in pieces):
         for name, batches in source.tables.items():
             search = searched(batches, samples[name], ledger)
             searches.append(search)
@@ -108,25 +109,30 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     return replace(facts, parts=each, search=merged(searches))
 
 
-def _settles(piece: Evidence) -> bool:
+def _settles(piece: Evidence, ledger: Ledger) -> bool:
     """Whether rows need not be looked up: all of them are synthetic, or this ledger has a statement
-    that they are real, before which they were looked up."""
+    that they are real, before which they were looked up. They were not where it was made elsewhere,
+    nor for what other ledgers released, which may have come later."""
     stated = piece.ring == "ledger" and piece.origin == "real" and piece.part is None
-    return piece.proof and (piece.share >= 1 or stated)
+    if not piece.proof or not stated or piece.dataset_id is None:
+        return piece.proof and piece.share >= 1
+    record = ledger.get(piece.dataset_id)
+    here = record is not None and record.imported_from is None
+    return here and len(ledger.lookup_keys()) == len(ledger.key_epochs())
 
 
 def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) -> SourceFacts:
     """Stored facts, held against the calendar and what the ledger says of their content today."""
     pieces = [
         replace(e, origin="unknown", proof=False, text=f"{e.text}; expired on {e.expires}")
-        if e.origin == "real" and _expired(e.expires)
+        if e.origin == "real" and expired(e.expires)
         else e
         for e in facts.evidence
     ]
     if ledger is not None:
-        held = {key_id for key_id, _ in ledger.key_epochs()}
+        held = {key_id for key_id, _ in ledger.lookup_keys()}
         lookups = {k: v for k, v in facts.lookups.items() if k in held}
-        said = {(e.dataset_id, e.part) for e in pieces if e.ring == "ledger"}
+        said = {(e.dataset_id, e.part) for e in pieces if e.ring in ("ledger", "claim")}
         each = {
             name: {**part, "lookups": {k: v for k, v in part["lookups"].items() if k in held}}
             for name, part in facts.parts.items()
@@ -299,19 +305,11 @@ def from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
     ]
 
 
-def _expired(expires: str | None) -> bool:
-    """Whether a statement's last day is over; a day that cannot be read is."""
-    if expires is None:
-        return False
-    try:
-        return date.fromisoformat(expires) < datetime.now(UTC).date()
-    except ValueError:
-        return True
-
-
 def _from_record(record: Record, ledger: Ledger) -> Evidence:
     manifest = record.manifest
-    if record.origin == "real" and _expired(record.expires):
+    if record.claimed:
+        return _from_claim(record)
+    if record.origin == "real" and expired(record.expires):
         return Evidence(
             "ledger",
             f"its attestation {record.dataset_id} as real expired on {record.expires}",
@@ -348,6 +346,28 @@ def _from_record(record: Record, ledger: Ledger) -> Evidence:
     )
 
 
+def _from_claim(record: Record) -> Evidence:
+    """What another ledger says: that rows are synthetic counts, that they are real does not."""
+    share = _share(record.origin, record.manifest.get("composition") or {}, record.rows)
+    text = f"ledger {str(record.imported_from)[:8]} claims this content as {record.dataset_id}"
+    if not share:
+        text = f"{text}: {record.origin}, which nobody states here"
+        return Evidence("claim", text, "unknown", dataset_id=record.dataset_id)
+    return Evidence(
+        "claim",
+        f"{text}: {record.origin}, depth {record.depth}, on {record.created[:10]}",
+        "synthetic" if share >= 1 else "mixed",
+        share=share,
+        depth=max(record.depth, 1),
+        effective_depth=max(record.effective_depth, share),
+        lower_bound=True,
+        dataset_id=record.dataset_id,
+        license=record.manifest.get("license"),
+        proof=True,
+        weighted=bool(record.manifest.get("weighted")),
+    )
+
+
 def _withdrawn(dataset_ids: Sequence[str], ledger: Ledger) -> list[str]:
     """A problem, where a dataset was withdrawn or was made from one that was."""
     found = withdrawal_of(dataset_ids, ledger)
@@ -380,11 +400,22 @@ def _from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Ev
     # Its signature may have stayed behind; what the ledger wrote down otherwise is forged.
     if ledger is not None and ledger_problems(manifest, ledger, signed=True):
         return [Evidence("sidecar", f"{name} is not the statement that the ledger has", "unknown")]
-    if manifest.origin == "real" and _expired(manifest.expires):
+    if manifest.origin == "real" and expired(manifest.expires):
         return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
     piece = _from_manifest(manifest, name, ledger, sound=True)
     by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
     return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
+
+
+def statements_at(source: Source) -> list[Manifest]:
+    """The manifests in a source's folder and beside its file, and those of its parts, as far as
+    they can be read; whether they are true, `resolve` says."""
+    places = [source.folder, source.file and sidecar_of(source.file)]
+    found = [m for part in source.parts.values() for m in statements_at(part)]
+    for place in places:
+        with contextlib.suppress(ManifestError):
+            found += [Manifest.read(place)] if place is not None else []
+    return found
 
 
 def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> str:
@@ -393,7 +424,8 @@ def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> s
     if envelope is None:
         return "not signed"
     record = ledger.get(manifest.dataset_id) if ledger is not None else None
-    keys = [PublicKey(record.public_key.encode())] if record and record.public_key else []
+    pem = record.public_key if record is not None and not record.claimed else None
+    keys = [PublicKey(pem.encode())] if pem else []
     signers = signed_by(manifest, envelope, keys)
     return f"signed by {signers[0].id[:16]}" if signers else "signed by a key unknown here"
 

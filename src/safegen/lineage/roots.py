@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from typing import Any
 
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Root
 
-__all__ = ["roots_of", "stated_of"]
+__all__ = ["expired", "roots_of", "stated_of"]
 
 _MAX_DEPTH = 64  # models in a line, beyond which nobody is followed
 
@@ -47,6 +48,17 @@ def stated_of(manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 
     return min(known) if known and len(known) == len(found) else None
 
 
+def expired(expires: str | None) -> bool:
+    """Whether a statement's last day is over; a day that cannot be read is."""
+    if expires is None:
+        return False
+    try:
+        return date.fromisoformat(expires) < datetime.now(UTC).date()
+    except ValueError:
+        return True
+
+
 def _record(entry: Mapping[str, Any], ledger: Ledger | None) -> Record | None:
     dataset = entry.get("dataset_id")
-    return ledger.get(dataset) if ledger is not None and isinstance(dataset, str) else None
+    record = ledger.get(dataset) if ledger is not None and isinstance(dataset, str) else None
+    return None if record is None or record.claimed else record

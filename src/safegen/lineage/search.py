@@ -117,7 +117,7 @@ def searched(
 ) -> Searched:
     """Look for rows of registered datasets in a table: whole rows in all of its batches or, without
     these, in the sample. Raises: LedgerError."""
-    keys = dict(ledger.key_epochs())
+    keys = dict(ledger.lookup_keys())
     every = ledger.attached(PRINTS)
     columns = sample.columns()
     if not every or not columns:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from safegen.errors import UsageError
 from safegen.ledger import Ledger, Record
+from safegen.ledger.base import WITHDRAWAL
 
 __all__ = ["Withdrawal", "descendants", "withdraw", "withdrawal_of", "withdrawals"]
 
-KIND = "withdrawal"
 _MOST = 100_000  # records behind a dataset, beyond which nobody is followed
 
 
@@ -37,7 +37,7 @@ def withdraw(ledger: Ledger, dataset_id: str, *, by: str, reason: str) -> Withdr
     if ledger.get(dataset_id) is None:
         raise UsageError(f"the ledger knows no dataset {dataset_id!r}")
     entry = ledger.record(
-        KIND, {"dataset_id": dataset_id, "by": by.strip(), "reason": reason.strip()}
+        WITHDRAWAL, {"dataset_id": dataset_id, "by": by.strip(), "reason": reason.strip()}
     )
     return _read(entry.time, entry.payload)
 
@@ -45,7 +45,7 @@ def withdraw(ledger: Ledger, dataset_id: str, *, by: str, reason: str) -> Withdr
 def withdrawals(ledger: Ledger) -> dict[str, Withdrawal]:
     """The datasets that were withdrawn, each with its first withdrawal. Raises: LedgerError."""
     found: dict[str, Withdrawal] = {}
-    for entry in ledger.log(kind=KIND):
+    for entry in ledger.log(kind=WITHDRAWAL):
         one = _read(entry.time, entry.payload)
         found.setdefault(one.dataset_id, one)
     return found
@@ -70,7 +70,7 @@ def withdrawal_of(
             continue
         seen.add(one)
         record = ledger.get(one)
-        open_ += _made_from(record) if record is not None else ()
+        open_ += record.made_from if record is not None else ()
     return None
 
 
@@ -82,19 +82,18 @@ def descendants(dataset_id: str, ledger: Ledger) -> list[Record]:
     """
     inside, found = {dataset_id}, []
     for record in ledger.records():  # in order of registration: sources before what is made of them
-        if record.dataset_id not in inside and inside & set(_made_from(record)):
+        if record.dataset_id not in inside and inside & set(record.made_from):
             inside.add(record.dataset_id)
             found.append(record)
     return found
 
 
-def _made_from(record: Record) -> list[str]:
-    sources = record.manifest.get("sources") or ()
-    named = [s.get("dataset_id") for s in sources if isinstance(s, dict)]
-    return [n for n in named if isinstance(n, str)]
-
-
 def _read(time: str, payload: Mapping[str, object]) -> Withdrawal:
+    """What an entry says; one that was imported says of which ledger, and when it was there."""
+    by, elsewhere = str(payload.get("by")), payload.get("ledger_id")
     return Withdrawal(
-        str(payload.get("dataset_id")), time, str(payload.get("by")), str(payload.get("reason"))
+        str(payload.get("dataset_id")),
+        str(payload.get("time", time)),
+        by if elsewhere is None else f"{by} (in ledger {str(elsewhere)[:8]})",
+        str(payload.get("reason")),
     )

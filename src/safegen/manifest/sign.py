@@ -26,7 +26,9 @@ __all__ = [
     "SigningKey",
     "envelope_for",
     "new_key",
+    "signature_of",
     "signed_by",
+    "signers_of",
 ]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -155,10 +157,17 @@ def envelope_for(manifest: Manifest, key: SigningKey, existing: bytes | None = N
     With `existing`, the signature is added to that envelope if it holds the same statement.
     Raises: ManifestError when it does not.
     """
+    return signature_of(_statement(manifest), key, existing)
+
+
+def signature_of(
+    statement: dict[str, Any], key: SigningKey, existing: bytes | None = None
+) -> bytes:
+    """The DSSE envelope of an in-toto statement; with `existing` as `envelope_for` has it."""
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
-    payload = canonical_bytes(_statement(manifest))
+    payload = canonical_bytes(statement)
     envelope = Envelope(payload, PAYLOAD_TYPE, {})
     if existing is not None:
         envelope = _parse(existing)
@@ -192,13 +201,20 @@ def signed_by(manifest: Manifest, envelope: bytes, keys: Sequence[PublicKey]) ->
     Raises: ManifestError when the envelope is not of this manifest, or carries a signature under
     one of the keys' ids that does not verify.
     """
+    return signers_of(_statement(manifest), envelope, keys, MANIFEST_NAME)
+
+
+def signers_of(
+    statement: dict[str, Any], envelope: bytes, keys: Sequence[PublicKey], what: str
+) -> list[PublicKey]:
+    """Which of `keys` signed a statement about `what`. Raises: ManifestError as `signed_by`."""
     from securesystemslib.exceptions import UnverifiedSignatureError
 
     parsed = _parse(envelope)
     if parsed.payload_type != PAYLOAD_TYPE:
         raise ManifestError(["the signature is of another payload type"])
-    if parsed.payload != canonical_bytes(_statement(manifest)):
-        raise ManifestError([f"the signature is not of this {MANIFEST_NAME}"])
+    if parsed.payload != canonical_bytes(statement):
+        raise ManifestError([f"the signature is not of this {what}"])
     known = {k.id: k for k in keys}
     signers = []
     for keyid, signature in parsed.signatures.items():
