@@ -231,12 +231,14 @@ def test_what_was_withdrawn_there_is_withdrawn_here(
 
 def _of_nothing(rows: int) -> bytes:
     """Fingerprints of a form that can be read, small, and of many rows."""
-    facts = dict.fromkeys(("rows", "distinct", "seen", "trials", "chance"), 1)
-    table = pa.table({"print": pa.array(np.zeros(rows, dtype=np.int64))})
+    names = ("rows", "distinct", "seen", "trials", "chance", "printed", "beside")
+    facts = dict.fromkeys(names, 1)
+    none = np.zeros(rows, dtype=np.int64)
+    table = pa.table({"print": none, "released": none, "decoys": none})
     table = table.replace_schema_metadata({"safegen-fp1": json.dumps(facts)})
     stream = io.BytesIO()
     pq.write_table(table, stream, compression="zstd", row_group_size=rows)
-    assert len(Prints.from_bytes(stream.getvalue()).whole) == rows
+    assert len(Prints.from_bytes(stream.getvalue()).own) == rows
     return stream.getvalue()
 
 
