@@ -39,6 +39,7 @@ __all__ = [
     "image_problem",
     "is_image",
     "open_image",
+    "opened_image",
     "pixels_of",
     "stamp_of",
     "stamps_of",
@@ -135,7 +136,7 @@ def open_image(data: bytes) -> Image:
     return image
 
 
-def _opened(data: bytes, mode: str | None = None) -> Image:
+def opened_image(data: bytes, mode: str | None = None) -> Image:
     """The image, decoded, of 8 bits. Raises: ValueError."""
     return _decoded(open_image(data), mode)
 
@@ -248,7 +249,7 @@ def decoded_images(
 
 def pixels_of(data: bytes) -> bytes:
     """What a lossless re-encoding keeps: size and RGBA pixels. Raises: ValueError."""
-    image = _opened(data, "RGBA")
+    image = opened_image(data, "RGBA")
     return struct.pack("<II", *image.size) + image.tobytes()
 
 
@@ -294,7 +295,7 @@ def with_stamp(data: bytes, stamp: Mapping[str, Any]) -> bytes:
     """The image as a PNG file that carries the stamp. Raises: ValueError for what is no image."""
     open_image(data)
     if not data.startswith(PNG):
-        data = encoded_images(np.asarray(_opened(data))[None, ...].reshape(_shape(data)))[0]
+        data = encoded_images(np.asarray(opened_image(data))[None, ...].reshape(_shape(data)))[0]
     if data[len(PNG) : len(PNG) + 8] != _HEADER:
         raise ValueError("a PNG file without its header")
     data = without_stamp(data)
