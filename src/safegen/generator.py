@@ -40,6 +40,7 @@ from safegen.errors import (
 from safegen.fingerprinting import fingerprinted
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.lineage.fingerprints import Printing
+from safegen.lineage.image_prints import ImagePrinting
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -321,6 +322,8 @@ class Generator:
                 ((name, schema),) = self.schemas.items()
                 names = recognised(schema)
                 stage.printings = {name: Printing(names, keys[0][1])} if names else {}
+            if keys and prepared.kind == "images":
+                stage.image_printings = {name: ImagePrinting() for name in self.schemas}
             sampling = Sampling(
                 self._model,
                 self._backend,
@@ -340,7 +343,7 @@ class Generator:
             manifest = self._draft(stage, request, shaped, digest, decision)  # 10
             stage.describe(manifest, [prepared.decision, decision])
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
-            prints = fingerprinted(stage, request, sampling, prepared, self._books)
+            prints = fingerprinted(stage, request, sampling, prepared, self._books, workers)
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
             register(self._books, manifest, lookups, self._key, prints)

@@ -24,10 +24,11 @@ from scipy.special import (  # stats takes a second
 
 from safegen.lineage.fingerprints import Cells, Prints, Tally, twins
 from safegen.lineage.forms import Form, Matched
+from safegen.lineage.image_prints import ImagePrints
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
 
-__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole"]
+__all__ = ["ALPHA", "Met", "Near", "met_images", "met_on_views", "met_watermark", "met_whole"]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -246,6 +247,59 @@ def met_watermark(
     least = ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE) * deviation / full
     what = f"scores of cells of {views} views"
     return Met(what, n, cells, cells / 2 + sum_, p, share, (low, high), min(least, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Bits by which hashes of images differ from the nearest on the other side: of each image of a
+    release, and of each decoy, from those of a table; of each of the table from either."""
+
+    released: np.ndarray
+    decoys: np.ndarray
+    to_released: np.ndarray
+    to_decoys: np.ndarray
+
+
+RADII = (31, 15, 7)
+"""Bits that look-alikes differ by: what is customary, and less, for tiny images are all alike."""
+
+
+def met_images(prints: ImagePrints, near: Near, datasets: int) -> Met:
+    """Images of a table that look like those of a release, against decoys.
+
+    An image of the model is as likely to be met when it was released as when it was not, by a table
+    that has nothing to do with the release: Fisher's exact test.
+    """
+    mets = [_met_within(bits, prints, near, len(RADII) * datasets) for bits in RADII]
+    return replace(min(mets, key=lambda m: m.p), least=min(m.least for m in mets))
+
+
+def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
+    found, decoys = (int(np.count_nonzero(d <= bits)) for d in (near.released, near.decoys))
+    kept, trials, n = len(near.released), len(near.decoys), len(near.to_released)
+
+    def p_of(hits: int) -> float:
+        return min(tests * _fisher(hits, kept, decoys, trials), 1.0)
+
+    by_chance = decoys * kept / max(trials, 1)
+    # Who is nearer to a released image than to a decoy may be so by chance, as may the reverse.
+    nearer, further = near.to_released < near.to_decoys, near.to_decoys < near.to_released
+    hits = int(np.count_nonzero(nearer & (near.to_released <= bits)))
+    misses = int(np.count_nonzero(further & (near.to_decoys <= bits)))
+    surplus = max(hits - round(misses * kept / max(trials, 1)), 0)
+    part = max(prints.seen, 1) / max(prints.images, 1)
+    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
+    needed = _first(lambda k: p_of(k) <= ALPHA, kept)
+    return Met(
+        f"images that differ in {bits} of 256 bits at most",
+        n,
+        found,
+        by_chance,
+        p_of(found) if found else 1.0,
+        min(surplus / n / part, 1.0),
+        (low, high),
+        min(_rows_for(needed, by_chance, round(kept - by_chance), prints.images) / n, 1.0),
+    )
 
 
 def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:
