@@ -24,11 +24,20 @@ from scipy.special import (  # stats takes a second
 
 from safegen.lineage.fingerprints import Cells, Prints, Tally, twins
 from safegen.lineage.forms import Form, Matched
-from safegen.lineage.image_prints import ImagePrints
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
 
-__all__ = ["ALPHA", "Met", "Near", "met_images", "met_on_views", "met_watermark", "met_whole"]
+__all__ = [
+    "ALPHA",
+    "CHANCE",
+    "Met",
+    "first",
+    "fisher",
+    "interval",
+    "met_on_views",
+    "met_watermark",
+    "met_whole",
+]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -36,7 +45,7 @@ ALPHA = 1e-6
 RARELY = 3
 """Rows that are no copies and would pass for some, at most, where whole rows are looked up."""
 
-_CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
+CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,14 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     corner = _in_a_corner(prints, whole)
 
     def p_of(hits: int) -> float:
-        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, prints.chance, trials))
+        found = max(float(pdtrc(hits - 1, corner)), fisher(hits, n, prints.chance, trials))
         return min(tests * found, 1.0)
 
     chance = prints.chance / trials
     hits = int(inside.sum())
-    low, high = _interval(hits, n)
+    low, high = interval(hits, n)
     by_chance = n * chance
-    rows = _rows_for(_first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
+    rows = _rows_for(first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
     return Met(
         "whole rows",
         n,
@@ -98,7 +107,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     )
 
 
-def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
+def fisher(hits: int, n: int, chance: int, trials: int) -> float:
     """The chance that of n + trials rows, hits + chance of which meet, as many are among the n."""
     every = hits + chance
     k = np.arange(hits, min(every, n) + 1)
@@ -175,7 +184,7 @@ def _met_alone(
     p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
     surplus = max(int(mine[only].sum()) - int(mine[others].sum()), 0)
     rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows)
-    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
+    low, high = (min(x / part, 1.0) for x in interval(surplus, n))
     share = min(surplus / n / part, 1.0)
     return Met(what, n, found, decoys, p, share, (low, high), min(rows / n, 1.0))
 
@@ -212,7 +221,7 @@ def _met_often(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    k = (_CHANCE - float(ndtri(ALPHA / tests / 3.18))) / full
+    k = (CHANCE - float(ndtri(ALPHA / tests / 3.18))) / full
     own = (k * varies) ** 2 * part
     least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
     return Met(
@@ -244,62 +253,9 @@ def met_watermark(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE) * deviation / full
+    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + CHANCE) * deviation / full
     what = f"scores of cells of {views} views"
     return Met(what, n, cells, cells / 2 + sum_, p, share, (low, high), min(least, 1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class Near:
-    """Bits by which hashes of images differ from the nearest on the other side: of each image of a
-    release, and of each decoy, from those of a table; of each of the table from either."""
-
-    released: np.ndarray
-    decoys: np.ndarray
-    to_released: np.ndarray
-    to_decoys: np.ndarray
-
-
-RADII = (31, 15, 7)
-"""Bits that look-alikes differ by: what is customary, and less, for tiny images are all alike."""
-
-
-def met_images(prints: ImagePrints, near: Near, datasets: int) -> Met:
-    """Images of a table that look like those of a release, against decoys.
-
-    An image of the model is as likely to be met when it was released as when it was not, by a table
-    that has nothing to do with the release: Fisher's exact test.
-    """
-    mets = [_met_within(bits, prints, near, len(RADII) * datasets) for bits in RADII]
-    return replace(min(mets, key=lambda m: m.p), least=min(m.least for m in mets))
-
-
-def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
-    found, decoys = (int(np.count_nonzero(d <= bits)) for d in (near.released, near.decoys))
-    kept, trials, n = len(near.released), len(near.decoys), len(near.to_released)
-
-    def p_of(hits: int) -> float:
-        return min(tests * _fisher(hits, kept, decoys, trials), 1.0)
-
-    by_chance = decoys * kept / max(trials, 1)
-    # Who is nearer to a released image than to a decoy may be so by chance, as may the reverse.
-    nearer, further = near.to_released < near.to_decoys, near.to_decoys < near.to_released
-    hits = int(np.count_nonzero(nearer & (near.to_released <= bits)))
-    misses = int(np.count_nonzero(further & (near.to_decoys <= bits)))
-    surplus = max(hits - round(misses * kept / max(trials, 1)), 0)
-    part = max(prints.seen, 1) / max(prints.images, 1)
-    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
-    needed = _first(lambda k: p_of(k) <= ALPHA, kept)
-    return Met(
-        f"images that differ in {bits} of 256 bits at most",
-        n,
-        found,
-        by_chance,
-        p_of(found) if found else 1.0,
-        min(surplus / n / part, 1.0),
-        (low, high),
-        min(_rows_for(needed, by_chance, round(kept - by_chance), prints.images) / n, 1.0),
-    )
 
 
 def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:
@@ -312,7 +268,7 @@ def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:
 
 def _needed(decoys: int, tests: int) -> int | None:
     """How many fingerprints of a release have to be shared, beside so many of decoys."""
-    return _first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
+    return first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
 
 
 def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> float:
@@ -322,13 +278,13 @@ def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> flo
         return float("inf")
     surplus = max(needed - by_chance, 1.0)
     # Both counts vary, what is met by chance and what is found; and no fingerprint counts twice.
-    surplus += _CHANCE * (surplus + 2 * by_chance) ** 0.5
+    surplus += CHANCE * (surplus + 2 * by_chance) ** 0.5
     if surplus >= kept:
         return float("inf")
     return float(-np.log1p(-surplus / kept)) * rows + 1
 
 
-def _first(holds: Callable[[int], bool], most: int) -> int | None:
+def first(holds: Callable[[int], bool], most: int) -> int | None:
     """The smallest count from 1 to `most` for which something holds that holds for all larger."""
     if not holds(most):
         return None
@@ -342,7 +298,7 @@ def _first(holds: Callable[[int], bool], most: int) -> int | None:
     return high
 
 
-def _interval(hits: int, n: int) -> tuple[float, float]:
+def interval(hits: int, n: int) -> tuple[float, float]:
     """Clopper & Pearson's (1934), 95 %."""
     if not n:
         return 0.0, 1.0

@@ -15,7 +15,8 @@ import numpy as np
 
 from safegen.errors import LedgerError
 from safegen.ledger import Ledger
-from safegen.lineage.detection import ALPHA, Near, met_images
+from safegen.lineage.detection import ALPHA
+from safegen.lineage.image_detection import Near, met_images
 from safegen.lineage.image_prints import IMAGES, ImagePrints
 from safegen.lineage.search import Found, Searched
 from safegen.tables.batches import Batches, is_provenance
@@ -23,11 +24,12 @@ from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.images import is_image
 from safegen.tables.pdq import BITS, distances, luminance, pdq
 
-__all__ = ["LOOKED_AT", "images_searched", "with_images"]
+__all__ = ["LOOKED_AT", "images_searched", "near", "with_images"]
 
 LOOKED_AT = 4_096
 """Images that are looked at, of all columns together."""
 
+_COPIES = 512  # that are planted, at most, to see from which number on they are found
 _AT_ONCE = 512  # images whose distances to all hashes of a release are in memory at once
 
 
@@ -60,7 +62,7 @@ def images_searched(batches: Batches, ledger: Ledger) -> Searched:
             least.append(1.0)  # it is there and was not compared
             continue
         prints = ImagePrints.read(ledger, where, keys[where.key_id])
-        met = met_images(prints, _near(sample.hashes, prints), len(every))
+        met = met_images(prints, near(sample.hashes, prints), len(every))
         smallest = min(smallest, met.p)
         # Copies may all be among what could not be read.
         least.append((sample.unread + looked_at * met.least) / drawn)
@@ -85,8 +87,8 @@ def with_images(rows: Searched, images: Searched) -> Searched:
     )
 
 
-def _near(hashes: np.ndarray, prints: ImagePrints) -> Near:
-    """How near a table's images and those of a release come to each other."""
+def near(hashes: np.ndarray, prints: ImagePrints) -> Near:
+    """How near a table's images, at least one, and those of a release come to each other."""
     kept = np.concatenate([prints.released, prints.decoys])
     to_kept = np.full(len(kept), BITS, dtype=np.int16)
     to_released, to_decoys = [], []
@@ -96,7 +98,15 @@ def _near(hashes: np.ndarray, prints: ImagePrints) -> Near:
         to_kept = np.minimum(to_kept, apart.min(axis=0))
         to_released.append(apart[:, :n].min(axis=1, initial=BITS))
         to_decoys.append(apart[:, n:].min(axis=1, initial=BITS))
-    return Near(to_kept[:n], to_kept[n:], np.concatenate(to_released), np.concatenate(to_decoys))
+    # What `least` is found with; any will do.
+    copies = np.random.default_rng(n).integers(0, n, _COPIES) if n else np.arange(0)
+    return Near(
+        to_kept[:n],
+        to_kept[n:],
+        np.concatenate(to_released),
+        np.concatenate(to_decoys),
+        distances(prints.released[copies], kept),
+    )
 
 
 def _drawn(batches: Batches, key: bytes) -> _Sample:
