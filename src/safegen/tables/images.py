@@ -41,6 +41,7 @@ __all__ = [
     "open_image",
     "opened_image",
     "pixels_of",
+    "png_chunks",
     "stamp_of",
     "stamps_of",
     "stamped_images",
@@ -270,7 +271,7 @@ def encoded_images(pixels: np.ndarray) -> list[bytes]:
 # ---- stamps in PNG files -------------------------------------------------------------------------
 
 
-def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def png_chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, type) of each chunk of a PNG file, as far as it is well formed."""
     start = len(PNG) if data.startswith(PNG) else len(data)
     while start + 12 <= len(data):
@@ -284,7 +285,7 @@ def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _stamps(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, text) of the chunks of text under our keyword."""
-    for start, end, kind in _chunks(data):
+    for start, end, kind in png_chunks(data):
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword, _, text = data[start + 8 : end - 4].partition(b"\x00")
             if keyword.lower() == _KEYWORD:
