@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +18,12 @@ from looking import EDITS, Blends, edited, folder_of, photographs
 import safegen
 from safegen import plugins
 from safegen.dataset import Dataset
+from safegen.errors import LedgerError
 from safegen.ledger import open_ledger
 from safegen.lineage.evidence import resolve
 from safegen.lineage.facts import SourceFacts
-from safegen.tables.images import encoded_images, image_bytes
+from safegen.tables.images import encoded_images, image_bytes, image_column
+from safegen.tables.pdq import luminance, pdq
 from safegen.tables.sources import read_source
 
 REAL, RELEASED = 200, 400
@@ -58,7 +64,7 @@ def made(released: Dataset) -> list[bytes]:
     return [data for data in image_bytes(released.to_arrow().column("image")) if data is not None]
 
 
-def facts_of(source: Path) -> SourceFacts:
+def facts_of(source: Any) -> SourceFacts:
     return resolve(read_source(source), open_ledger())
 
 
@@ -103,3 +109,57 @@ def test_a_few_among_real_ones_are_found_in_any_cell(made: list[bytes], tmp_path
     assert not fewer.evidence
     assert fewer.search is not None
     assert fewer.search["least"] > 8 / 1_433
+
+
+def test_what_could_not_be_read_is_not_said_to_be_clean(made: list[bytes], tmp_path: Path) -> None:
+    """Two thirds in a format that we have no decoder for."""
+    real = encoded_images(photographs(300, 4))
+    foreign = [b"\x00\x00\x00\x1cftypavif" + data for data in made[:300]]
+    columns = [image_column([*real, *foreign, *foreign], [None] * 900)]
+    facts = facts_of(pa.table(columns, ["image"]))
+    assert not facts.evidence
+    assert facts.search is not None
+    assert facts.search["least"] > 2 / 3
+    bare = facts_of(pa.table([image_column(foreign, [None] * 300)], ["image"]))
+    assert bare.search is not None
+    assert bare.search["least"] == 1.0
+    # A column that holds no image says nothing of images.
+    other = facts_of(pa.table({"x": pa.array([b"a", b"b"])}))
+    assert other.search is not None
+    assert (other.search["datasets"], other.search["alike"]) == (1, 0)
+    assert other.search["least"] is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM attachments", "UPDATE attachments SET body = zeroblob(length(body))"],
+)
+def test_hashes_that_are_gone_or_changed_are_missed(
+    released: Dataset, tmp_path: Path, damage: str
+) -> None:
+    ledger = open_ledger()
+    assert ledger.verify() == []
+    copy = tmp_path / "ledger.db"
+    shutil.copy(ledger.url.removeprefix("sqlite://"), copy)
+    with sqlite3.connect(copy) as db:
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'attachments'"
+        ).fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute(f"{damage} WHERE kind = 'images'")
+    db.close()
+    folder = folder_of(encoded_images(photographs(60, 5)), tmp_path / "images")
+    assert check(folder, "images", ledger=ledger).allowed
+    decision = check(folder, "images", ledger=copy)
+    assert not decision.allowed
+    assert decision.findings["lineage/ledger"].status == "broken"
+    with pytest.raises(LedgerError):
+        resolve(read_source(folder), open_ledger(copy))
+
+
+def test_the_ledger_alone_says_nothing_of_how_images_look(made: list[bytes]) -> None:
+    file = Path(open_ledger().url.removeprefix("sqlite://")).read_bytes()
+    for data in made:
+        bits, _ = pdq(luminance(data))
+        assert bits.tobytes() not in file
+        assert base64.b64encode(bits.tobytes())[:40] not in file

@@ -10,12 +10,13 @@ import pytest
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Attachment
-from safegen.lineage import image_detection
-from safegen.lineage.detection import ALPHA, Met
+from safegen.lineage import image_detection, image_search
+from safegen.lineage.detection import ALPHA, Met, fisher
 from safegen.lineage.fingerprints import SEEN
 from safegen.lineage.image_detection import RADII, met_images
 from safegen.lineage.image_prints import IMAGES, ImagePrinting, ImagePrints, decoys_for
-from safegen.lineage.image_search import near
+from safegen.lineage.image_search import images_searched, near
+from safegen.tables.batches import Batches
 from safegen.tables.images import encoded_images, image_column
 from safegen.tables.pdq import pdq
 
@@ -179,20 +180,30 @@ def test_the_first_images_are_hashed_and_what_cannot_be_read_is_counted() -> Non
 
 
 class Books:
-    """A ledger that has one attachment."""
+    """A ledger that has attachments, each of a dataset of its own."""
 
-    def __init__(self, kept: Attachment):
+    def __init__(self, *kept: Attachment, keys: dict[str, bytes] | None = None):
         self.kept = kept
+        self.keys = {"1": KEY} if keys is None else keys
+
+    def key_epochs(self) -> list[tuple[str, bytes]]:
+        return list(self.keys.items())
+
+    def attached(self, kind: str) -> list[Attached]:
+        return [Attached(str(i), k.kind, k.name, k.key_id) for i, k in enumerate(self.kept)]
 
     def attachment(self, where: Attached) -> bytes:
-        return self.kept.body
+        return self.kept[int(where.dataset_id)].body
+
+    def get(self, dataset_id: str) -> None:
+        return None
 
 
 def test_nobody_without_the_key_reads_a_hash_and_nobody_changes_one() -> None:
     made, _ = worlds()["photographs"]
     prints, released = drawn(made, np.random.default_rng(7), 100, 50)
     kept = prints.attachment("table", "1", KEY)
-    where = Attached("dataset", IMAGES, "table", "1")
+    where = Attached("0", IMAGES, "table", "1")
     back = ImagePrints.read(Books(kept), where, KEY)  # type: ignore[arg-type]
     assert (back.images, back.seen) == (100, 100)
     assert (back.released == released).all()
@@ -201,5 +212,58 @@ def test_nobody_without_the_key_reads_a_hash_and_nobody_changes_one() -> None:
     changed = bytearray(kept.body)
     changed[len(changed) // 2] ^= 1
     for body, key in ((kept.body, OTHER), (bytes(changed), KEY), (kept.body[:40], KEY), (b"", KEY)):
-        with pytest.raises(LedgerError, match="images of dataset dataset cannot be read"):
+        with pytest.raises(LedgerError, match="images of dataset 0 cannot be read"):
             ImagePrints.read(Books(Attachment(IMAGES, "table", "1", body)), where, key)  # type: ignore[arg-type]
+
+
+def noise(n: int, seed: int) -> tuple[pa.Table, np.ndarray]:
+    """Images of noise as a table, and their hashes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
+    table = pa.table({"image": image_column(encoded_images(pixels), [None] * n)})  # type: ignore[arg-type]
+    found = ImagePrinting()
+    found.update(table)
+    return table, found.hashes
+
+
+def test_a_release_under_a_key_that_is_not_held_is_not_said_to_be_searched() -> None:
+    table, hashes = noise(120, 8)
+    _, others = noise(240, 9)
+    prints = ImagePrints(120, 120, others[:120], others[120:])
+    held, gone = (prints.attachment("table", key_id, KEY) for key_id in "12")
+    searched = images_searched(Batches.of(table), Books(held))  # type: ignore[arg-type]
+    assert searched.least is not None
+    assert searched.least < 0.5
+    both = images_searched(Batches.of(table), Books(held, gone))  # type: ignore[arg-type]
+    assert (both.datasets, both.alike, both.found, both.least) == (2, 2, (), 1.0)
+    mine = ImagePrints(120, 120, hashes, others).attachment("table", "1", KEY)
+    with pytest.raises(LedgerError, match="dataset 1 has hashes and no record"):
+        images_searched(Batches.of(table), Books(held, mine))  # type: ignore[arg-type]
+
+
+def test_all_datasets_and_radii_share_the_level() -> None:
+    made, real = worlds()["photographs"]
+    prints, released = drawn(made, np.random.default_rng(10), 800, 400)
+    mixed = np.concatenate([released[:15], real])
+    one, ten = (met_images(prints, near(mixed, prints), n) for n in (1, 10))
+    assert ten.p == pytest.approx(10 * one.p)
+    assert ten.least > one.least
+    best = min(
+        fisher(int((d.released <= r).sum()), 800, int((d.decoys <= r).sum()), 400)
+        for r in RADII
+        for d in [near(mixed, prints)]
+    )
+    assert one.p == pytest.approx(3 * best)
+
+
+def test_a_part_of_many_images_is_looked_at_and_only_the_key_says_which() -> None:
+    table, hashes = noise(60, 11)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_search, "LOOKED_AT", 20)
+        one, again, other = (
+            {h.tobytes() for h in image_search.drawn(Batches.of(table), key).hashes}
+            for key in (KEY, KEY, OTHER)
+        )
+    assert one == again
+    assert one != other
+    assert len(one) == len(other) == 20
+    assert one | other <= {h.tobytes() for h in hashes}

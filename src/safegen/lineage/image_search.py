@@ -24,7 +24,7 @@ from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.images import is_image
 from safegen.tables.pdq import BITS, distances, luminance, pdq
 
-__all__ = ["LOOKED_AT", "images_searched", "near", "with_images"]
+__all__ = ["LOOKED_AT", "Sample", "drawn", "images_searched", "near", "with_images"]
 
 LOOKED_AT = 4_096
 """Images that are looked at, of all columns together."""
@@ -34,7 +34,7 @@ _AT_ONCE = 512  # images whose distances to all hashes of a release are in memor
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
+class Sample:
     """hashes: (n, 32) uint8. unread: files among those drawn that are no image we can read."""
 
     hashes: np.ndarray
@@ -48,10 +48,10 @@ def images_searched(batches: Batches, ledger: Ledger) -> Searched:
     if not every:
         return nothing
     epochs = ledger.key_epochs()
-    sample = _drawn(batches, epochs[0][1])
+    sample = drawn(batches, epochs[0][1])
     looked_at = len(sample.hashes)
-    drawn = looked_at + sample.unread
-    if not drawn:
+    asked = looked_at + sample.unread
+    if not asked:
         return nothing
     keys = dict(epochs)
     found: list[Found] = []
@@ -65,7 +65,7 @@ def images_searched(batches: Batches, ledger: Ledger) -> Searched:
         met = met_images(prints, near(sample.hashes, prints), len(every))
         smallest = min(smallest, met.p)
         # Copies may all be among what could not be read.
-        least.append((sample.unread + looked_at * met.least) / drawn)
+        least.append((sample.unread + looked_at * met.least) / asked)
         if met.p <= ALPHA:
             record = ledger.get(where.dataset_id)
             if record is None:
@@ -109,16 +109,16 @@ def near(hashes: np.ndarray, prints: ImagePrints) -> Near:
     )
 
 
-def _drawn(batches: Batches, key: bytes) -> _Sample:
+def drawn(batches: Batches, key: bytes) -> Sample:
     """Of each column that has images some, drawn without replacement (as `measure.drawn` does)."""
     names = [f.name for f in batches.schema if holds_binary(f.type) and not is_provenance(f.name)]
     if not names:
-        return _Sample(np.zeros((0, 32), dtype=np.uint8), 0)
+        return Sample(np.zeros((0, 32), dtype=np.uint8), 0)
     seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-images").digest()
     rng = np.random.default_rng(int.from_bytes(seed, "little"))
-    drawn: dict[str, list[tuple[float, bytes]]] = {name: [] for name in names}
+    columns: dict[str, list[tuple[float, bytes]]] = {name: [] for name in names}
     for batch in batches.select(names):
-        for name, kept in drawn.items():
+        for name, kept in columns.items():
             for _, data in embedded(batch.column(batch.schema.get_field_index(name))):
                 one = (rng.random(), data)
                 if len(kept) < max(LOOKED_AT // len(names), 1):
@@ -127,12 +127,12 @@ def _drawn(batches: Batches, key: bytes) -> _Sample:
                     heapq.heapreplace(kept, one)
     hashes: list[np.ndarray] = []
     unread = 0
-    for name, kept in drawn.items():
+    for name, kept in columns.items():
         found = list(_hashes(data for _, data in kept))
         if found or is_image(batches.schema.field(name).type):
             hashes += found
             unread += len(kept) - len(found)
-    return _Sample(np.array(hashes, dtype=np.uint8).reshape(-1, 32), unread)
+    return Sample(np.array(hashes, dtype=np.uint8).reshape(-1, 32), unread)
 
 
 def _hashes(files: Iterator[bytes]) -> Iterator[np.ndarray]:
