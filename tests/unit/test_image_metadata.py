@@ -97,7 +97,10 @@ MARKED: dict[str, tuple[bytes, str]] = {
     ),
     "ComfyUI": (png("prompt", NODES), "settings of ComfyUI in a text (prompt)"),
     "ComfyUI, workflow": (png("workflow", json.dumps({"nodes": []})), "settings of ComfyUI"),
-    "InvokeAI": (png("invokeai_metadata", "{}"), "settings of InvokeAI"),
+    "InvokeAI": (
+        png("invokeai_metadata", json.dumps({"positive_prompt": SECRET})),
+        "settings of InvokeAI",
+    ),
     "NovelAI": (png("Software", "NovelAI"), "NovelAI named in a text (software)"),
     "source": (png("Source", "Stable Diffusion XL 9866"), "Stable Diffusion named in a text"),
     "Midjourney": (

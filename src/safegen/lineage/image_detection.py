@@ -61,7 +61,12 @@ def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
     def enough(found: int, decoys: int) -> bool:
         return p_of(found, decoys) <= ALPHA
 
-    needed = _copies_for(enough, met, met_decoys, near.copies <= bits)
+    by_chance = decoys * kept / trials
+    # What is met beyond chance may be copies already, too few to be found.
+    usual = met.copy()
+    beyond = max(found - round(by_chance), 0)
+    usual[np.random.default_rng(found).permutation(np.flatnonzero(met))[:beyond]] = False
+    needed = _copies_for(enough, usual, met_decoys, near.copies <= bits)
     told = kept / prints.images  # copies of what is not kept tell nothing
     least = 1.0
     if needed is not None:
@@ -70,7 +75,7 @@ def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
         f"images that differ in {bits} of 256 bits at most",
         n,
         found,
-        decoys * kept / trials,
+        by_chance,
         p_of(found, decoys) if found else 1.0,
         min(surplus / n / part, 1.0),
         (low, high),

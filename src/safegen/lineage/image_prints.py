@@ -26,7 +26,7 @@ IMAGES = "images"
 """The kind of attachment."""
 
 _EACH = 512
-_PART = 4
+_PART = 5
 
 _AT_ONCE = 512
 
@@ -36,8 +36,8 @@ as decoys are copies as often; but copies hide what else there is to find."""
 
 
 def decoys_for(images: int) -> int:
-    """How many decoys a release of so many images has: as many, up to 512; from 2,048 images on a
-    quarter, 4,096 at most. An image can take a second to sample."""
+    """How many decoys a release of so many images has: as many, up to 512; from 2,560 images on a
+    fifth, 3,276 at most. An image can take a second to sample."""
     return min(images, max(_EACH, min(images, SEEN) // _PART))
 
 
