@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from safegen.lineage.fingerprints import SEEN
-from safegen.lineage.image_prints import ImagePrinting, ImagePrints, decoys_for
 from safegen.lineage.registering import form_like, printed
-from safegen.progress import progress
-from safegen.tables.numbers import taken
 
 if TYPE_CHECKING:
     from safegen.gates import Books
@@ -27,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprinted"]
 
-_REAL_IMAGES = 4_096  # spread over all; photographs can take longer to decode than to sample
-
 
 def fingerprinted(
     stage: Staging,
@@ -36,22 +30,13 @@ def fingerprinted(
     sampling: Sampling,
     prepared: Prepared,
     books: Books,
-    workers: int | None,
 ) -> Sequence[Attachment]:
-    """The fingerprints of a staged release, under the ledger's newest key, if there is one.
-
-    workers: processes that sample decoys of images; those of rows take no time.
-    """
-    if books.ledger is None or not (stage.printings or stage.image_printings):
+    """The fingerprints of a staged release, under the ledger's newest key, if there is one."""
+    if books.ledger is None or not stage.printings:
         return ()
     key_id, key = stage.keys[0]
-    if stage.image_printings:
-        return _images(stage, request, sampling, prepared, key_id, key, workers)
     shape = sampling.shape(request)
-    few = min(request.rows, SEEN)
-    decoys = pa.concat_tables(
-        table for made in _decoys(few, request, sampling, shape, key, 1) for table in made.values()
-    )
+    decoys = _decoys(request, sampling, shape, key)
     mark = None if shape is None else shape.watermark
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
@@ -61,46 +46,13 @@ def fingerprinted(
     return attachments
 
 
-def _images(
-    stage: Staging,
-    request: Request,
-    sampling: Sampling,
-    prepared: Prepared,
-    key_id: str,
-    key: bytes,
-    workers: int | None,
-) -> list[Attachment]:
-    decoys = {name: ImagePrinting() for name in stage.image_printings}
-    wanted = decoys_for(request.rows)
-    with progress("sampling decoys", wanted, "images") as advance:
-        for made in _decoys(wanted, request, sampling, None, key, workers):
-            for name, table in made.items():
-                decoys[name].update(table)
-                advance(table.num_rows)
-    attachments = []
-    for name, released in stage.image_printings.items():
-        real = ImagePrinting()
-        if (table := _real(prepared, name)) is not None:
-            few = min(table.num_rows, _REAL_IMAGES)
-            real.update(taken(table, np.linspace(0, table.num_rows - 1, few).astype(np.int64)))
-        prints = ImagePrints.of(released, decoys[name], real)
-        attachments.append(prints.attachment(name, key_id, key))
-    return attachments
-
-
-def _decoys(
-    rows: int,
-    request: Request,
-    sampling: Sampling,
-    shape: Shape | None,
-    key: bytes,
-    workers: int | None,
-) -> Iterator[Mapping[str, pa.Table]]:
-    """Tables of rows of a release's model, from a seed that the key makes of the request."""
+def _decoys(request: Request, sampling: Sampling, shape: Shape | None, key: bytes) -> pa.Table:
+    """As many rows as are looked at of the release, from a seed that the key makes of it."""
     named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
     seed = int.from_bytes(named.digest(), "little") >> 1
-    for made in sampling.blocks(replace(request, rows=rows, seed=seed), shape, workers):
-        yield made.tables
+    asked = replace(request, rows=min(request.rows, SEEN), seed=seed)
+    blocks = sampling.blocks(asked, shape, workers=1)
+    return pa.concat_tables([table for made in blocks for table in made.tables.values()])
 
 
 def _real(prepared: Prepared, name: str) -> pa.Table | None:

@@ -39,8 +39,8 @@ from safegen.errors import (
 )
 from safegen.fingerprinting import fingerprinted
 from safegen.gates import Books, LedgerLike, load_policy
+from safegen.image_printing import image_printings, images_printed
 from safegen.lineage.fingerprints import Printing
-from safegen.lineage.image_prints import ImagePrinting
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -317,13 +317,12 @@ class Generator:
             target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
+            stage.image_printings = image_printings(prepared, keys)
             stage.reservoirs = self._reservoirs(request, keys)
             if keys and prepared.kind == "table":
                 ((name, schema),) = self.schemas.items()
                 names = recognised(schema)
                 stage.printings = {name: Printing(names, keys[0][1])} if names else {}
-            if keys and prepared.kind == "images":
-                stage.image_printings = {name: ImagePrinting() for name in self.schemas}
             sampling = Sampling(
                 self._model,
                 self._backend,
@@ -343,7 +342,8 @@ class Generator:
             manifest = self._draft(stage, request, shaped, digest, decision)  # 10
             stage.describe(manifest, [prepared.decision, decision])
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
-            prints = fingerprinted(stage, request, sampling, prepared, self._books, workers)
+            prints = fingerprinted(stage, request, sampling, prepared, self._books)
+            prints = [*prints, *images_printed(stage, request, sampling, prepared, workers)]
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
             register(self._books, manifest, lookups, self._key, prints)
