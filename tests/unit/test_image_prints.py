@@ -11,7 +11,7 @@ import pytest
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Attachment
 from safegen.lineage import image_detection, image_search
-from safegen.lineage.detection import ALPHA, Met, fisher
+from safegen.lineage.detection import ALPHA, Met, _fisher
 from safegen.lineage.fingerprints import SEEN
 from safegen.lineage.image_detection import RADII, met_images
 from safegen.lineage.image_prints import IMAGES, ImagePrinting, ImagePrints, decoys_for
@@ -267,7 +267,7 @@ def test_all_datasets_and_radii_share_the_level() -> None:
     assert ten.p == pytest.approx(10 * one.p)
     assert ten.least > one.least
     best = min(
-        fisher(int((d.released <= r).sum()), 800, int((d.decoys <= r).sum()), 400)
+        _fisher(int((d.released <= r).sum()), 800, int((d.decoys <= r).sum()), 400)
         for r in RADII
         for d in [near(mixed, prints)]
     )

@@ -27,17 +27,7 @@ from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
 
-__all__ = [
-    "ALPHA",
-    "CHANCE",
-    "Met",
-    "first",
-    "fisher",
-    "interval",
-    "met_on_views",
-    "met_watermark",
-    "met_whole",
-]
+__all__ = ["ALPHA", "Met", "met_on_views", "met_watermark", "met_whole"]
 
 ALPHA = 1e-6
 """Chance of one search to accuse data that has nothing to do with any dataset of the ledger."""
@@ -45,7 +35,7 @@ ALPHA = 1e-6
 RARELY = 3
 """Rows that are no copies and would pass for some, at most, where whole rows are looked up."""
 
-CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
+_CHANCE = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
 
 
 @dataclass(frozen=True)
@@ -87,14 +77,14 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     corner = _in_a_corner(prints, whole)
 
     def p_of(hits: int) -> float:
-        found = max(float(pdtrc(hits - 1, corner)), fisher(hits, n, prints.chance, trials))
+        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, prints.chance, trials))
         return min(tests * found, 1.0)
 
     chance = prints.chance / trials
     hits = int(inside.sum())
-    low, high = interval(hits, n)
+    low, high = _interval(hits, n)
     by_chance = n * chance
-    rows = _rows_for(first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
+    rows = _rows_for(_first(lambda k: p_of(k) <= ALPHA, n), 0.0, len(prints.whole), prints.rows)
     return Met(
         "whole rows",
         n,
@@ -107,7 +97,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int) -> Met | None:
     )
 
 
-def fisher(hits: int, n: int, chance: int, trials: int) -> float:
+def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
     """The chance that of n + trials rows, hits + chance of which meet, as many are among the n."""
     every = hits + chance
     k = np.arange(hits, min(every, n) + 1)
@@ -184,7 +174,7 @@ def _met_alone(
     p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
     surplus = max(int(mine[only].sum()) - int(mine[others].sum()), 0)
     rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows)
-    low, high = (min(x / part, 1.0) for x in interval(surplus, n))
+    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
     share = min(surplus / n / part, 1.0)
     return Met(what, n, found, decoys, p, share, (low, high), min(rows / n, 1.0))
 
@@ -221,7 +211,7 @@ def _met_often(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    k = (CHANCE - float(ndtri(ALPHA / tests / 3.18))) / full
+    k = (_CHANCE - float(ndtri(ALPHA / tests / 3.18))) / full
     own = (k * varies) ** 2 * part
     least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
     return Met(
@@ -253,7 +243,7 @@ def met_watermark(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + CHANCE) * deviation / full
+    least = ((2 * np.log(tests / ALPHA)) ** 0.5 + _CHANCE) * deviation / full
     what = f"scores of cells of {views} views"
     return Met(what, n, cells, cells / 2 + sum_, p, share, (low, high), min(least, 1.0))
 
@@ -268,7 +258,7 @@ def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:
 
 def _needed(decoys: int, tests: int) -> int | None:
     """How many fingerprints of a release have to be shared, beside so many of decoys."""
-    return first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
+    return _first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
 
 
 def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> float:
@@ -278,13 +268,13 @@ def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int) -> flo
         return float("inf")
     surplus = max(needed - by_chance, 1.0)
     # Both counts vary, what is met by chance and what is found; and no fingerprint counts twice.
-    surplus += CHANCE * (surplus + 2 * by_chance) ** 0.5
+    surplus += _CHANCE * (surplus + 2 * by_chance) ** 0.5
     if surplus >= kept:
         return float("inf")
     return float(-np.log1p(-surplus / kept)) * rows + 1
 
 
-def first(holds: Callable[[int], bool], most: int) -> int | None:
+def _first(holds: Callable[[int], bool], most: int) -> int | None:
     """The smallest count from 1 to `most` for which something holds that holds for all larger."""
     if not holds(most):
         return None
@@ -298,7 +288,7 @@ def first(holds: Callable[[int], bool], most: int) -> int | None:
     return high
 
 
-def interval(hits: int, n: int) -> tuple[float, float]:
+def _interval(hits: int, n: int) -> tuple[float, float]:
     """Clopper & Pearson's (1934), 95 %."""
     if not n:
         return 0.0, 1.0

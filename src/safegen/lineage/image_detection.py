@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from safegen.lineage.detection import ALPHA, CHANCE, Met, first, fisher, interval
+from safegen.lineage.detection import ALPHA, Met, _first, _fisher, _interval
 from safegen.lineage.image_prints import ImagePrints
 
 __all__ = ["RADII", "Near", "met_images"]
@@ -25,6 +25,8 @@ class Near:
     to_decoys: np.ndarray
     copies: np.ndarray
 
+
+_MARGIN = 1.645  # standard errors that a count falls short of its mean by, with a chance of .05
 
 RADII = (31, 15, 7)
 """Bits that look-alikes differ by: what is customary, and less, for tiny images are all alike."""
@@ -48,7 +50,7 @@ def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
     found, decoys = int(met.sum()), int(met_decoys.sum())
 
     def p_of(found: int, decoys: int) -> float:
-        return min(tests * fisher(found, kept, decoys, trials), 1.0)
+        return min(tests * _fisher(found, kept, decoys, trials), 1.0)
 
     # Who is nearer to a released image than to a decoy may be so by chance, as may the reverse.
     nearer, further = near.to_released < near.to_decoys, near.to_decoys < near.to_released
@@ -56,7 +58,7 @@ def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
     misses = int(np.count_nonzero(further & (near.to_decoys <= bits)))
     surplus = max(hits - round(misses * kept / trials), 0)
     part = prints.seen / prints.images
-    low, high = (min(x / part, 1.0) for x in interval(surplus, n))
+    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
 
     def enough(found: int, decoys: int) -> bool:
         return p_of(found, decoys) <= ALPHA
@@ -70,7 +72,7 @@ def _met_within(bits: int, prints: ImagePrints, near: Near, tests: int) -> Met:
     told = kept / prints.images  # copies of what is not kept tell nothing
     least = 1.0
     if needed is not None:
-        least = min((needed + CHANCE * (needed * (1 - told)) ** 0.5) / told / n, 1.0)
+        least = min((needed + _MARGIN * (needed * (1 - told)) ** 0.5) / told / n, 1.0)
     return Met(
         f"images that differ in {bits} of 256 bits at most",
         n,
@@ -112,7 +114,7 @@ def _copies_for(
         def reached(copies: int, counts: Sequence[np.ndarray] = counts) -> bool:
             return holds(*(int(side[copies]) for side in counts))
 
-        needed = first(reached, len(alike))
+        needed = _first(reached, len(alike))
         if needed is None:
             return None
         most = max(most, needed)
