@@ -15,7 +15,8 @@ from safegen.lineage.detection import ALPHA, Met, _fisher
 from safegen.lineage.fingerprints import SEEN
 from safegen.lineage.image_detection import RADII, met_images
 from safegen.lineage.image_prints import IMAGES, ImagePrinting, ImagePrints, decoys_for
-from safegen.lineage.image_search import images_searched, near
+from safegen.lineage.image_search import images_searched, near, with_images
+from safegen.lineage.search import Searched
 from safegen.tables.batches import Batches
 from safegen.tables.images import encoded_images, image_column
 from safegen.tables.pdq import pdq
@@ -286,3 +287,12 @@ def test_a_part_of_many_images_is_looked_at_and_only_the_key_says_which() -> Non
     assert one != other
     assert len(one) == len(other) == 20
     assert one | other <= {h.tobytes() for h in hashes}
+
+
+def test_rows_and_images_are_told_together() -> None:
+    nothing = Searched((), 3, 0, 1.0, None)
+    rows, images = Searched((), 5, 2, 1e-3, 0.1), Searched((), 3, 3, 1e-4, 0.2)
+    assert with_images(rows, nothing) == Searched((), 8, 2, 1e-3, 0.1)
+    assert with_images(nothing, images) == Searched((), 6, 3, 1e-4, 0.2)
+    assert with_images(rows, images) == Searched((), 8, 5, 2e-4, 0.2)
+    assert with_images(nothing, nothing).least is None

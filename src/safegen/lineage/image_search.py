@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,12 +78,13 @@ def images_searched(batches: Batches, ledger: Ledger) -> Searched:
 def with_images(rows: Searched, images: Searched) -> Searched:
     """What the searches of one table's rows and of its images came to."""
     least = [s.least for s in (rows, images) if s.least is not None]
-    return Searched(
-        rows.found + images.found,
-        rows.datasets + images.datasets,
-        rows.alike + images.alike,
-        min(2 * min(rows.p, images.p), 1.0),
-        max(least, default=None),
+    return replace(
+        rows,
+        found=rows.found + images.found,
+        datasets=rows.datasets + images.datasets,
+        alike=rows.alike + images.alike,
+        p=min(max(len(least), 1) * min(rows.p, images.p), 1.0),
+        least=max(least, default=None),
     )
 
 
