@@ -39,6 +39,7 @@ from safegen.errors import (
 )
 from safegen.fingerprinting import fingerprinted, printings
 from safegen.gates import Books, LedgerLike, load_policy
+from safegen.image_printing import image_printings, images_printed
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -315,6 +316,7 @@ class Generator:
             target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
+            stage.image_printings = image_printings(prepared, keys)
             stage.reservoirs = self._reservoirs(request, keys)
             stage.printings = printings(prepared, keys)
             sampling = Sampling(
@@ -337,6 +339,7 @@ class Generator:
             stage.describe(manifest, [prepared.decision, decision])
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
             prints = fingerprinted(stage, request, sampling, prepared, self._books)
+            prints = [*prints, *images_printed(stage, request, sampling, prepared, workers)]
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
             register(self._books, manifest, lookups, self._key, prints)

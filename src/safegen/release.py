@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from safegen.errors import BackendError, SafegenError, TargetError, UsageError
 from safegen.ledger.places import cache_folder
 from safegen.lineage.fingerprints import Printing
+from safegen.lineage.image_prints import ImagePrinting
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
 from safegen.manifest.check import file_leaves
 from safegen.manifest.model import FileEntry, RowGroup
@@ -83,6 +84,7 @@ class Staging:
     tallies: dict[str, TableTally] = field(default_factory=dict)
     reservoirs: dict[str, Reservoir] = field(default_factory=dict)
     printings: dict[str, Printing] = field(default_factory=dict)
+    image_printings: dict[str, ImagePrinting] = field(default_factory=dict)
     in_band: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: int = 0
     weighted: bool = False  # whether any row's weight is another than 1
@@ -132,6 +134,8 @@ class Staging:
             )
             if name in self.printings:
                 self.printings[name].update(table)
+            if name in self.image_printings:
+                self.image_printings[name].update(table)
             for batch in table.combine_chunks().to_batches():
                 digest.update(batch)
                 LookupDigest.update_all(lookups.values(), batch)

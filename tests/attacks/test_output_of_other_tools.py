@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from forging import World, check, cli, is_refused_as_synthetic
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import safegen
 
@@ -45,6 +48,23 @@ def test_a_card_that_says_so_is_a_warning(
     decision = check(tmp_path / "rows.csv")
     assert decision.allowed
     assert ("lineage/marks" in decision.findings) == told
+
+
+def test_an_image_of_a_web_ui_is_a_warning_that_tells_no_prompt(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(9).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    said = PngInfo()
+    said.add_text("parameters", "jane roe, smiling\nSteps: 20, Sampler: Euler a, Seed: 1")
+    for i, array in enumerate(pixels):
+        Image.fromarray(array).save(tmp_path / f"{i}.png", pnginfo=said if i % 4 == 0 else None)
+    decision = check(tmp_path, "images")
+    assert decision.allowed
+    finding = decision.findings["lineage/marks"]
+    assert finding.evidence == (
+        "10 images with settings of Stable Diffusion in a text (parameters)",
+    )
+    assert [r.outcome for r in decision.judged if r.finding.check == "marks"] == ["warn"]
+    assert "jane" not in json.dumps(decision.to_json())
+    assert safegen.attest(tmp_path, by="a test").origin == "real"  # a person may know
 
 
 def test_output_on_record_is_refused_with_its_marks_gone(world: World, tmp_path: Path) -> None:

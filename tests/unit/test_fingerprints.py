@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from safegen.lineage.detection import ALPHA, Met, _fisher, met_on_views, met_whole
+from safegen.lineage.detection import ALPHA, Met, fisher, met_on_views, met_whole
 from safegen.lineage.fingerprints import RARELY, Cells, Printing, Prints, opened, sealed
 from safegen.lineage.forms import Form, Matched, Profile, form_of
 from safegen.tables.words import Column, joined
@@ -260,7 +260,7 @@ def test_without_the_key_no_guess_is_confirmed() -> None:
 
 @given(st.integers(0, 60), st.integers(60, 5_000), st.integers(0, 40), st.integers(100, 50_000))
 def test_fishers_test_is_scipys(hits: int, n: int, chance: int, trials: int) -> None:
-    ours = _fisher(hits, n, chance, trials)
+    ours = fisher(hits, n, chance, trials)
     theirs = float(hypergeom.sf(hits - 1, n + trials, hits + chance, n))
     assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-280)
 

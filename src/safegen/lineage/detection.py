@@ -32,6 +32,9 @@ __all__ = [
     "ALPHA",
     "POWER",
     "Met",
+    "clopper_pearson",
+    "fisher",
+    "least_count",
     "met_on_views",
     "met_watermark",
     "met_whole",
@@ -87,9 +90,9 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
     p_of = _whole_by_chance(n, twins(whole), prints.chance, trials, prints.distinct, datasets)
     chance = prints.chance / trials
     hits = int(inside.sum())
-    low, high = _interval(hits, n)
+    low, high = clopper_pearson(hits, n)
     by_chance = n * chance
-    needed = _first(lambda k: p_of(k) <= ALPHA, n)
+    needed = least_count(lambda k: p_of(k) <= ALPHA, n)
     rows = _rows_for(needed, 0.0, len(prints.own), prints.rows, power)
     return Met(
         "whole rows",
@@ -125,9 +128,9 @@ def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) 
     only, others = tally.decoys == 0, tally.released == 0
     surplus = int(mine[only].sum()) - int(mine[others].sum()) * (1 - share) / share
     by_chance = decoys * (1 - share) / share
-    needed = _first(lambda k: p_of(k) <= ALPHA, 10**8)
+    needed = least_count(lambda k: p_of(k) <= ALPHA, 10**8)
     rows = _rows_for(needed, by_chance, len(prints.own), prints.rows, power)
-    low, high = _interval(int(max(surplus, 0)), n)
+    low, high = clopper_pearson(int(max(surplus, 0)), n)
     return Met(
         "whole rows beside decoys",
         n,
@@ -146,7 +149,7 @@ def needed_whole(
     """How many distinct whole rows have to be a release's; None where no number would do. The more
     of `trials` known rows pass by chance, the more; and the more distinct rows it has."""
     p_of = _whole_by_chance(len(whole), twins(whole), chance, trials, distinct, datasets)
-    return _first(lambda k: p_of(k) <= ALPHA, len(whole))
+    return least_count(lambda k: p_of(k) <= ALPHA, len(whole))
 
 
 def _whole_by_chance(
@@ -156,13 +159,13 @@ def _whole_by_chance(
     corner = _in_a_corner(twins, chance, trials, distinct)
 
     def p_of(hits: int) -> float:
-        found = max(float(pdtrc(hits - 1, corner)), _fisher(hits, n, chance, trials))
+        found = max(float(pdtrc(hits - 1, corner)), fisher(hits, n, chance, trials))
         return min(4 * datasets * found, 1.0)
 
     return p_of
 
 
-def _fisher(hits: int, n: int, chance: int, trials: int) -> float:
+def fisher(hits: int, n: int, chance: int, trials: int) -> float:
     """The chance that of n + trials rows, hits + chance of which meet, as many are among the n."""
     every = hits + chance
     k = np.arange(hits, min(every, n) + 1)
@@ -251,7 +254,7 @@ def _met_alone(
     p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
     surplus = max(int(mine[only].sum()) - int(mine[others].sum()), 0)
     rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows, power)
-    low, high = (min(x / part, 1.0) for x in _interval(surplus, n))
+    low, high = (min(x / part, 1.0) for x in clopper_pearson(surplus, n))
     share = min(surplus / n / part, 1.0)
     return Met(what, n, found, decoys, p, share, (low, high), min(rows / n, 1.0))
 
@@ -346,7 +349,7 @@ def _weights(counts: np.ndarray, both: np.ndarray, n: int) -> np.ndarray:
 
 def _needed(decoys: int, tests: int) -> int | None:
     """How many fingerprints of a release have to be shared, beside so many of decoys."""
-    return _first(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
+    return least_count(lambda k: tests * float(bdtrc(k - 1, k + decoys, 0.5)) <= ALPHA, 10**7)
 
 
 def _rows_for(needed: int | None, by_chance: float, kept: int, rows: int, power: float) -> float:
@@ -367,7 +370,7 @@ def surplus_for(least: float, by_chance: float, power: float) -> float:
     return float(least + z * z / 2 + z * (least + z * z / 4 + 2 * by_chance) ** 0.5)
 
 
-def _first(holds: Callable[[int], bool], most: int) -> int | None:
+def least_count(holds: Callable[[int], bool], most: int) -> int | None:
     """The smallest count from 1 to `most` for which something holds that holds for all larger."""
     if not holds(most):
         return None
@@ -381,7 +384,7 @@ def _first(holds: Callable[[int], bool], most: int) -> int | None:
     return high
 
 
-def _interval(hits: int, n: int) -> tuple[float, float]:
+def clopper_pearson(hits: int, n: int) -> tuple[float, float]:
     """Clopper & Pearson's (1934), 95 %."""
     if not n:
         return 0.0, 1.0

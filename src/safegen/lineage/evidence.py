@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
 from safegen.lineage.roots import expired, roots_of, stated_of
@@ -100,7 +101,9 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     searches: list[Searched] = []
     if keys and ledger is not None and not any(_settles(p, ledger) for p in pieces):
         for name, batches in source.tables.items():
-            search = searched(batches, samples[name], ledger)
+            search = with_images(
+                searched(batches, samples[name], ledger), images_searched(batches, ledger)
+            )
             searches.append(search)
             pieces += [replace(p, part=name if each else None) for p in copies(search)]
     problems += _known_withdrawn(pieces, problems, ledger)

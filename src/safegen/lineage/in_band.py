@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, is_provenance
+from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.images import PNG, stamps_of
 from safegen.tables.sources import TABLE
 
@@ -32,7 +32,7 @@ class InBand:
         self.origins = [n for n in ours if ORIGIN_COLUMN in folded[n]]
         self.depths = [n for n in ours if DEPTH_COLUMN in folded[n]]
         self.rest = [] if self.origins or self.depths else ours
-        self.binary = [f.name for f in schema if _holds_binary(f.type)]
+        self.binary = [f.name for f in schema if holds_binary(f.type)]
         self.named: set[str] = set()  # the datasets that stamps in images name
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0
@@ -57,7 +57,7 @@ class InBand:
     def _stamped(self, column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The depths that stamps in images state: at least 1 where there is a stamp."""
         depths = np.zeros(len(column))
-        for row, data in _pngs(column):
+        for row, data in embedded(column, (PNG,)):
             for stamp in stamps_of(data):
                 if stamp.get("origin") == "real":  # a stamp never proves real
                     continue
@@ -84,61 +84,6 @@ class InBand:
             lower_bound=True,
             dataset_id=next(iter(self.named)) if len(self.named) == 1 else None,
         )
-
-
-def _unwrapped(type_: pa.DataType) -> pa.DataType:
-    t = pa.types
-    if isinstance(type_, pa.BaseExtensionType):
-        return _unwrapped(type_.storage_type)
-    if t.is_dictionary(type_) or t.is_run_end_encoded(type_):
-        return _unwrapped(type_.value_type)
-    return type_
-
-
-def _is_binary(type_: pa.DataType) -> bool:
-    t = pa.types
-    kinds = (t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary)
-    return any(is_kind(type_) for is_kind in kinds)
-
-
-def _holds_binary(type_: pa.DataType) -> bool:
-    type_ = _unwrapped(type_)
-    return _is_binary(type_) or any(
-        _holds_binary(type_.field(i).type) for i in range(type_.num_fields)
-    )
-
-
-def _pngs(array: pa.Array) -> Iterator[tuple[int, bytes]]:
-    """The PNG files in an array of any type, each with the row that it stands in."""
-    type_, t = array.type, pa.types
-    if not _holds_binary(type_):
-        return
-    if isinstance(type_, pa.BaseExtensionType):
-        yield from _pngs(array.storage)
-    elif t.is_dictionary(type_):
-        yield from _pngs(array.dictionary_decode())
-    elif t.is_run_end_encoded(type_):
-        yield from _pngs(pc.run_end_decode(array))
-    elif t.is_struct(type_):
-        for child in array.flatten():
-            yield from _pngs(child)
-    elif t.is_union(type_):
-        codes = np.asarray(array.type_codes)
-        for i, code in enumerate(type_.type_codes):
-            rows = np.flatnonzero(codes == code)
-            at = rows if type_.mode == "sparse" else np.asarray(array.offsets)[rows]
-            for k, data in _pngs(array.field(i).take(pa.array(at))):
-                yield int(rows[k]), data
-    elif _is_binary(type_):
-        array = array.cast(pa.large_binary())
-        for row in np.flatnonzero(pc.starts_with(array, pattern=PNG).fill_null(False)):
-            yield int(row), array[int(row)].as_py()
-    else:  # lists; of maps Arrow flattens the keys alone
-        if t.is_map(type_):
-            array = array.cast(pa.list_(pa.struct([type_.key_field, type_.item_field])))
-        rows = np.asarray(pc.list_parent_indices(array))
-        for k, data in _pngs(pc.list_flatten(array)):
-            yield int(rows[k]), data
 
 
 def _present(column: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:

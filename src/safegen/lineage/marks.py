@@ -2,7 +2,8 @@
 
 SDV writes `sdv-id-…` and `sdv-pii-…` where it makes up ids and personal data; MOSTLY AI writes
 `_RARE_` for values that it protects; dataset cards say in their front matter that rows are
-synthetic. A person may have kept either among real rows, and anybody may write a card.
+synthetic. A person may have kept either among real rows, and anybody may write a card. What is in
+image files is in `lineage.image_marks`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
+from safegen.lineage.image_marks import ImageMarks
 from safegen.tables.batches import is_provenance
 from safegen.tables.numbers import decoded
 from safegen.tables.types import is_text
@@ -39,8 +41,10 @@ class Marks:
     def __init__(self, schema: pa.Schema) -> None:
         self._names = [f.name for f in schema if not is_provenance(f.name) and is_text(f.type)]
         self._found: dict[tuple[str, str], int] = {}
+        self._images = ImageMarks(schema, RING)
 
     def __call__(self, batch: pa.RecordBatch) -> None:
+        self._images(batch)
         for name in self._names:
             values = decoded(batch.column(name))
             for mark, tool in _PREFIXES.items():
@@ -55,10 +59,11 @@ class Marks:
 
     def evidence(self) -> list[Evidence]:
         """A piece for each kind of mark, which says nothing of how many rows are synthetic."""
-        return [
+        values = [
             Evidence(RING, f"{count:,} values are such as {tool} makes up ({mark})", "unknown")
             for (tool, mark), count in self._found.items()
         ]
+        return values + self._images.evidence()
 
 
 def carded(place: Path | None) -> list[Evidence]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from safegen.ledger import Ledger
 from safegen.lineage.evidence import from_folder, from_stamps, parts_of
 from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
 from safegen.lineage.search import SAMPLE, Sample, Searched, copies, merged, searched
 from safegen.tables.batches import Batches
@@ -60,6 +61,7 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
             sample = Sample(batches, keys[0][1], size)
             _passed(batches, [sample])
             search = searched(None, sample, ledger, POWER)
+        search = with_images(search, images_searched(batches, ledger))
         searches.append(search)
         part = name if len(source.tables) > 1 else None
         pieces += [replace(p, part=part) for p in copies(search)]

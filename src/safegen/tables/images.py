@@ -39,7 +39,9 @@ __all__ = [
     "image_problem",
     "is_image",
     "open_image",
+    "opened_image",
     "pixels_of",
+    "png_chunks",
     "stamp_of",
     "stamps_of",
     "stamped_images",
@@ -135,7 +137,7 @@ def open_image(data: bytes) -> Image:
     return image
 
 
-def _opened(data: bytes, mode: str | None = None) -> Image:
+def opened_image(data: bytes, mode: str | None = None) -> Image:
     """The image, decoded, of 8 bits. Raises: ValueError."""
     return _decoded(open_image(data), mode)
 
@@ -248,7 +250,7 @@ def decoded_images(
 
 def pixels_of(data: bytes) -> bytes:
     """What a lossless re-encoding keeps: size and RGBA pixels. Raises: ValueError."""
-    image = _opened(data, "RGBA")
+    image = opened_image(data, "RGBA")
     return struct.pack("<II", *image.size) + image.tobytes()
 
 
@@ -269,7 +271,7 @@ def encoded_images(pixels: np.ndarray) -> list[bytes]:
 # ---- stamps in PNG files -------------------------------------------------------------------------
 
 
-def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def png_chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, type) of each chunk of a PNG file, as far as it is well formed."""
     start = len(PNG) if data.startswith(PNG) else len(data)
     while start + 12 <= len(data):
@@ -283,7 +285,7 @@ def _chunks(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _stamps(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, text) of the chunks of text under our keyword."""
-    for start, end, kind in _chunks(data):
+    for start, end, kind in png_chunks(data):
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword, _, text = data[start + 8 : end - 4].partition(b"\x00")
             if keyword.lower() == _KEYWORD:
@@ -294,7 +296,7 @@ def with_stamp(data: bytes, stamp: Mapping[str, Any]) -> bytes:
     """The image as a PNG file that carries the stamp. Raises: ValueError for what is no image."""
     open_image(data)
     if not data.startswith(PNG):
-        data = encoded_images(np.asarray(_opened(data))[None, ...].reshape(_shape(data)))[0]
+        data = encoded_images(np.asarray(opened_image(data))[None, ...].reshape(_shape(data)))[0]
     if data[len(PNG) : len(PNG) + 8] != _HEADER:
         raise ValueError("a PNG file without its header")
     data = without_stamp(data)
