@@ -206,7 +206,7 @@ class Books:
         self.kept = kept
         self.keys = {"1": KEY} if keys is None else keys
 
-    def key_epochs(self) -> list[tuple[str, bytes]]:
+    def lookup_keys(self) -> list[tuple[str, bytes]]:
         return list(self.keys.items())
 
     def attached(self, kind: str) -> list[Attached]:
