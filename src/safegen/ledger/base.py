@@ -167,8 +167,8 @@ class Ledger(Protocol):
         """
         ...
 
-    def attached(self, kind: str) -> list[Attached]:
-        """Every attachment of a kind, in order of registration, without its bytes."""
+    def attached(self, *kinds: str) -> list[Attached]:
+        """Every attachment of these kinds, in order of registration, without its bytes."""
         ...
 
     def attachment(self, where: Attached) -> bytes:

@@ -179,7 +179,7 @@ class SqliteLedger:
         )
         return entry
 
-    def attached(self, kind: str) -> list[Attached]:
+    def attached(self, *kinds: str) -> list[Attached]:
         parts = (
             "SELECT a.seq, r.dataset_id, a.kind, a.name, a.key_id, a.digest FROM attachments AS a"
             " JOIN records AS r USING (seq) ORDER BY a.seq, a.name"
@@ -191,7 +191,7 @@ class SqliteLedger:
                 return []
             for seq, dataset_id, *part in db.execute(parts):
                 there.setdefault(seq, []).append(tuple(part))
-                if part[0] == kind:
+                if part[0] in kinds:
                     found.append(Attached(dataset_id, *part[:3]))
             # Each entry is asked what it attached: what is gone must not pass for never there.
             for row in db.execute(f"SELECT {ENTRY} FROM log WHERE {ATTACHING}"):

@@ -46,7 +46,8 @@ _NONE = Sample(np.zeros((0, 32), dtype=np.uint8), 0)
 
 def images_searched(batches: Batches, ledger: Ledger) -> Searched:
     """Look for images of registered releases in a table. Raises: LedgerError."""
-    every, keys = ledger.attached(IMAGES), dict(ledger.lookup_keys())
+    some = any(holds_binary(f.type) for f in batches.schema if not is_provenance(f.name))
+    every, keys = ledger.attached(IMAGES) if some else [], dict(ledger.lookup_keys())
     sample = drawn(batches, next(iter(keys.values()))) if every and keys else _NONE
     looked_at = len(sample.hashes)
     asked = looked_at + sample.unread

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,13 @@ class Known:
     form: Form
 
 
-def known_forms(ledger: Ledger, keys: Mapping[str, bytes]) -> Iterator[Known]:
-    """The forms under the keys that are held. Raises: LedgerError when one was changed."""
-    for where in ledger.attached(FORMS):
-        if where.key_id in keys:
+def known_forms(
+    ledger: Ledger, keys: Mapping[str, bytes], there: Iterable[Attached] | None = None
+) -> Iterator[Known]:
+    """The forms under the keys that are held, of all attachments or of those that are `there`.
+    Raises: LedgerError when one was changed."""
+    for where in ledger.attached(FORMS) if there is None else there:
+        if where.kind == FORMS and where.key_id in keys:
             yield _read(ledger, where, keys[where.key_id])
 
 

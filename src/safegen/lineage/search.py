@@ -20,7 +20,7 @@ from safegen.lineage.detection import ALPHA, POWER, Met, met_on_views, met_water
 from safegen.lineage.facts import Evidence
 from safegen.lineage.fingerprints import Cells, Hasher, Prints
 from safegen.lineage.forms import Matched, Profile
-from safegen.lineage.registering import PRINTS, Known, known_forms
+from safegen.lineage.registering import FORMS, PRINTS, Known, known_forms
 from safegen.lineage.routing import DIRECT, routes
 from safegen.lineage.watermark import Watermark
 from safegen.tables.batches import Batches, is_provenance
@@ -32,7 +32,7 @@ __all__ = ["SAMPLE", "Found", "Sample", "Searched", "copies", "merged", "searche
 SAMPLE = 32_768
 """Rows that are looked at on views: of a tenth of synthetic ones among them no test misses many."""
 
-FORMS = 16
+MOST_FORMS = 16
 """Forms that a table is compared with, those most like it."""
 
 SHOWN = 20
@@ -118,7 +118,8 @@ def searched(
     """Look for rows of registered datasets in a table: whole rows in all of its batches or, without
     these, in the sample. Raises: LedgerError."""
     keys = dict(ledger.lookup_keys())
-    every = ledger.attached(PRINTS)
+    attached = ledger.attached(PRINTS, FORMS)
+    every = [a for a in attached if a.kind == PRINTS]
     columns = sample.columns()
     if not every or not columns:
         return Searched((), len(every), 0, 1.0, None, power)
@@ -126,7 +127,8 @@ def searched(
     of_form: dict[str, list[Attached]] = {}
     for where in every:
         of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
-    alike = _alike([k for k in known_forms(ledger, keys) if k.form_id in of_form], some)
+    forms = [k for k in known_forms(ledger, keys, attached) if k.form_id in of_form]
+    alike = _alike(forms, some)
     if batches is None:
         whole = {
             form_id: _hasher(known).whole({c.number: columns[c.name] for c in match.columns})
@@ -260,7 +262,7 @@ def _alike(
     found = [(known, known.form.matched(table)) for known in forms if known.form.may_be(table)]
     likeness = [match.likeness(known.form, len(table)) for known, match in found]
     first = [i for i in np.argsort([-x for x in likeness], kind="stable") if likeness[i] > 0]
-    return {found[i][0].form_id: found[i] for i in first[:FORMS]}
+    return {found[i][0].form_id: found[i] for i in first[:MOST_FORMS]}
 
 
 def _hasher(known: Known) -> Hasher:
