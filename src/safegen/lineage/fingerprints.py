@@ -171,19 +171,14 @@ class Tally:
     decoys: np.ndarray
 
     @classmethod
-    def of(
-        cls, released: np.ndarray, decoys: np.ndarray, real: np.ndarray, *, alone: bool = True
-    ) -> Tally:
-        """The tally of fingerprints, one a row. alone: what real rows have, too, is left out where
-        only one of both has it; everywhere otherwise."""
+    def of(cls, released: np.ndarray, decoys: np.ndarray, real: np.ndarray) -> Tally:
+        """The tally of fingerprints, one a row."""
         cells, codes = np.unique(np.concatenate([released, decoys]), return_inverse=True)
         some, others = (
             np.bincount(c, minlength=len(cells))
             for c in (codes[: len(released)], codes[len(released) :])
         )
-        kept = ~np.isin(cells, real)
-        if alone:
-            kept |= (some > 0) & (others > 0)
+        kept = ((some > 0) & (others > 0)) | ~np.isin(cells, real)
         return cls(cells[kept], some[kept], others[kept])
 
 
@@ -236,8 +231,9 @@ class Prints:
             write_statistics=False,
         ) as writer:
             for cells, *counts in groups:
-                columns = [pa.array(cells.astype(np.int64))]
-                columns += [pa.array(c.astype(np.uint16)) for c in counts]
+                wide = cells.view(np.int64) if cells.itemsize == 8 else cells.astype(np.int64)
+                columns = [pa.array(wide)]
+                columns += [pa.array(c.astype(np.uint16, copy=False)) for c in counts]
                 # One row group each, an empty one too.
                 writer.write_batch(
                     pa.RecordBatch.from_arrays(columns, schema=schema),
@@ -333,25 +329,27 @@ class Printing:
         return {self.names[i]: c for i, c in self._columns(table).items()}
 
     def finish(self, form: Form, decoys: pa.Table | None, real: pa.Table | None) -> Prints:
-        """What is kept of the release. real: the real rows behind it, of which nothing is kept;
-        None where they are not at hand, as decoys where no more can be drawn, which are one of each
-        unit, too."""
+        """What is kept of the release; once. real: the real rows behind it, of which nothing is
+        kept; None where they are not at hand, as decoys where no more can be drawn, which are one
+        of each unit, too."""
         hasher = self.hasher
+        # Of a million rows each array is eight megabytes, and memory is not to grow with rows.
         every = np.concatenate(self._whole)
-        released, often = np.unique(every, return_counts=True)
+        self._whole.clear()
+        printed = len(every)
+        released, often = _counted(every)
+        del every
         real_, decoys_ = (None if t is None else self._columns(t) for t in (real, decoys))
         known, beside = (
             np.zeros(0, np.uint64) if c is None else hasher.whole(c) for c in (real_, decoys_)
         )
         others, counts = np.unique(np.concatenate([known, beside]), return_counts=True)
         # One by one: a known row that no other equals would, were it not known, pass for one.
-        chance = int(np.isin(others[counts == 1], released, assume_unique=True).sum())
-        if chance <= RARELY or decoys_ is None:
-            kept = ~np.isin(released, others, assume_unique=True)
-            whole = Tally(released[kept], often[kept], np.zeros(int(kept.sum()), np.int64))
-        else:
-            # All of a cell that a real row has is left out, whoever else has it.
-            whole = Tally.of(every, beside, known, alone=False)
+        chance = len(_places(released, others[counts == 1])[0])
+        rarely = chance <= RARELY or decoys_ is None
+        whole = _whole(
+            released, often, others if rarely else known, beside[:0] if rarely else beside
+        )
         views = []
         if decoys_ is not None:
             first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))
@@ -362,11 +360,11 @@ class Printing:
                 views.append(Tally.of(first.view(view), unreleased.view(view), known_real))
         return Prints(
             rows=self._rows,
-            distinct=len(released),
+            distinct=len(often),
             seen=self._kept,
             trials=int(counts.sum()),
             chance=chance,
-            printed=len(every),
+            printed=printed,
             beside=len(beside),
             whole=whole,
             views=tuple(views),
@@ -374,6 +372,44 @@ class Printing:
 
     def _columns(self, table: pa.Table) -> dict[int, Column]:
         return {i: Column.of(single(table.column(n))) for i, n in enumerate(self.names)}
+
+
+def _counted(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct words, in order, and how often each is there; the array's own memory is used."""
+    words.sort()
+    first = np.flatnonzero(np.concatenate([[True], words[1:] != words[:-1]])[: len(words)])
+    often = np.minimum(np.diff(first, append=len(words)), 2**16 - 1).astype(np.uint16)
+    return (words if len(first) == len(words) else words[first]), often
+
+
+def _places(sorted_: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where some words are among sorted ones, and which of them are."""
+    if not len(sorted_):
+        return np.zeros(0, np.intp), np.zeros(len(some), dtype=bool)
+    at = np.minimum(np.searchsorted(sorted_, some), len(sorted_) - 1)
+    there = sorted_[at] == some
+    return at[there], there
+
+
+def _whole(
+    released: np.ndarray, often: np.ndarray, without: np.ndarray, beside: np.ndarray
+) -> Tally:
+    """The tally of a release's whole rows and of its decoys', without some cells of either."""
+    kept = np.ones(len(released), dtype=bool)
+    kept[_places(released, without)[0]] = False
+    released, often = released[kept], often[kept]
+    cells, counts = np.unique(beside[~np.isin(beside, without)], return_counts=True)
+    decoys = np.zeros(len(released), dtype=np.uint16)
+    at, there = _places(released, cells)
+    decoys[at] = counts[there]
+    new = np.searchsorted(released, cells[~there])
+    if not len(new):
+        return Tally(released, often, decoys)
+    return Tally(
+        np.insert(released, new, cells[~there]),
+        np.insert(often, new, 0),
+        np.insert(decoys, new, counts[~there]),
+    )
 
 
 def twins(fingerprints: np.ndarray) -> int:
