@@ -86,7 +86,7 @@ class Sampling:
             printing = Printing(names, key)
             form = form_like(printing.columns(made), printing.hasher, self.ledger, key_id, key)
             mark = Watermark.of(key, form)
-            shape = marked_shape(made, schema, mark)
+            shape = marked_shape(made, schema, mark, conditions=bool(request.conditions))
         if selected:
             assert prepared.parts is not None
 

@@ -50,7 +50,8 @@ def shaped_block(
         )
     wanted = shape.candidates(rows, backend.block_rows)
     why = (
-        f"the policy (selection, tails) picks {rows:,} rows of {wanted:,} that meet the conditions"
+        f"the policy (selection, tails, watermark) picks {rows:,} rows of {wanted:,} that meet the "
+        "conditions"
     )
     tables = sample_block(
         model, backend, wanted, seed=seed, block=block, conditions=conditions, why=why

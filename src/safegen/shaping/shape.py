@@ -36,9 +36,10 @@ PILOT = (8_192, 32_768, 131_072)
 """Candidates of which constants are found: four for each real row up to the last; of few real rows
 24 for each up to the second, or what a pilot says of rare levels is chance; the first at least."""
 
-MARKED = 2_048
+MARKED, ASKED_FOR = 2_048, 64
 """Candidates from which rows are drawn at once where nothing but the watermark picks, of which
-there are two for a row: a small request samples no more than these."""
+there are two for a row: a small request samples no more than these. Fewer where they have to meet
+conditions, of which there may be few."""
 
 MORE = 4
 """Times as many candidates where there are strata: what a pilot has too few of comes out wrong."""
@@ -156,11 +157,15 @@ def asked_for(policy: Policy) -> bool:
     return any(policy.rule(name).severity != "off" for name in ("selection", "tails"))
 
 
-def marked_shape(made: pa.Table, schema: TableSchema, watermark: Watermark) -> Shape:
-    """Constants where nothing but a watermark picks. made: rows of the model, never released."""
+def marked_shape(
+    made: pa.Table, schema: TableSchema, watermark: Watermark, *, conditions: bool
+) -> Shape:
+    """Constants where nothing but a watermark picks. made: rows of the model, never released.
+    conditions: whether candidates have to meet some."""
     coder = Coder.of(made, schema)
     rarest = coder.rarest(coder.code(made))
-    return Shape(2, coder, rarest, None, None, None, {}, watermark, at_once=MARKED)
+    at_once = ASKED_FOR if conditions else MARKED
+    return Shape(2, coder, rarest, None, None, None, {}, watermark, at_once)
 
 
 def shape_for(
