@@ -170,6 +170,20 @@ def test_a_file_that_was_changed_is_made_again(releases: Releases, way: str) -> 
     assert releases.read_ == []
 
 
+def test_drafts_of_processes_that_were_killed_are_removed(releases: Releases) -> None:
+    releases.routes()
+    (path,) = Path(os.environ["XDG_CACHE_HOME"]).glob("**/*.arrow")
+    old, new = path.with_name(".routes-old"), path.with_name(".routes-new")
+    for draft in (old, new):
+        draft.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    path.unlink()
+    releases.routes()
+    assert path.exists()
+    assert not old.exists()
+    assert new.exists()  # somebody may be writing it
+
+
 def test_a_cache_that_cannot_be_written_is_none(
     releases: Releases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

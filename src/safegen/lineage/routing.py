@@ -19,6 +19,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ KEPT = 1_024
 """Fingerprints of a view that are kept of each release, at most: of its rows and of its decoys."""
 
 _NONCE, _TAG = 16, 16  # bytes in front of the file's contents
+_STALE = 3_600  # seconds after which nobody is still writing a draft
 _SCHEMA = pa.schema(
     [
         ("cell", pa.uint64()),
@@ -338,6 +340,9 @@ def _write(place: Path, known: Known, routes: Routes) -> None:
             arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
     data, nonce = sink.getvalue(), secrets.token_bytes(_NONCE)
+    for old in place.parent.glob(".routes-*"):  # of processes that were killed
+        if time.time() - old.stat().st_mtime > _STALE:
+            old.unlink()
     descriptor, draft = tempfile.mkstemp(dir=place.parent, prefix=".routes-")
     try:
         with os.fdopen(descriptor, "wb") as file:
