@@ -23,7 +23,7 @@ from scipy.special import (  # stats takes a second
     pdtrc,
 )
 
-from safegen.lineage.fingerprints import RARELY, Cells, Prints, Tally, twins
+from safegen.lineage.fingerprints import RARELY, Cells, Prints, Tally, places, twins
 from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
@@ -116,17 +116,17 @@ def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) 
     if not prints.beside or not n:
         return None
     cells, counts = np.unique(whole, return_counts=True)
-    mine = _counts_of(tally.cells, cells, counts)
-    met = mine > 0
-    found, decoys = int(tally.released[met].sum()), int(tally.decoys[met].sum())
+    at, there = places(tally.cells, cells)
+    released, unreleased, often = tally.released[at], tally.decoys[at], counts[there]
+    found, decoys = int(released.sum()), int(unreleased.sum())
     share = prints.beside / (prints.beside + prints.printed)
     tests = 4 * datasets
 
     def p_of(hits: int) -> float:
         return min(tests * float(bdtr(decoys, hits + decoys, share)), 1.0)
 
-    only, others = tally.decoys == 0, tally.released == 0
-    surplus = int(mine[only].sum()) - int(mine[others].sum()) * (1 - share) / share
+    only, others = (int(often[x == 0].sum()) for x in (unreleased, released))
+    surplus = only - others * (1 - share) / share
     by_chance = decoys * (1 - share) / share
     needed = least_count(lambda k: p_of(k) <= ALPHA, 10**8)
     rows = _rows_for(needed, by_chance, len(prints.own), prints.rows, power)

@@ -48,6 +48,7 @@ __all__ = [
     "Prints",
     "Tally",
     "opened",
+    "places",
     "sealed",
     "twins",
 ]
@@ -345,7 +346,7 @@ class Printing:
         )
         others, counts = np.unique(np.concatenate([known, beside]), return_counts=True)
         # One by one: a known row that no other equals would, were it not known, pass for one.
-        chance = len(_places(released, others[counts == 1])[0])
+        chance = len(places(released, others[counts == 1])[0])
         rarely = chance <= RARELY or decoys_ is None
         whole = _whole(
             released, often, others if rarely else known, beside[:0] if rarely else beside
@@ -382,7 +383,7 @@ def _counted(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (words if len(first) == len(words) else words[first]), often
 
 
-def _places(sorted_: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def places(sorted_: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where some words are among sorted ones, and which of them are."""
     if not len(sorted_):
         return np.zeros(0, np.intp), np.zeros(len(some), dtype=bool)
@@ -396,11 +397,11 @@ def _whole(
 ) -> Tally:
     """The tally of a release's whole rows and of its decoys', without some cells of either."""
     kept = np.ones(len(released), dtype=bool)
-    kept[_places(released, without)[0]] = False
+    kept[places(released, without)[0]] = False
     released, often = released[kept], often[kept]
     cells, counts = np.unique(beside[~np.isin(beside, without)], return_counts=True)
     decoys = np.zeros(len(released), dtype=np.uint16)
-    at, there = _places(released, cells)
+    at, there = places(released, cells)
     decoys[at] = counts[there]
     new = np.searchsorted(released, cells[~there])
     if not len(new):

@@ -27,9 +27,8 @@ __all__ = ["screened"]
 POWER = 0.999
 """The chance to find the share that is asked for."""
 
-TIMES, MOST = 4, 2**20
-"""By how much a sample grows that is too small, and the rows that are looked at, at most: those of
-a share of 0.1 % are known by far fewer."""
+MOST = 2**20
+"""Rows that are looked at, at most: those of a share of 0.1 % are known by far fewer."""
 
 
 def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts:
@@ -56,8 +55,8 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
         if ledger is None or first is None:
             continue
         search, size = searched(None, first, ledger, POWER), SAMPLE
-        while not _enough(search, share) and size < min(count, MOST):
-            size = min(TIMES * size, MOST)
+        while size < min(count, MOST) and (wanted := _wanted(search, share, size)) > size:
+            size = min(wanted, MOST)
             sample = Sample(batches, keys[0][1], size)
             _passed(batches, [sample])
             search = searched(None, sample, ledger, POWER)
@@ -69,8 +68,11 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
     return replace(facts, search=merged(searches))
 
 
-def _enough(search: Searched, share: float) -> bool:
-    return bool(search.found) or search.least is None or search.least <= share
+def _wanted(search: Searched, share: float, size: int) -> int:
+    """Rows that will do, where so many did not; of more rows no more parts are looked at."""
+    if search.found or search.least is None or "whole rows" not in search.rings:
+        return size
+    return 0 if search.least <= share else int(1.2 * size * max(search.least / share, 2))
 
 
 def _passed(batches: Batches, seen: list[Callable[[pa.RecordBatch], None]]) -> int:
