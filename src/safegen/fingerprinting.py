@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -61,7 +59,8 @@ def fingerprinted(
         kept = books.ledger, key_id, key
         form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
         beside = printing.one_each(decoys[name]).slice(0, printing.seen)
-        attachments += printed(name, printing, form, beside, _real(prepared, name), *kept)
+        real = None if prepared.parts is None else prepared.parts.real(name)
+        attachments += printed(name, printing, form, beside, real, *kept)
     return attachments
 
 
@@ -69,19 +68,9 @@ def _decoys(
     request: Request, sampling: Sampling, shape: Shape | None, most: int, key: bytes
 ) -> dict[str, pa.Table]:
     """As many rows as are looked at of the release, from a seed that the key makes of it."""
-    named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
-    seed = int.from_bytes(named.digest(), "little") >> 1
-    asked = replace(request, rows=min(request.rows, most), seed=seed)
+    asked = request.decoys(min(request.rows, most), key)
     made = [block.tables for block in sampling.blocks(asked, shape, workers=1)]
     return {name: pa.concat_tables([tables[name] for tables in made]) for name in made[0]}
-
-
-def _real(prepared: Prepared, name: str) -> pa.Table | None:
-    """The real rows behind a release, those held out too."""
-    if prepared.parts is None:
-        return None
-    parts = prepared.parts
-    return pa.concat_tables([parts.anchor[name], parts.held[name]])
 
 
 def _unit(schema: TableSchema) -> str | None:

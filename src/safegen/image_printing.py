@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from safegen.lineage.image_prints import ImagePrinting, ImagePrints, decoys_for
 from safegen.progress import progress
@@ -49,9 +46,7 @@ def images_printed(
     if not stage.image_printings:
         return ()
     key_id, key = stage.keys[0]
-    named = hashlib.blake2b(request.digest.encode(), key=key, digest_size=8, person=b"decoys")
-    seed = int.from_bytes(named.digest(), "little") >> 1
-    asked = replace(request, rows=decoys_for(request.rows), seed=seed)
+    asked = request.decoys(decoys_for(request.rows), key)
     decoys = {name: ImagePrinting() for name in stage.image_printings}
     with progress("sampling decoys", asked.rows, "images") as advance:
         for made in sampling.blocks(asked, None, workers):
@@ -68,7 +63,7 @@ def _real(prepared: Prepared, name: str) -> ImagePrinting:
     """Some of the real images behind a release, those held out too; none that are not at hand."""
     found = ImagePrinting()
     if prepared.parts is not None:
-        table = pa.concat_tables([prepared.parts.anchor[name], prepared.parts.held[name]])
+        table = prepared.parts.real(name)
         rows = np.linspace(0, table.num_rows - 1, min(table.num_rows, _REAL)).astype(np.int64)
         found.update(taken(table, rows))
     return found

@@ -69,6 +69,12 @@ class Parts:
     held: Mapping[str, pa.Table]
     made: Mapping[str, pa.Table]
 
+    def real(self, name: str) -> pa.Table:
+        """A table's real rows, those held out too."""
+        import pyarrow as pa
+
+        return pa.concat_tables([self.anchor[name], self.held[name]])
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import UsageError
@@ -67,6 +68,12 @@ class Request:
         )
         return cls(rows, seed, dict(conditions), digest)
 
+    def decoys(self, rows: int, key: bytes) -> Request:
+        """A request for other rows like these, which nobody without the key can draw: they are
+        never released, and say how often chance meets rows of the model."""
+        named = hashlib.blake2b(self.digest.encode(), key=key, digest_size=8, person=b"decoys")
+        return replace(self, rows=rows, seed=int.from_bytes(named.digest(), "little") >> 1)
+
     def meeting(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """The rows that meet the conditions, each table's those on columns that it has."""
         return {
@@ -82,10 +89,7 @@ class Request:
         if prepared.parts is None:
             return None
         # Held-out rows are real too: what a split took from training altogether is missed here.
-        import pyarrow as pa
-
-        parts = prepared.parts
-        anchor = {n: pa.concat_tables([t, parts.held[n]]) for n, t in parts.anchor.items()}
+        anchor = {name: prepared.parts.real(name) for name in prepared.parts.anchor}
         found = profiles(anchor, prepared.schemas, self.conditions, tail)
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from safegen.lineage.detection import ALPHA, Met, fisher, met_on_views, met_whole
-from safegen.lineage.fingerprints import RARELY, Cells, Printing, Prints, opened, sealed
+from safegen.lineage.fingerprints import (
+    RARELY,
+    Cells,
+    Printing,
+    Prints,
+    WholeRows,
+    opened,
+    sealed,
+)
 from safegen.lineage.forms import Form, Matched, Profile, form_of
 from safegen.tables.words import Column, joined
 
@@ -199,7 +207,7 @@ def asked(prints: Prints, form: Form, table: pa.Table, key: bytes = KEY) -> list
     numbered = {c.number: known[c.name] for c in match.columns}
     found = [met_on_views(prints, form, match, Cells(hasher, form, numbered, match), 1)]
     if len(numbered) == len(form.columns):
-        found.append(met_whole(prints, hasher.whole(numbered), 1))
+        found.append(met_whole(prints, WholeRows.of(hasher.whole(numbered)), 1))
     return [m for m in found if m is not None]
 
 

@@ -14,7 +14,7 @@ from test_fingerprints import KEY, OTHER, columns, law, profiles
 from safegen.ledger import Attached
 from safegen.lineage import routing
 from safegen.lineage.detection import ALPHA, met_on_views, met_whole
-from safegen.lineage.fingerprints import Cells, Printing, Prints
+from safegen.lineage.fingerprints import Cells, Printing, Prints, WholeRows
 from safegen.lineage.forms import Form, form_of
 from safegen.lineage.registering import Known
 from safegen.lineage.routing import DIRECT, Routed, Routes, routes
@@ -50,12 +50,12 @@ class Releases:
     def routes(self, upto: int = MANY) -> Routes:
         return routes(LEDGER, self.known, self.there[:upto], self.read)
 
-    def cells(self, table: pa.Table) -> tuple[Cells, np.ndarray]:
+    def cells(self, table: pa.Table) -> tuple[Cells, WholeRows]:
         some = columns(table)
         match = self.form.matched(profiles(table))
         numbered = {c.number: some[c.name] for c in match.columns}
         hasher = Printing(made(0).column_names, KEY).hasher
-        return Cells(hasher, self.form, numbered, match), hasher.whole(numbered)
+        return Cells(hasher, self.form, numbered, match), WholeRows.of(hasher.whole(numbered))
 
     def routed(self, table: pa.Table, *, whole: bool = True, upto: int = MANY) -> Routed:
         cells, rows = self.cells(table)

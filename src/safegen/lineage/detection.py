@@ -23,7 +23,7 @@ from scipy.special import (  # stats takes a second
     pdtrc,
 )
 
-from safegen.lineage.fingerprints import RARELY, Cells, Prints, Tally, places, twins
+from safegen.lineage.fingerprints import RARELY, Cells, Prints, Tally, WholeRows, places
 from safegen.lineage.forms import Form, Matched
 from safegen.lineage.watermark import Watermark
 from safegen.tables.words import Column
@@ -69,7 +69,7 @@ class Met:
     least: float
 
 
-def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = POWER) -> Met | None:
+def met_whole(prints: Prints, whole: WholeRows, datasets: int, power: float = POWER) -> Met | None:
     """Whole rows of a table, by their fingerprints, against those of a dataset.
 
     By Fisher's exact test: had they nothing to do with it, rows of the table would be as likely to
@@ -83,13 +83,12 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
         return _met_beside(prints, whole, datasets, power)
     if not prints.trials:
         return None
-    inside = np.isin(whole, prints.own)
+    at, there = places(prints.own, whole.distinct)
     # Distinct ones, of all rows: a row that is there often is no more evidence than once.
-    distinct = len(np.unique(whole[inside]))
+    distinct, hits = len(at), int(whole.counts[there].sum())
     n, trials = len(whole), prints.trials
-    p_of = _whole_by_chance(n, twins(whole), prints.chance, trials, prints.distinct, datasets)
+    p_of = _whole_by_chance(n, whole.twins, prints.chance, trials, prints.distinct, datasets)
     chance = prints.chance / trials
-    hits = int(inside.sum())
     low, high = clopper_pearson(hits, n)
     by_chance = n * chance
     needed = least_count(lambda k: p_of(k) <= ALPHA, n)
@@ -106,7 +105,7 @@ def met_whole(prints: Prints, whole: np.ndarray, datasets: int, power: float = P
     )
 
 
-def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) -> Met | None:
+def _met_beside(prints: Prints, whole: WholeRows, datasets: int, power: float) -> Met | None:
     """Whole rows against those of a release and of its decoys, of which there may be fewer.
 
     Of all rows of either that equal one of the table's, each is a decoy with the same chance: the
@@ -115,9 +114,8 @@ def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) 
     tally, n = prints.whole, len(whole)
     if not prints.beside or not n:
         return None
-    cells, counts = np.unique(whole, return_counts=True)
-    at, there = places(tally.cells, cells)
-    released, unreleased, often = tally.released[at], tally.decoys[at], counts[there]
+    at, there = places(tally.cells, whole.distinct)
+    released, unreleased, often = tally.released[at], tally.decoys[at], whole.counts[there]
     found, decoys = int(released.sum()), int(unreleased.sum())
     share = prints.beside / (prints.beside + prints.printed)
     tests = 4 * datasets
@@ -144,11 +142,11 @@ def _met_beside(prints: Prints, whole: np.ndarray, datasets: int, power: float) 
 
 
 def needed_whole(
-    whole: np.ndarray, *, chance: int, trials: int, distinct: int, datasets: int
+    whole: WholeRows, *, chance: int, trials: int, distinct: int, datasets: int
 ) -> int | None:
     """How many distinct whole rows have to be a release's; None where no number would do. The more
     of `trials` known rows pass by chance, the more; and the more distinct rows it has."""
-    p_of = _whole_by_chance(len(whole), twins(whole), chance, trials, distinct, datasets)
+    p_of = _whole_by_chance(len(whole), whole.twins, chance, trials, distinct, datasets)
     return least_count(lambda k: p_of(k) <= ALPHA, len(whole))
 
 

@@ -47,10 +47,10 @@ __all__ = [
     "Printing",
     "Prints",
     "Tally",
+    "WholeRows",
     "opened",
     "places",
     "sealed",
-    "twins",
 ]
 
 RARELY = 3
@@ -157,6 +157,28 @@ class Cells:
         if view not in self._counted:
             self._counted[view] = np.unique(self.view(view), return_counts=True)
         return self._counted[view]
+
+
+@dataclass(frozen=True, eq=False)
+class WholeRows:
+    """The fingerprints of a table's whole rows, for all releases that they are held against: the
+    distinct ones, in order, and how often each is there."""
+
+    distinct: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, fingerprints: np.ndarray) -> WholeRows:
+        """Those of rows, one each."""
+        return cls(*np.unique(fingerprints, return_counts=True))
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def twins(self) -> int:
+        """Pairs of rows that are equal."""
+        return int((self.counts * (self.counts - 1) // 2).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -411,12 +433,6 @@ def _whole(
         np.insert(often, new, 0),
         np.insert(decoys, new, counts[~there]),
     )
-
-
-def twins(fingerprints: np.ndarray) -> int:
-    """Pairs of rows that are equal."""
-    _, counts = np.unique(fingerprints, return_counts=True)
-    return int((counts * (counts - 1) // 2).sum())
 
 
 def sealed(key: bytes, document: Mapping[str, Any], what: str) -> bytes:

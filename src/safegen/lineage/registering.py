@@ -53,11 +53,10 @@ def known_forms(
 
 def recognised(schema: TableSchema) -> list[str]:
     """The columns that rows are known by: real keys go on where released ones ended."""
-    keys = (schema.sequence_key,)
     return [
         c.name
         for c in schema.columns
-        if c.kind != "id" and c.references is None and c.name not in keys
+        if c.kind != "id" and c.references is None and c.role != "sequence_key"
     ]
 
 

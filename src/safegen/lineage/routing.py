@@ -33,7 +33,7 @@ from safegen.errors import LedgerError
 from safegen.ledger import Attached
 from safegen.ledger.places import cache_folder, make_private
 from safegen.lineage.detection import ALPHA, needed_whole, surplus_for
-from safegen.lineage.fingerprints import RARELY, Prints
+from safegen.lineage.fingerprints import RARELY, Prints, WholeRows
 from safegen.lineage.registering import Known
 
 __all__ = ["DIRECT", "Routed", "Routes", "routes"]
@@ -118,7 +118,7 @@ class Routes:
     def routed(
         self,
         there: Sequence[Attached],
-        whole: np.ndarray | None,
+        whole: WholeRows | None,
         views: Mapping[int, tuple[np.ndarray, np.ndarray]],
         rows: int,
         datasets: int,
@@ -126,7 +126,7 @@ class Routes:
     ) -> Routed:
         """Which releases to look at.
 
-        there: the ledger's, of this form. whole: fingerprints of the table's whole rows, where they
+        there: the ledger's, of this form. whole: those of the table's whole rows, where they
         can be looked up. views: by number the distinct fingerprints, sorted, and counts, of `rows`
         rows. datasets: among which the level is shared. power: the chance of which `least` speaks.
         """
@@ -198,16 +198,16 @@ class Routes:
             share = np.maximum(share, np.where(surplus < kept * scale, taken, np.inf))
         return score, share
 
-    def _hits(self, whole: np.ndarray) -> np.ndarray:
+    def _hits(self, whole: WholeRows) -> np.ndarray:
         """(releases,) distinct whole rows of a table that are theirs, beyond what chance gives, in
         about its standard deviations."""
-        at, _ = self.whole.met(np.unique(whole))
+        at, _ = self.whole.met(whole.distinct)
         hits = np.bincount(self.whole.owner[at], minlength=len(self.names))
         by_chance = len(whole) * self.facts["chance"] / np.maximum(self.facts["trials"], 1)
         found: np.ndarray = np.maximum(hits - by_chance, 0) / np.sqrt(1 + by_chance)
         return found
 
-    def _least_whole(self, whole: np.ndarray, datasets: int, power: float) -> np.ndarray:
+    def _least_whole(self, whole: WholeRows, datasets: int, power: float) -> np.ndarray:
         """(releases,) the share from which on whole rows are found: what the least known of them
         needs, for all."""
         facts = self.facts

@@ -18,7 +18,7 @@ from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
 from safegen.lineage.detection import ALPHA, POWER, Met, met_on_views, met_watermark, met_whole
 from safegen.lineage.facts import Evidence
-from safegen.lineage.fingerprints import Cells, Hasher, Prints
+from safegen.lineage.fingerprints import Cells, Hasher, Prints, WholeRows
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import FORMS, PRINTS, Known, known_forms
 from safegen.lineage.routing import DIRECT, routes
@@ -131,7 +131,9 @@ def searched(
     alike = _alike(forms, some)
     if batches is None:
         whole = {
-            form_id: _hasher(known).whole({c.number: columns[c.name] for c in match.columns})
+            form_id: WholeRows.of(
+                _hasher(known).whole({c.number: columns[c.name] for c in match.columns})
+            )
             for form_id, (known, match) in alike.items()
             if match.whole(known.form)
         }
@@ -269,7 +271,7 @@ def _hasher(known: Known) -> Hasher:
     return Hasher(known.key, tuple(c.name for c in known.form.columns))
 
 
-def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict[str, np.ndarray]:
+def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict[str, WholeRows]:
     """Fingerprints of all rows, for the forms whose columns are all there."""
     wanted = {
         form_id: (_hasher(known), {c.number: c.name for c in match.columns})
@@ -286,7 +288,9 @@ def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict
                 if name not in cells:
                     cells[name] = Column.of(batch.column(batch.schema.get_field_index(name)))
             found[form_id].append(hasher.whole({i: cells[n] for i, n in names.items()}))
-    return {form_id: np.concatenate(parts) for form_id, parts in found.items() if parts}
+    return {
+        form_id: WholeRows.of(np.concatenate(parts)) for form_id, parts in found.items() if parts
+    }
 
 
 def _read(ledger: Ledger, where: Attached) -> Prints:
