@@ -16,7 +16,7 @@ from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
-from safegen.tables.digests import RowsDigest, combine
+from safegen.tables.digests import combine, table_digests
 from safegen.tables.sources import TABLE, read_source
 
 if TYPE_CHECKING:
@@ -183,9 +183,7 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
     digests = {}
     total = 0
     for name, batches in source.tables.items():
-        digest = RowsDigest(batches.schema)
-        for batch in batches:
-            digest.update(batch)
+        digest, _ = table_digests(batches)
         digests[name] = digest.value()
         total += digest.rows
         listed = sum(f.rows or 0 for f in manifest.files if f.table == name)

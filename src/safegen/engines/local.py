@@ -1,19 +1,15 @@
 """Sampling on this machine: in this process, or in worker processes that each load the model.
 
-A worker is a fresh interpreter (`python -m safegen.engines.worker`), not a fork: forking a process
-that has threads (BLAS, Arrow) can hang, and multiprocessing's spawn re-runs the caller's script.
-Blocks come back in order, and at most two per worker are in flight, so memory does not grow with
-the number of rows.
+A worker is a process of its own (`python -m safegen.engines.worker`). Blocks come back in order,
+and at most two per worker are in flight, so memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import struct
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -24,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from safegen.contracts import stays_alone
 from safegen.engines.blocks import Block, block_plan, shaped_block
 from safegen.errors import BackendError
+from safegen.processes import cores, started
 from safegen.tables.batches import WEIGHT_COLUMN
 from safegen.tables.units import units
 
@@ -85,9 +82,7 @@ def sample_blocks(
 
 def _worth(blocks: int) -> int:
     """How many processes are worth their start, when each is to make a few blocks."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that we may use
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, blocks // _BLOCKS_EACH))
+    return max(1, min(cores(), blocks // _BLOCKS_EACH))
 
 
 def _by_workers(
@@ -127,27 +122,11 @@ class _Worker:
     def __init__(self, backend: str, folder: Path, shape: Shape | None):
         self._shape = pickle.dumps(shape)
         self._told = False
-        self._command = [
-            sys.executable,
-            "-P",
-            "-W",
-            "ignore",
-            "-m",
-            "safegen.engines.worker",
-            backend,
-            str(folder),
-        ]
+        self._arguments = (backend, str(folder))
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> _Worker:
-        path = os.pathsep.join([*(p for p in sys.path if p), os.environ.get("PYTHONPATH", "")])
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
-            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
-        )
+        self._process = started("safegen.engines.worker", *self._arguments)
         return self
 
     def __exit__(self, *exc: object) -> None:

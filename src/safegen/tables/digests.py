@@ -24,11 +24,9 @@ import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
+from safegen.tables.lanes import LANES, Helper, summed
 
 __all__ = ["LookupDigest", "RowsDigest", "combine", "folded", "table_digests", "without_index"]
-
-_LANES = 1024
-_CHUNK = 2048  # rows expanded at once: 4 MiB
 
 
 def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
@@ -75,22 +73,25 @@ class RowsDigest:
     def __init__(self, schema: pa.Schema):
         self.names = _content_names(schema)
         self.rows = 0
-        self._lanes = np.zeros(_LANES, dtype=np.uint16)
+        self._lanes = np.zeros(LANES, dtype=np.uint16)
         self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
 
-    def update(self, batch: pa.RecordBatch) -> None:
-        data = memoryview(_row_bytes(batch, self.names, exact_cells))
-        width = WIDTH * len(self.names)
-        base = hashlib.shake_128(self._prefix)
-        for start in range(0, batch.num_rows, _CHUNK):
-            expanded = []
-            for row in range(start, min(start + _CHUNK, batch.num_rows)):
-                h = base.copy()
-                h.update(data[row * width : (row + 1) * width])
-                expanded.append(h.digest(2 * _LANES))
-            lanes = np.frombuffer(b"".join(expanded), dtype="<u2").reshape(-1, _LANES)
-            self._lanes += lanes.sum(axis=0, dtype=np.uint16)
+    def update(self, batch: pa.RecordBatch, helper: Helper | None = None) -> None:
+        """Add a batch. With a `helper`, that of all batches is complete after `finish`."""
+        rows = _row_bytes(batch, self.names, exact_cells)
+        self._lanes += (
+            summed(self._prefix, rows, batch.num_rows)
+            if helper is None
+            else helper.add(rows, batch.num_rows)
+        )
         self.rows += batch.num_rows
+
+    def helper(self) -> Helper:
+        """A second process for `update`, to be used as a context."""
+        return Helper(self._prefix)
+
+    def finish(self, helper: Helper) -> None:
+        self._lanes += helper.rest()
 
     def merge(self, other: RowsDigest) -> None:
         """Add the rows that another digest has seen. Raises: ValueError on other columns."""
@@ -171,9 +172,11 @@ def table_digests(
     """
     rows = RowsDigest(batches.schema)
     lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
-    for batch in batches:
-        rows.update(batch)
-        LookupDigest.update_all(lookups.values(), batch)
-        for tally in seen:
-            tally(batch)
+    with rows.helper() as helper:
+        for batch in batches:
+            rows.update(batch, helper)
+            LookupDigest.update_all(lookups.values(), batch)
+            for tally in seen:
+                tally(batch)
+        rows.finish(helper)
     return rows, lookups
