@@ -18,6 +18,8 @@ from forging import World, check, is_refused_as_synthetic
 import safegen
 from safegen.errors import LedgerError
 from safegen.ledger import open_ledger
+from safegen.lineage import screening
+from safegen.tables.batches import Batches
 
 RNG = np.random.default_rng(20)
 Edit = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
@@ -177,13 +179,25 @@ def test_fingerprints_that_were_removed_are_missed(world: World, tmp_path: Path)
         open_ledger(copy).attached("fingerprints")
 
 
-def test_a_part_of_the_rows_is_enough_to_find_a_small_share(world: World) -> None:
+@pytest.mark.parametrize("kept", [2**17, 4_000])
+def test_a_part_of_the_rows_is_enough_to_find_a_small_share(
+    world: World, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
     """A sample that is large enough for the share that was asked for, and no verdict beyond it."""
     real, made = pd.read_parquet(world.real), _bare(world.dataset.to_pandas())
     many = pd.concat([real] * 8, ignore_index=True).sample(60_000, random_state=1)
     numbers = RNG.normal(0, 1, len(many))
     many["fnlwgt"] = (many["fnlwgt"] * (1 + numbers / 50)).round()  # no row twice
     planted = made.sample(300, random_state=2)
+    monkeypatch.setattr(screening, "_MOST", kept)
+    passes: list[float] = []
+    thinned = screening.thinned
+
+    def noted(batches: Batches, share: float, key: bytes) -> Batches:
+        passes.append(share)
+        return thinned(batches, share, key)
+
+    monkeypatch.setattr(screening, "thinned", noted)
     for share in (0.2, 0.005):
         decision = check(many, power=share)
         assert decision.allowed
@@ -191,6 +205,9 @@ def test_a_part_of_the_rows_is_enough_to_find_a_small_share(world: World) -> Non
         assert "with a chance of 99.9 %" in decision.notes[0]
         assert "attested? cannot be said of a part" in decision.notes[0]
     assert is_refused_as_synthetic(check(pd.concat([many, planted]), power=0.005))
+    # Where fewer are kept than it takes, more of them pass by, and hardly ever all.
+    assert all(0 < p <= 1 for p in passes)
+    assert bool(passes) == (kept == 4_000)
     # Nor is a dataset's own folder, or a stamp, overlooked.
     assert is_refused_as_synthetic(check(world.dataset.path, power=0.5))
     assert is_refused_as_synthetic(check(world.dataset.to_arrow(), power=0.5))
@@ -225,7 +242,7 @@ def test_another_release_of_the_model_is_known_by_its_watermark(
     assert check(real.tail(4_000), ledger=day_before).allowed
     for edited in (
         _noisy(made, real),
-        made.drop(columns=list(made.columns[:2])),
+        made.drop(columns=[made.columns[0]]),  # of two the views that are left may be too few
         _bare(made).head(900),
     ):
         assert is_refused_as_synthetic(check(edited, ledger=day_before))

@@ -238,13 +238,7 @@ class Prints:
         sink = io.BytesIO()
         groups = [(t.cells, t.released, t.decoys) for t in (self.whole, *self.views)]
         facts = {name: getattr(self, name) for name in _FACTS}
-        schema = pa.schema(
-            [
-                pa.field("print", pa.int64(), nullable=False),
-                *(pa.field(name, pa.uint16(), nullable=False) for name in _COUNTS),
-            ],
-            metadata={_KEY: json.dumps(facts)},
-        )
+        schema = _SCHEMA.with_metadata({_KEY: json.dumps(facts)})
         with pq.ParquetWriter(
             sink,
             schema,
@@ -269,17 +263,18 @@ class Prints:
         """What `to_bytes` wrote. Raises: ValueError when it is none."""
         try:
             file = pq.ParquetFile(io.BytesIO(data))
+            if not file.schema_arrow.equals(_SCHEMA):
+                raise ValueError("other columns")
             facts = json.loads(file.metadata.metadata[_KEY.encode()])
             lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            cells, *counts = (np.asarray(c, dtype=np.int64) for c in file.read().columns)
-            whole, *views = (
-                Tally(cells[a:b].astype(kind), *(c[a:b] for c in counts))
-                for (a, b), kind in zip(
-                    pairwise(np.cumsum([0, *lengths])),
-                    [np.uint64, *[np.uint32] * len(lengths)],
-                    strict=False,
-                )
-            )
+            cells, *counts = (np.asarray(c) for c in file.read().columns)
+            ends = [*pairwise(np.cumsum([0, *lengths]))]
+            (a, b), *others = ends
+            whole = Tally(cells[a:b].view(np.uint64), *(c[a:b] for c in counts))
+            views = [
+                Tally(cells[a:b].astype(np.uint32), *(c[a:b].astype(np.int64) for c in counts))
+                for a, b in others
+            ]
             return cls(
                 **{name: int(facts[name]) for name in _FACTS},
                 whole=whole,
@@ -292,6 +287,12 @@ class Prints:
 _FACTS = ("rows", "distinct", "seen", "trials", "chance", "printed", "beside")
 _COUNTS = ("released", "decoys")
 _KEY = "safegen-fp1"
+_SCHEMA = pa.schema(
+    [
+        pa.field("print", pa.int64(), nullable=False),
+        *(pa.field(name, pa.uint16(), nullable=False) for name in _COUNTS),
+    ]
+)
 
 
 class Printing:

@@ -15,7 +15,15 @@ from safegen.lineage.evidence import from_folder, from_stamps, parts_of
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
-from safegen.lineage.search import SAMPLE, Sample, Searched, copies, merged, searched
+from safegen.lineage.search import (
+    SAMPLE,
+    Sample,
+    Searched,
+    copies,
+    merged,
+    searched,
+    thinned,
+)
 from safegen.tables.batches import Batches
 from safegen.tables.sources import Source
 
@@ -27,8 +35,12 @@ __all__ = ["screened"]
 POWER = 0.999
 """The chance to find the share that is asked for."""
 
-MOST = 2**20
-"""Rows that are looked at, at most: those of a share of 0.1 % are known by far fewer."""
+_OFTEN = 1_400
+"""Rows of the share that is asked for that are looked at first: where few real rows pass for
+released ones, more than it takes."""
+
+_MOST = 2**17
+"""Rows that are kept, at most. More pass by, and leave their fingerprints."""
 
 
 def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts:
@@ -47,19 +59,18 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
     keys = ledger.key_epochs() if ledger is not None else []
     for name, batches in source.tables.items():
         tally = InBand(batches.schema)
-        first = Sample(batches, keys[0][1]) if keys else None
+        size = min(max(int(_OFTEN / share), SAMPLE), _MOST)
+        first = Sample(batches, keys[0][1], size) if keys else None
         count = _passed(batches, [tally, *([first] if first is not None else [])])
         rows += count
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
         if ledger is None or first is None:
             continue
-        search, size = searched(None, first, ledger, POWER), SAMPLE
-        while size < min(count, MOST) and (wanted := _wanted(search, share, size)) > size:
-            size = min(wanted, MOST)
-            sample = Sample(batches, keys[0][1], size)
-            _passed(batches, [sample])
-            search = searched(None, sample, ledger, POWER)
+        search, size = searched(None, first, ledger, POWER), first.size
+        while size < count and (wanted := _wanted(search, share, size)) > size:
+            size = min(wanted, count)
+            search = searched(thinned(batches, size / count, keys[0][1]), first, ledger, POWER)
         search = with_images(search, images_searched(batches, ledger))
         searches.append(search)
         part = name if len(source.tables) > 1 else None

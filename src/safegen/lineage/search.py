@@ -7,7 +7,8 @@ looked up all, for one in a thousand counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +24,12 @@ from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import FORMS, PRINTS, Known, known_forms
 from safegen.lineage.routing import DIRECT, routes
 from safegen.lineage.watermark import Watermark
+from safegen.processes import cores
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, is_plain, joined
 
-__all__ = ["SAMPLE", "Found", "Sample", "Searched", "copies", "merged", "searched"]
+__all__ = ["SAMPLE", "Found", "Sample", "Searched", "copies", "merged", "searched", "thinned"]
 
 SAMPLE = 32_768
 """Rows that are looked at on views: of a tenth of synthetic ones among them no test misses many."""
@@ -71,7 +73,7 @@ class Searched:
 
 class Sample:
     """A random part of a table's rows, `size` at most, while they pass by; which, only the ledger's
-    key says. A larger one has the rows of a smaller one first."""
+    key says."""
 
     def __init__(self, table: Batches, key: bytes, size: int = SAMPLE):
         seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-sample").digest()
@@ -80,7 +82,7 @@ class Sample:
         ]
         self._rng = np.random.default_rng(int.from_bytes(seed, "little"))
         self._pieces: list[tuple[np.ndarray, dict[str, Column]]] = []
-        self._size = size
+        self.size = size
         # Of a table of known size hardly more rows are looked at than will stay.
         most = size + 6 * size**0.5 + 100
         self._cut = np.inf if table.rows is None else most / max(table.rows, 1)
@@ -93,14 +95,14 @@ class Sample:
         table = taken(pa.Table.from_batches([batch.select(self._names)]), stay)
         columns = {n: Column.of(single(table.column(n))) for n in self._names}
         self._pieces.append((drawn[stay], columns))
-        if sum(len(d) for d, _ in self._pieces) > 2 * self._size:
+        if sum(len(d) for d, _ in self._pieces) > 2 * self.size:
             self._thin()
 
     def _thin(self) -> None:
         drawn = np.concatenate([d for d, _ in self._pieces])
-        stay = np.argsort(drawn, kind="stable")[: self._size]
+        stay = np.argsort(drawn, kind="stable")[: self.size]
         columns = {n: joined([c[n] for _, c in self._pieces])[stay] for n in self._names}
-        if len(stay) == self._size:
+        if len(stay) == self.size:
             self._cut = float(drawn[stay[-1]])
         self._pieces = [(drawn[stay], columns)]
 
@@ -110,6 +112,21 @@ class Sample:
             return {}
         self._thin()
         return self._pieces[0][1]
+
+
+def thinned(batches: Batches, share: float, key: bytes) -> Batches:
+    """A random share of a table's rows; which, only the ledger's key says."""
+    if share >= 1:
+        return batches
+    seed = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-thinned").digest()
+
+    def opened() -> Iterator[pa.RecordBatch]:
+        rng = np.random.default_rng(int.from_bytes(seed, "little"))
+        for batch in batches:
+            stay = np.flatnonzero(rng.random(batch.num_rows) < share)
+            yield from taken(pa.Table.from_batches([batch]), stay).combine_chunks().to_batches()
+
+    return Batches(batches.schema, opened)
 
 
 def searched(
@@ -153,7 +170,29 @@ def searched(
         return [met]
 
     def read(where: Attached) -> Prints:
-        return _read(ledger, where)
+        return _parsed(ledger.attachment(where), where)
+
+    def held(
+        there: Sequence[Attached],
+        known: Known,
+        match: Matched,
+        cells: Cells,
+        rows: WholeRows | None,
+    ) -> Iterator[tuple[Attached, Met | None, Met | None]]:
+        """What is shared with each of some releases, in their order."""
+        for view in known.form.views:  # found once, and not by each thread
+            if match.has(view):
+                cells.counted(view)
+
+        def one(given: tuple[Attached, bytes]) -> tuple[Attached, Met | None, Met | None]:
+            where, data = given
+            prints = _parsed(data, where)
+            parts = met_on_views(prints, known.form, match, cells, len(every), power)
+            found = None if rows is None else met_whole(prints, rows, len(every), power)
+            return where, parts, found
+
+        with ThreadPoolExecutor(cores()) as pool:
+            yield from pool.map(one, [(w, ledger.attachment(w)) for w in there])
 
     for form_id, (known, match) in alike.items():
         there, mine = of_form[form_id], {c.number: columns[c.name] for c in match.columns}
@@ -172,13 +211,8 @@ def searched(
             routed = kept.routed(there, whole.get(form_id), views, rows, len(every), power)
             there = [*routed.chosen]
             least.append(routed.least)
-        for where in there:
-            prints = read(where)
-            parts = met_on_views(prints, known.form, match, cells, len(every), power)
-            told = asked("parts of rows", parts)
-            if form_id in whole:
-                rows_ = met_whole(prints, whole[form_id], len(every), power)
-                told += asked("whole rows", rows_)
+        for where, parts, rows_ in held(there, known, match, cells, whole.get(form_id)):
+            told = [*asked("parts of rows", parts), *asked("whole rows", rows_)]
             if not told:
                 continue
             best = min(told, key=lambda m: m.p)
@@ -293,9 +327,9 @@ def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict
     }
 
 
-def _read(ledger: Ledger, where: Attached) -> Prints:
+def _parsed(data: bytes, where: Attached) -> Prints:
     try:
-        return Prints.from_bytes(ledger.attachment(where))
+        return Prints.from_bytes(data)
     except ValueError as error:
         raise LedgerError(
             f"the fingerprints of dataset {where.dataset_id} cannot be read ({error}): run "
