@@ -14,7 +14,13 @@ from test_ledger import _own_home, a_record, digest, path
 
 from safegen.errors import LedgerError
 from safegen.ledger import Ledger, open_ledger
-from safegen.ledger.base import LogEntry, canonical, entry_from, next_entry
+from safegen.ledger.base import (
+    LogEntry,
+    attachments_digest,
+    canonical,
+    entry_from,
+    next_entry,
+)
 
 __all__ = ["_own_home", "path"]  # fixtures
 pytestmark = pytest.mark.usefixtures("_own_home")
@@ -225,3 +231,11 @@ def test_any_payload_keeps_its_hash_when_read_back(payload: dict[str, object]) -
     assert again.payload == payload
     assert again.sound()
     assert canonical(again.payload, "payload").decode() == text
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT, TEXT)))
+def test_what_was_attached_is_digested_as_rfc8785_bytes(
+    parts: list[tuple[str, str, str, str]],
+) -> None:
+    expected = canonical([list(p) for p in sorted(set(parts))], "attachments")
+    assert attachments_digest(parts) == hashlib.sha256(expected).hexdigest()
