@@ -11,6 +11,7 @@ from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.errors import UsageError
 from safegen.gates import Books, LedgerLike, load_policy
+from safegen.lineage.looks import told_apart
 from safegen.manifest import PublicKey
 from safegen.policy import Policy
 from safegen.tables.sources import SourceLike
@@ -27,7 +28,8 @@ def check(
 ) -> Decision:
     """Whether a policy admits data for training. Never raises for a refusal.
 
-    Several sources are judged together, as they would be pooled. The decision is written to the
+    Several sources are judged together, as they would be pooled; one without evidence beside one
+    that is attested to be real is compared with it, in a note. The decision is written to the
     ledger. power: look at random rows only, as many as it takes to find such a share of rows of any
     registered release (.001: one in a thousand) with a chance of 99.9 %; seconds for any number of
     rows. Digests need all rows, so that nothing is then known to be attested.
@@ -38,8 +40,8 @@ def check(
         raise UsageError("power is a share of rows, between 0 and 1: 0.001 is one in a thousand")
     rules = load_policy(policy)
     books = Books.open(ledger)
-    _, facts, books = gates.resolve_all([source, *more_sources], books, power)
-    return gates.admit(rules, facts, books, power=power)
+    opened, facts, books = gates.resolve_all([source, *more_sources], books, power)
+    return gates.admit(rules, facts, books, power=power, notes=told_apart(opened, facts))
 
 
 def guard(

@@ -148,10 +148,12 @@ def admit(
     doubts: Sequence[str] = (),
     probe: Probe | None = None,
     power: float | None = None,
+    notes: Sequence[str] = (),
 ) -> Decision:
     """The decision at the admission gate; recorded, allowed or not. `doubts`: why nobody knows
     what else the model was trained on. `probe`: what a refit on the synthetic rows does. `power`:
-    the share of released rows that had to be found, where that is not the policy's."""
+    the share of released rows that had to be found, where that is not the policy's. `notes`: what
+    else is to be said, and judged by nobody."""
     context = Admission(facts, books.state, doubts, probe)
     decision = _decide(
         policy,
@@ -159,7 +161,7 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
-        _detection_note(facts, books, policy, power),
+        [*_detection_note(facts, books, policy, power), *notes],
     )
     _record(books, decision, facts)
     return decision
