@@ -26,6 +26,11 @@ UNITS = {"table": SEEN, "tables": 4_096, "sequences": 512}
 """Rows, root rows or sequences whose fingerprints are looked at in parts, by kind of data, and as
 many decoys, which have to be drawn: sequences take tens of milliseconds each."""
 
+BESIDE, MOST = 20, 2**18
+"""Of a long table one decoy for so many rows, and so many decoys at most, for whole rows: were they
+fewer beside a million released rows, a thousandth of these in another table would be too little to
+tell from chance."""
+
 
 def printings(prepared: Prepared, keys: Sequence[tuple[str, bytes]]) -> dict[str, Printing]:
     """What takes the fingerprints of each table whose rows can be known; none without a key."""
@@ -50,7 +55,7 @@ def fingerprinted(
         return ()
     key_id, key = stage.keys[0]
     shape = sampling.shape(request)
-    decoys = _decoys(request, sampling, shape, UNITS[prepared.kind], key)
+    decoys = _decoys(request, sampling, shape, _wanted(prepared.kind, request.rows), key)
     mark = None if shape is None else shape.watermark
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
@@ -58,17 +63,23 @@ def fingerprinted(
             continue
         kept = books.ledger, key_id, key
         form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
-        beside = printing.one_each(decoys[name]).slice(0, printing.seen)
+        beside = printing.one_each(decoys[name])
         real = None if prepared.parts is None else prepared.parts.real(name)
         attachments += printed(name, printing, form, beside, real, *kept)
     return attachments
 
 
+def _wanted(kind: str, rows: int) -> int:
+    """How many decoys a release of so many rows is to have."""
+    many = min(rows // BESIDE, MOST) if kind == "table" else 0
+    return min(rows, max(UNITS[kind], many))
+
+
 def _decoys(
-    request: Request, sampling: Sampling, shape: Shape | None, most: int, key: bytes
+    request: Request, sampling: Sampling, shape: Shape | None, rows: int, key: bytes
 ) -> dict[str, pa.Table]:
-    """As many rows as are looked at of the release, from a seed that the key makes of it."""
-    asked = request.decoys(min(request.rows, most), key)
+    """Rows of the model that are not released, from a seed that the key makes of the release's."""
+    asked = request.decoys(rows, key)
     made = [block.tables for block in sampling.blocks(asked, shape, workers=1)]
     return {name: pa.concat_tables([tables[name] for tables in made]) for name in made[0]}
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
+from safegen.fingerprinting import _wanted
 from safegen.lineage.detection import ALPHA, Met, fisher, met_on_views, met_whole
 from safegen.lineage.fingerprints import (
     RARELY,
@@ -371,6 +372,35 @@ def test_whole_rows_that_others_have_too_are_asked_beside_decoys() -> None:
         (met,) = [m for m in asked(prints, form, mixture) if "whole" in m.what]
         hit.append(met.p <= ALPHA)
     assert np.mean(hit) >= 0.85
+
+
+def test_more_decoys_for_whole_rows_leave_views_as_they_are() -> None:
+    """On views a coin says of each row whether it was released: so there are as many decoys."""
+    made, decoys = law(1, 4_000, fitted=True), law(2, 4_000, fitted=True)
+    found = []
+    for beside in (decoys.slice(0, 1_000), decoys):
+        printing = Printing(made.column_names, KEY, seen=1_000)
+        printing.update(made)
+        found.append(printing.finish(form_of(printing.first(), 7), beside, None))
+    few, many = found
+    assert (few.beside, many.beside) == (1_000, 4_000)
+    for one, other in zip(few.views, many.views, strict=True):
+        assert all((getattr(one, n) == getattr(other, n)).all() for n in vars(one))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "decoys"),
+    [
+        ("table", 100, 100),
+        ("table", 20_000, 16_384),
+        ("table", 1_000_000, 50_000),
+        ("table", 10**8, 2**18),
+        ("tables", 10**6, 4_096),
+        ("sequences", 10**6, 512),
+    ],
+)
+def test_long_tables_have_a_decoy_for_twenty_rows(kind: str, rows: int, decoys: int) -> None:
+    assert _wanted(kind, rows) == decoys
 
 
 @pytest.mark.parametrize("kind", ["law", "few"])

@@ -354,8 +354,8 @@ class Printing:
 
     def finish(self, form: Form, decoys: pa.Table | None, real: pa.Table | None) -> Prints:
         """What is kept of the release; once. real: the real rows behind it, of which nothing is
-        kept; None where they are not at hand, as decoys where no more can be drawn, which are one
-        of each unit, too."""
+        kept; None where they are not at hand, as decoys where no more can be drawn. These are one
+        of each unit, too; on views the first of them are looked at, as many as of the release."""
         hasher = self.hasher
         # Of a million rows each array is eight megabytes, and memory is not to grow with rows.
         every = np.concatenate(self._whole)
@@ -377,7 +377,8 @@ class Printing:
         views = []
         if decoys_ is not None:
             first = Cells(hasher, form, self._columns(pa.concat_tables(self._first)))
-            unreleased = Cells(hasher, form, decoys_)
+            as_many = np.arange(min(self.seen, len(beside)))
+            unreleased = Cells(hasher, form, {i: c[as_many] for i, c in decoys_.items()})
             theirs = None if real_ is None else Cells(hasher, form, real_)
             for view in form.views:
                 known_real = np.zeros(0, np.uint32) if theirs is None else theirs.view(view)
