@@ -64,7 +64,7 @@ def one(step: str, rows: int, seed: int, place: Path) -> dict[str, object]:
     import safegen
     from safegen import fingerprinting
     from safegen import generator as module
-    from safegen.lineage.fingerprints import Printing
+    from safegen.lineage.printing import Printing
 
     warnings.simplefilter("ignore")
     ledger = place / "ledger.db"

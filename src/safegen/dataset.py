@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import LedgerError, SourceError, TargetError, UsageError, VerificationError
 from safegen.ledger import Ledger, Record
-from safegen.lineage.evidence import ledger_problems
+from safegen.lineage.documents import ledger_problems
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
 from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from safegen.lineage.fingerprints import SEEN, Printing
+from safegen.lineage.fingerprints import SEEN
+from safegen.lineage.printing import Printing
 from safegen.lineage.registering import form_like, printed, recognised
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from safegen.errors import BackendError, SafegenError, TargetError, UsageError
 from safegen.ledger.places import cache_folder
-from safegen.lineage.fingerprints import Printing
 from safegen.lineage.image_prints import ImagePrinting
+from safegen.lineage.printing import Printing
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
 from safegen.manifest.check import file_leaves
 from safegen.manifest.model import FileEntry, RowGroup

@@ -11,7 +11,7 @@ from safegen.engines.blocks import Block, block_plan, sample_block
 from safegen.engines.local import sample_blocks
 from safegen.errors import BackendError, SourceError
 from safegen.ledger import Ledger
-from safegen.lineage.fingerprints import Printing
+from safegen.lineage.printing import Printing
 from safegen.lineage.registering import form_like, recognised
 from safegen.lineage.watermark import Watermark
 from safegen.policy import Policy, TailsParams

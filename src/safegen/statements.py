@@ -14,7 +14,7 @@ from safegen.decision import Finding, decide
 from safegen.errors import SourceError, TargetError, UsageError
 from safegen.gates import Books, LedgerLike, load_policy, resolve_all
 from safegen.ledger import Attachment, Record
-from safegen.lineage.evidence import sidecar_of
+from safegen.lineage.documents import sidecar_of
 from safegen.lineage.facts import SourceFacts
 from safegen.lineage.registering import printed_beside
 from safegen.manifest import Manifest, SigningKey

@@ -19,7 +19,7 @@ import pytest
 import safegen
 from safegen.decision import Finding, decide
 from safegen.ledger import open_ledger
-from safegen.lineage.evidence import sidecar_of
+from safegen.lineage.documents import sidecar_of
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
 from safegen.release import Staging
 from safegen.tables.stamps import stamped

@@ -21,13 +21,12 @@ from safegen.lineage.detection import ALPHA, Met, fisher, met_on_views, met_whol
 from safegen.lineage.fingerprints import (
     RARELY,
     Cells,
-    Printing,
     Prints,
     WholeRows,
-    opened,
-    sealed,
 )
 from safegen.lineage.forms import Form, Matched, Profile, form_of
+from safegen.lineage.printing import Printing
+from safegen.lineage.sealing import opened, sealed
 from safegen.tables.words import Column, joined
 
 KEY, OTHER = b"k" * 32, b"o" * 32

@@ -14,8 +14,9 @@ from test_fingerprints import KEY, OTHER, columns, law, profiles
 from safegen.ledger import Attached
 from safegen.lineage import routing
 from safegen.lineage.detection import ALPHA, met_on_views, met_whole
-from safegen.lineage.fingerprints import Cells, Printing, Prints, WholeRows
+from safegen.lineage.fingerprints import Cells, Prints, WholeRows
 from safegen.lineage.forms import Form, form_of
+from safegen.lineage.printing import Printing
 from safegen.lineage.registering import Known
 from safegen.lineage.routing import DIRECT, Routed, Routes, routes
 

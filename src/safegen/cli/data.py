@@ -250,7 +250,8 @@ def lineage(
     from safegen.cli.tree import branches, draw
     from safegen.dataset import existing_ledger
     from safegen.lineage.descent import Descent
-    from safegen.lineage.evidence import resolve, statements_at
+    from safegen.lineage.documents import statements_at
+    from safegen.lineage.evidence import resolve
     from safegen.tables.sources import read_source
 
     books = existing_ledger(ledger)

@@ -189,6 +189,21 @@ def _in_a_corner(twins: int, chance: int, trials: int, distinct: int) -> float:
     return float(((twins + 1) * (chance + 1) * more) ** 0.5)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the tests on all views of a release have in common: how many share the level, and the
+    chance of which their `least` speaks."""
+
+    prints: Prints
+    tests: int
+    power: float
+
+    @property
+    def part(self) -> float:
+        """The share of the release's rows that views look at."""
+        return min(self.prints.seen / max(self.prints.rows, 1), 1.0)
+
+
 def met_on_views(
     prints: Prints,
     form: Form,
@@ -209,8 +224,7 @@ def met_on_views(
     ]
     if not usable:
         return None
-    tests = 4 * len(usable) * datasets
-    part = min(prints.seen / max(prints.rows, 1), 1.0)
+    asked = _Asked(prints, 4 * len(usable) * datasets, power)
     mets = []
     for view, tally in usable:
         cells, counts = some.counted(view)
@@ -218,8 +232,8 @@ def met_on_views(
         mine = _counts_of(tally.cells, cells, counts)
         what = f"{view.cut} cells of {len(view.columns)} columns"
         mets += [
-            _met_alone(tally, mine, n, tests, prints, part, what, power),
-            _met_often(tally, mine, n, tests, prints, part, f"how often {what} are there", power),
+            _met_alone(tally, mine, n, what, asked),
+            _met_often(tally, mine, n, f"how often {what} are there", asked),
         ]
     best = min(mets, key=lambda m: m.p)
     return replace(best, least=min(m.least for m in mets))
@@ -232,47 +246,33 @@ def _counts_of(wanted: np.ndarray, cells: np.ndarray, counts: np.ndarray) -> np.
     return found
 
 
-def _met_alone(
-    tally: Tally,
-    mine: np.ndarray,
-    n: int,
-    tests: int,
-    prints: Prints,
-    part: float,
-    what: str,
-    power: float,
-) -> Met:
+def _met_alone(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked) -> Met:
     """Cells that the release has and its decoys have not, against those that only decoys have.
 
     Each that is met is as likely to be of one as of the other for a table that has nothing to do
     with the release: found ~ Binomial(found + decoys, 1/2).
     """
+    tests, part = asked.tests, asked.part
     only, others = tally.decoys == 0, tally.released == 0
     found, decoys = (int(np.count_nonzero(mine[side])) for side in (only, others))
     p = min(tests * float(bdtrc(found - 1, found + decoys, 0.5)), 1.0) if found else 1.0
     surplus = max(int(mine[only].sum()) - int(mine[others].sum()), 0)
-    rows = _rows_for(_needed(decoys, tests), decoys, int(only.sum()), prints.rows, power)
+    rows = _rows_for(
+        _needed(decoys, tests), decoys, int(only.sum()), asked.prints.rows, asked.power
+    )
     low, high = (min(x / part, 1.0) for x in clopper_pearson(surplus, n))
     share = min(surplus / n / part, 1.0)
     return Met(what, n, found, decoys, p, share, (low, high), min(rows / n, 1.0))
 
 
-def _met_often(
-    tally: Tally,
-    mine: np.ndarray,
-    n: int,
-    tests: int,
-    prints: Prints,
-    part: float,
-    what: str,
-    power: float,
-) -> Met:
+def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked) -> Met:
     """Whether cells are the more frequent the more they are the release's and not its decoys'.
 
     Each row of either weighs `_weights` of its cell. Which of them were released is, for a table
     that has nothing to do with the release, as if coins had said so; a sum of weights with coins
     for signs has a normal's tail, but for a factor of 3.18 (Bentkus and Dzindzalieta 2015).
     """
+    tests, part = asked.tests, asked.part
     both = tally.released + tally.decoys
     sign = tally.released - tally.decoys
     rows = max(int(both.sum()), 1)
@@ -288,7 +288,7 @@ def _met_often(
     p = min(tests * 3.18 * float(ndtr(-z)), 1.0)
     # What a table has that is made of rows of the release alone; a part of it adds as much of that,
     # and of what it varies by.
-    copies = np.random.default_rng(n).poisson(tally.released * (n / max(prints.seen, 1)))
+    copies = np.random.default_rng(n).poisson(tally.released * (n / max(asked.prints.seen, 1)))
     full, varies = apart(copies)
     if full <= 0:
         return Met(what, n, 0, 0, p, 0.0, (0.0, 1.0), 1.0)
@@ -296,7 +296,7 @@ def _met_often(
     share, low, high = (
         min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    k = float(ndtri(power) - ndtri(ALPHA / tests / 3.18)) / full
+    k = float(ndtri(asked.power) - ndtri(ALPHA / tests / 3.18)) / full
     own = (k * varies) ** 2 * part
     least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
     return Met(

@@ -12,42 +12,27 @@ How they combine is said in `lineage.facts`.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
+from safegen.lineage.documents import from_folder, from_record, from_sidecar, from_stamps
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
-from safegen.lineage.roots import expired, roots_of, stated_of
+from safegen.lineage.roots import expired
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
-from safegen.manifest import Manifest, PublicKey, check_folder
-from safegen.manifest.model import Ancestry, Origin
-from safegen.manifest.sign import read_envelope, signed_by
 from safegen.tables.digests import combine, table_digests, without_index
 from safegen.tables.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "as_of_now",
-    "from_folder",
-    "from_stamps",
-    "ledger_problems",
-    "parts_of",
-    "resolve",
-    "sidecar_of",
-    "statements_at",
-]
+__all__ = ["as_of_now", "parts_of", "resolve"]
 
 
 def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
@@ -82,7 +67,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         if ledger is not None and (bare := without_index(batches)) is not None:
             plain, plain_keyed = table_digests(bare, keys)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
-            pieces += [p for r in found.values() if (p := _from_record(r, ledger)).synthetic]
+            pieces += [p for r in found.values() if (p := from_record(r, ledger)).synthetic]
     digest = combine(digests)
     together = {key_id: combine(values) for key_id, values in lookups.items()}
     each = {
@@ -95,7 +80,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         pieces += _from_ledger(ledger, digest, together, each)
     for part, one in parts_of(source):
         own = digest if part is None else digests[part]
-        pieces += [replace(p, part=part) for p in _from_sidecar(one, own, ledger)]
+        pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger)]
     if source.folder is None and source.uri != "memory:" and not source.parts:
         hints += carded(source.file or Path(source.uri))
     # 5, where nothing cheaper has settled it
@@ -188,11 +173,11 @@ def _from_ledger(
     """What the ledger knows of a source's content, and of every single table of several: a
     released table may be one of them."""
     whole = _known(ledger, digest, lookups)
-    pieces = [_from_record(r, ledger) for r in whole.values()]
+    pieces = [from_record(r, ledger) for r in whole.values()]
     for name, part in parts.items():
         pieces += [
             replace(
-                piece := _from_record(r, ledger), part=name, text=f"table {name!r}: {piece.text}"
+                piece := from_record(r, ledger), part=name, text=f"table {name!r}: {piece.text}"
             )
             for dataset_id, r in _known(ledger, part["digest"], part["lookups"]).items()
             if dataset_id not in whole
@@ -206,247 +191,3 @@ def _known(ledger: Ledger, digest: str, lookups: Mapping[str, str]) -> dict[str,
     for key_id, value in lookups.items():
         found += ledger.find(lookups={key_id: value})
     return {r.dataset_id: r for r in found}
-
-
-def from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
-    """What the manifest of a dataset's own folder says; what is wrong goes to `problems`."""
-    if source.folder is None:
-        return []
-    check = check_folder(source.folder)
-    found = [*check.problems]
-    if check.manifest is not None and ledger is not None:
-        found += ledger_problems(check.manifest, ledger, signed=check.signed)
-    problems += [f"{source.folder}: {p}" for p in found]
-    if check.manifest is None:
-        return [
-            Evidence(
-                "manifest",
-                "its safegen manifest cannot be read",
-                "synthetic",
-                share=1.0,
-                depth=1,
-                effective_depth=1.0,
-                lower_bound=True,
-            )
-        ]
-    piece = _from_manifest(check.manifest, "its manifest", ledger, sound=not found)
-    if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
-        piece = replace(piece, origin="unknown", proof=False)
-    return [piece]
-
-
-def _from_manifest(
-    manifest: Manifest, where: str, ledger: Ledger | None, *, sound: bool
-) -> Evidence:
-    share = _share(manifest.origin, manifest.composition, manifest.rows)
-    origin: Origin = manifest.origin
-    if not sound and origin == "real":
-        origin = "unknown"
-    maker = f", made by {manifest.generator.backend}" if manifest.generator else ""
-    state = "" if sound else ", but the folder does not verify"
-    return Evidence(
-        "manifest",
-        f"{where} says {manifest.origin}: dataset {manifest.dataset_id}, depth {manifest.depth}"
-        f"{maker}{state}",
-        origin,
-        share=share,
-        depth=max(manifest.depth, 1 if share else 0),
-        effective_depth=max(manifest.effective_depth, share),
-        lower_bound=manifest.depth_is_lower_bound or not sound,
-        ancestry=manifest.ancestry if sound else "unverified",
-        dataset_id=manifest.dataset_id,
-        license=manifest.license,
-        proof=sound,
-        expires=manifest.expires,
-        weighted=manifest.weighted,
-        **_behind(share, manifest.document(), ledger),
-    )
-
-
-def _behind(share: float, manifest: Mapping[str, Any], ledger: Ledger | None) -> dict[str, Any]:
-    """Of synthetic rows the real sources behind them, of real ones when they were stated to be."""
-    if share:
-        return {"roots": roots_of(manifest, ledger)}
-    return {"stated": stated_of(manifest, ledger)}
-
-
-def _share(origin: str, composition: Mapping[str, Any], rows: int) -> float:
-    """The share of synthetic rows that a statement admits to; each has a depth of 1 at least."""
-    if origin not in ("synthetic", "mixed"):
-        return 0.0
-    rows = max(rows, 1)
-    return float(min(max(composition.get("synthetic", rows), 1) / rows, 1.0))
-
-
-def from_stamps(stamps: Sequence[Mapping[str, Any]]) -> list[Evidence]:
-    """One piece per dataset that the stamps name, whatever number of places say it."""
-    places: dict[str | None, list[str]] = {}
-    depths: dict[str | None, float] = {}
-    for stamp in stamps:
-        if stamp.get("origin") == "real":
-            continue  # a stamp never proves real
-        named = stamp.get("dataset_id")
-        dataset = named if isinstance(named, str) and len(named) <= 64 else None
-        depth = stamp.get("depth")
-        known = isinstance(depth, int | float) and not isinstance(depth, bool) and 0 < depth < 1e6
-        places.setdefault(dataset, []).append(str(stamp["place"]))
-        depths[dataset] = max(
-            depths.get(dataset, 1.0), float(depth) if known and depth is not None else 1.0
-        )
-    return [
-        Evidence(
-            "stamp",
-            f"stamped as synthetic{f', dataset {dataset}' if dataset else ''} "
-            f"({', '.join(dict.fromkeys(where))})",
-            "synthetic",
-            share=1.0,
-            depth=ceil(depths[dataset]),
-            effective_depth=depths[dataset],
-            lower_bound=True,
-            dataset_id=dataset,
-        )
-        for dataset, where in places.items()
-    ]
-
-
-def _from_record(record: Record, ledger: Ledger) -> Evidence:
-    manifest = record.manifest
-    if record.claimed:
-        return _from_claim(record)
-    if record.origin == "real" and expired(record.expires):
-        return Evidence(
-            "ledger",
-            f"its attestation {record.dataset_id} as real expired on {record.expires}",
-            "unknown",
-            proof=True,
-        )
-    by = manifest.get("attested_by")
-    tool = (manifest.get("extra") or {}).get("tool")
-    made = f", made by {tool}" if isinstance(tool, str) else ""
-    what = {
-        "attestation": f"attested as {record.origin} by {by}{made}" if by else "attested",
-        "release": "released as synthetic" if record.origin == "synthetic" else "released",
-        "derivation": f"derived, {record.origin}",
-    }.get(record.statement, record.statement)
-    share = _share(record.origin, manifest.get("composition") or {}, record.rows)
-    origin: Origin = record.origin  # type: ignore[assignment]
-    ancestry: Ancestry = record.ancestry  # type: ignore[assignment]
-    return Evidence(
-        "ledger",
-        f"the ledger knows this content: {what} on {record.created[:10]} as {record.dataset_id}"
-        + (f", depth {record.depth}" if share else ""),
-        origin,
-        share=share,
-        depth=max(record.depth, 1 if share else 0),
-        effective_depth=max(record.effective_depth, share),
-        lower_bound=record.depth_is_lower_bound,
-        ancestry=ancestry,
-        dataset_id=record.dataset_id,
-        license=manifest.get("license"),
-        proof=True,
-        expires=record.expires,
-        weighted=bool(manifest.get("weighted")),
-        **_behind(share, manifest, ledger),
-    )
-
-
-def _from_claim(record: Record) -> Evidence:
-    """What another ledger says: that rows are synthetic counts, that they are real does not."""
-    share = _share(record.origin, record.manifest.get("composition") or {}, record.rows)
-    text = f"ledger {str(record.imported_from)[:8]} claims this content as {record.dataset_id}"
-    if not share:
-        text = f"{text}: {record.origin}, which nobody states here"
-        return Evidence("claim", text, "unknown", dataset_id=record.dataset_id)
-    return Evidence(
-        "claim",
-        f"{text}: {record.origin}, depth {record.depth}, on {record.created[:10]}",
-        "synthetic" if share >= 1 else "mixed",
-        share=share,
-        depth=max(record.depth, 1),
-        effective_depth=max(record.effective_depth, share),
-        lower_bound=True,
-        dataset_id=record.dataset_id,
-        license=record.manifest.get("license"),
-        proof=True,
-        weighted=bool(record.manifest.get("weighted")),
-    )
-
-
-def _withdrawn(dataset_ids: Sequence[str], ledger: Ledger) -> list[str]:
-    """A problem, where a dataset was withdrawn or was made from one that was."""
-    found = withdrawal_of(dataset_ids, ledger)
-    if found is None:
-        return []
-    which = (
-        "it" if found.dataset_id == dataset_ids[0] else f"{found.dataset_id}, which is behind it,"
-    )
-    return [f"{which} was withdrawn on {found.time[:10]} by {found.by}: {found.reason}"]
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the attestation of a file or folder lies: beside it."""
-    path = Path(os.path.abspath(path))  # "." has no name
-    return path.with_name(path.name + ".safegen.json")
-
-
-def _from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Evidence]:
-    place = source.file or (Path(source.uri) if Path(source.uri).is_dir() else None)
-    if place is None or source.folder is not None or not sidecar_of(place).exists():
-        return []
-    name = sidecar_of(place).name
-    try:
-        manifest = Manifest.read(sidecar_of(place))
-        signed = _signature_of(sidecar_of(place), manifest, ledger)
-    except ManifestError:
-        return [Evidence("sidecar", f"{name} beside it, or its signature, is damaged", "unknown")]
-    if manifest.logical_digest != digest:
-        return [Evidence("sidecar", f"{name} beside it is of other content", "unknown")]
-    # Its signature may have stayed behind; what the ledger wrote down otherwise is forged.
-    if ledger is not None and ledger_problems(manifest, ledger, signed=True):
-        return [Evidence("sidecar", f"{name} is not the statement that the ledger has", "unknown")]
-    if manifest.origin == "real" and expired(manifest.expires):
-        return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
-    piece = _from_manifest(manifest, name, ledger, sound=True)
-    by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
-    return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
-
-
-def statements_at(source: Source) -> list[Manifest]:
-    """The manifests in a source's folder and beside its file, and those of its parts, as far as
-    they can be read; whether they are true, `resolve` says."""
-    places = [source.folder, source.file and sidecar_of(source.file)]
-    found = [m for part in source.parts.values() for m in statements_at(part)]
-    for place in places:
-        with contextlib.suppress(ManifestError):
-            found += [Manifest.read(place)] if place is not None else []
-    return found
-
-
-def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> str:
-    """What the signature beside a statement is worth. Raises: ManifestError for another's."""
-    envelope = read_envelope(sidecar.with_suffix(".dsse.json"))
-    if envelope is None:
-        return "not signed"
-    record = ledger.get(manifest.dataset_id) if ledger is not None else None
-    pem = record.public_key if record is not None and not record.claimed else None
-    keys = [PublicKey(pem.encode())] if pem else []
-    signers = signed_by(manifest, envelope, keys)
-    return f"signed by {signers[0].id[:16]}" if signers else "signed by a key unknown here"
-
-
-def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:
-    """Where a manifest contradicts what the ledger recorded when the dataset was made, or has on
-    record since: that it, or what it was made from, was withdrawn."""
-    record = ledger.get(manifest.dataset_id)
-    behind = [s.dataset_id for s in manifest.sources if s.dataset_id is not None]
-    problems = _withdrawn([manifest.dataset_id, *behind], ledger)
-    if record is None:
-        return problems
-    if record.manifest_digest != manifest.digest:
-        problems.append(
-            "the manifest is not the one that the ledger recorded for this dataset "
-            "(a consistent rewrite of files and digests)"
-        )
-    if record.public_key is not None and not signed:
-        problems.append("the ledger recorded a signed dataset, but the signature is gone")
-    return problems

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from safegen.errors import LedgerError
 from safegen.ledger import Attached, Attachment, Ledger
-from safegen.lineage.fingerprints import SEEN, opened, sealed
+from safegen.lineage.fingerprints import SEEN
+from safegen.lineage.sealing import opened, sealed
 from safegen.tables.images import image_bytes, is_image
 from safegen.tables.pdq import BITS, distances, luminance, pdq
 

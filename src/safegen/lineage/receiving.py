@@ -13,9 +13,10 @@ from safegen.ledger import Attachment, Ledger
 from safegen.ledger.importing import import_
 from safegen.ledger.keys import read_keys
 from safegen.ledger.parcels import Sender, Taken
-from safegen.lineage.fingerprints import Prints, opened
+from safegen.lineage.fingerprints import Prints
 from safegen.lineage.forms import Form
 from safegen.lineage.registering import FORMS, PRINTS
+from safegen.lineage.sealing import opened
 from safegen.manifest import PublicKey
 
 __all__ = ["receive"]

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from safegen.errors import LedgerError, UsageError
 from safegen.ledger import Attached, Attachment, Ledger
-from safegen.lineage.fingerprints import SEEN, Hasher, Printing, Prints, opened, sealed
+from safegen.lineage.fingerprints import SEEN, Hasher, Prints
 from safegen.lineage.forms import Form, Profile, form_of
+from safegen.lineage.printing import Printing
+from safegen.lineage.sealing import opened, sealed
 from safegen.tables.numbers import taken
 from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.words import Column

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from safegen.ledger import Ledger
-from safegen.lineage.evidence import from_folder, from_stamps, parts_of
+from safegen.lineage.documents import from_folder, from_stamps
+from safegen.lineage.evidence import parts_of
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
