@@ -54,8 +54,10 @@ fix: $(STAMP)  ## Mend what ruff can mend
 bench: $(STAMP)  ## Measure memory and speed against raw SDV; figures go to docs/
 	$(BIN)/python bench/memory.py
 
-docs: $(STAMP)  ## Write docs/options.md from the code
+docs: $(STAMP)  ## Write docs/options.md and the JSON Schemas from the code
 	$(BIN)/python docs/options.py
+	$(BIN)/safegen policy schema > docs/policy.schema.json
+	$(BIN)/python -c "import json; from safegen.manifest.schema import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
 
 build: $(STAMP)  ## Build the wheel and the source distribution
 	$(BIN)/python -m build --outdir dist .
