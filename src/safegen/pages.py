@@ -1,4 +1,4 @@
-"""Pages for people, derived from manifests and decisions: the dataset card and the reports."""
+"""Pages for people, derived from manifests and decisions: the reports."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ from safegen.decision import Decision
 from safegen.manifest import Manifest
 from safegen.manifest.model import html_table
 
-__all__ = ["card", "refusal_report", "report"]
-
-
-def card(manifest: Manifest) -> str:
-    """A short dataset card with the front matter that hubs read."""
-    facts = "\n".join(f"| {k} | {v} |" for k, v in manifest.facts())
-    return (
-        "---\nannotations_creators: [machine-generated]\ntags: [synthetic, safegen]\n---\n\n"
-        f"# Synthetic dataset {manifest.dataset_id}\n\n"
-        "Made by safegen. The rows are not real. Before training on them, run\n"
-        "`safegen verify` on this folder and read `safegen.manifest.json`, which is the source of\n"
-        "truth; this page is derived from it.\n\n"
-        f"| fact | value |\n|---|---|\n{facts}\n"
-    )
+__all__ = ["refusal_report", "report"]
 
 
 def report(manifest: Manifest, decisions: list[str]) -> str:

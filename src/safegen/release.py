@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safegen.errors import BackendError, SafegenError, TargetError, UsageError
+from safegen.exports import exported
 from safegen.ledger.places import cache_folder
 from safegen.lineage.image_prints import ImagePrinting
 from safegen.lineage.printing import Printing
@@ -31,7 +32,7 @@ from safegen.manifest.model import FileEntry, RowGroup
 from safegen.manifest.sign import envelope_for
 from safegen.measure.drawn import Reservoir
 from safegen.measure.profile import TableTally
-from safegen.pages import card, report
+from safegen.pages import report
 from safegen.tables.batches import (
     DEPTH_COLUMN,
     ORIGIN_COLUMN,
@@ -93,6 +94,7 @@ class Staging:
     _lookups: dict[str, dict[str, LookupDigest]] = field(default_factory=dict)
     _parts: dict[str, _Part] = field(default_factory=dict)
     _closed: list[_Part] = field(default_factory=list)
+    _entries: dict[Path, FileEntry] = field(default_factory=dict)
 
     def write(self, tables: Mapping[str, pa.Table], weights: np.ndarray | None = None) -> None:
         """Tag one block's rows, tally them, digest them, and append them as a row group.
@@ -196,23 +198,35 @@ class Staging:
             lookups[key_id] = sorted({combine(values), *values.values()})
         return combine(digests), lookups
 
+    def data_files(self) -> list[FileEntry]:
+        """An entry per data file, hashed once, with its row groups and tree."""
+        for part in self._closed:
+            if part.path not in self._entries:
+                name = part.path.relative_to(self.folder).as_posix()
+                self._entries[part.path] = data_entry(part.path, name, part.table)
+        return sorted(self._entries.values(), key=lambda e: e.path)
+
     def files(self) -> list[FileEntry]:
-        """An entry per staged file, hashed; data files with their row groups and tree."""
-        data = {p.path: p for p in self._closed}
+        """An entry per staged file."""
+        data = {e.path: e for e in self.data_files()}
         entries = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
             if not path.is_file() or name in (MANIFEST_NAME, SIGNATURE_NAME, LOCK):
                 continue
-            part = data.get(path)
-            entries.append(data_entry(path, name, part.table) if part else file_entry(path, name))
+            entries.append(data.get(name) or file_entry(path, name))
         return entries
 
     def describe(self, manifest: Manifest, decisions: Iterable[Any]) -> None:
-        """Write the derived pages: README.md (a dataset card) and report.html."""
-        (self.folder / "README.md").write_text(card(manifest), encoding="utf-8")
-        pages = [d._repr_html_() for d in decisions]
-        (self.folder / "report.html").write_text(report(manifest, pages), encoding="utf-8")
+        """Write what is derived: README.md (a dataset card), report.html, croissant.json."""
+        manifest = manifest.model_copy(update={"files": self.data_files()})
+        pages = {
+            "README.md": exported(manifest, "card"),
+            "croissant.json": exported(manifest, "croissant"),
+            "report.html": report(manifest, [d._repr_html_() for d in decisions]),
+        }
+        for name, text in pages.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
 
     def seal(self, manifest: Manifest, key: SigningKey | None) -> Manifest:
         """Write the manifest, and its signature when there is a key."""

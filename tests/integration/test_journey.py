@@ -61,6 +61,7 @@ def test_from_a_real_table_to_a_verified_dataset_and_a_refusal(place: Path, real
     assert all(m["interval"] and m["method"] for m in manifest.measurements)
     assert sorted(p.name for p in (place / "out").iterdir()) == [
         "README.md",
+        "croissant.json",
         "data",
         "report.html",
         "safegen.manifest.dsse.json",

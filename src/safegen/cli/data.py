@@ -28,7 +28,7 @@ FolderArgument = Annotated[str, typer.Argument(help="A dataset's folder.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (check, verify, sign, attest, inspect, scan, lineage):
+    for command in (check, verify, sign, attest, inspect, scan, lineage, export):
         app.command()(command)
 
 
@@ -272,4 +272,24 @@ def lineage(
     if made.nodes:
         show("\nmade from it:")
         branches(made)
+    return 0
+
+
+def export(
+    folder: FolderArgument,
+    format: Annotated[
+        str, typer.Option("--format", help="croissant, openlineage, cyclonedx or card.")
+    ],
+    trusted_key: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-key", help="A public key that must have signed it. Repeatable."),
+    ] = None,
+    ledger: LedgerOption = None,
+) -> int:
+    """Print a verified dataset's manifest in the words of another standard."""
+    from safegen.dataset import existing_ledger, inspect_folder
+    from safegen.exports import exported
+
+    verified = inspect_folder(folder, trusted_key or None, ledger=existing_ledger(ledger))
+    show(exported(verified.manifest, format).rstrip("\n"))
     return 0

@@ -1,0 +1,246 @@
+"""Croissant 1.1 (MLCommons) with the RAI and PROV properties that it recommends for synthetic data.
+
+https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. `mlcroissant` validates it, and
+loads the rows by it.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from safegen.manifest import Manifest
+from safegen.manifest.model import ColumnEntry, FileEntry, SourceEntry
+
+__all__ = ["croissant"]
+
+CONTEXT: Mapping[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "prov": "http://www.w3.org/ns/prov#",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+
+CONFORMS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
+
+PARQUET = "application/x-parquet"  # the name that mlcroissant reads; the registered one it does not
+
+PROVENANCE = {
+    "_safegen_origin": ("sc:Text", "real or synthetic"),
+    "_safegen_depth": ("sc:Float", "models between the row and reality, the mean over its sources"),
+    "_safegen_weight": ("sc:Float", "weight for training, above 0"),
+}
+
+_TYPES = (
+    (("int", "uint"), "sc:Integer"),
+    (("float", "double", "halffloat", "decimal"), "sc:Float"),
+    (("bool",), "sc:Boolean"),
+    (("date",), "sc:Date"),
+    (("timestamp",), "sc:DateTime"),
+)
+
+
+def croissant(manifest: Manifest) -> dict[str, Any]:
+    """The Croissant document of a dataset, JSON-ready; it lies beside `data/`.
+
+    Files have their SHA-256; each table is a record set over its Parquet files, with the columns of
+    provenance. Neither the manifest's digest nor its signature is in it, for both cover this file.
+    """
+    files = [f for f in manifest.files if f.table is not None]
+    of = {name: [f for f in files if f.table == name] for name in _tables(manifest)}
+    ids = _ids(manifest)
+    return {
+        "@context": dict(CONTEXT),
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS,
+        "@id": f"urn:safegen:{manifest.dataset_id}",
+        "name": f"safegen-{manifest.dataset_id}",
+        "description": _description(manifest),
+        "datePublished": manifest.created,
+        "version": "1.0.0",
+        "isLiveDataset": False,
+        **({"license": manifest.license} if manifest.license else {}),
+        "rai:hasSyntheticData": manifest.composition.get("synthetic", 0) > 0,
+        "rai:dataCollection": _collection(manifest),
+        "rai:dataLimitation": list(manifest.warnings),
+        "prov:wasDerivedFrom": [_entity(s) for s in manifest.sources],
+        **_activity(manifest),
+        "distribution": [
+            *(_file(f, number) for number, f in enumerate(files)),
+            *(_file_set(ids[name], entries) for name, entries in of.items() if entries),
+        ],
+        "recordSet": [
+            _record_set(name, [c for c in manifest.columns if c.table == name], ids)
+            for name, entries in of.items()
+            if entries
+        ],
+    }
+
+
+def _description(manifest: Manifest) -> str:
+    bound = "at least " if manifest.depth_is_lower_bound else ""
+    return (
+        f"A {manifest.origin} dataset of {manifest.rows:,} rows, depth {bound}{manifest.depth}, "
+        f"ancestry {manifest.ancestry}. safegen.manifest.json beside this file is the source of "
+        "truth: verify it with `safegen verify` before use."
+    )
+
+
+def _collection(manifest: Manifest) -> str:
+    maker = manifest.generator
+    if maker is None:
+        return "Not generated: attested or derived from what is named as sources."
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(maker.versions.items()))
+    return f"Generated by {maker.backend} ({versions}) fitted on what is named as sources."
+
+
+def _entity(source: SourceEntry) -> dict[str, Any]:
+    named = f"urn:safegen:{source.dataset_id}" if source.dataset_id else source.logical_digest
+    return {
+        "@type": "prov:Entity",
+        **({"@id": named} if named else {}),
+        "prov:label": f"{source.uri}: {source.origin}, {source.ancestry}, depth {source.depth}",
+        "prov:atLocation": source.uri,
+    }
+
+
+def _activity(manifest: Manifest) -> dict[str, Any]:
+    maker = manifest.generator
+    if maker is None:
+        return {}
+    return {
+        "prov:wasGeneratedBy": {
+            "@type": "prov:Activity",
+            "prov:label": f"generation of {manifest.rows:,} rows, seed {maker.seed}",
+            "prov:endedAtTime": manifest.created,
+            "prov:wasAssociatedWith": {
+                "@type": "prov:SoftwareAgent",
+                "prov:label": f"{maker.backend} ({maker.license})",
+            },
+        }
+    }
+
+
+def _tables(manifest: Manifest) -> list[str]:
+    return list(dict.fromkeys(c.table for c in manifest.columns))
+
+
+def _ids(manifest: Manifest) -> dict[str, str]:
+    """`@id`s of tables, and of columns as `TABLE.COLUMN`, by name: mlcroissant takes no spaces in
+    them, and two names may differ in those only."""
+    ids = {name: _id(name, i) for i, name in enumerate(_tables(manifest))}
+    for i, column in enumerate(manifest.columns):
+        ids[f"{column.table}.{column.name}"] = f"{ids[column.table]}/{_id(column.name, i)}"
+    return ids
+
+
+def _id(name: str, number: int) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    return plain if plain == name else f"{plain}.{number}"
+
+
+def _file(entry: FileEntry, number: int) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": f"file-{number}",
+        "name": entry.path,
+        "contentUrl": entry.path,
+        "contentSize": f"{entry.bytes} B",
+        "encodingFormat": PARQUET,
+        "sha256": entry.sha256.removeprefix("sha256:"),
+    }
+
+
+def _file_set(table: str, entries: Iterable[FileEntry]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{table}-files",
+        "name": f"{table}-files",
+        "encodingFormat": PARQUET,
+        "includes": [glob.escape(e.path) for e in entries],
+    }
+
+
+def _record_set(
+    table: str, columns: Sequence[ColumnEntry], ids: Mapping[str, str]
+) -> dict[str, Any]:
+    keys = [c for c in columns if c.role == "key"]
+    fields = [_field(ids, c.table, c.name, _type(c.type), c) for c in columns]
+    fields += [_field(ids, table, name, kind, text) for name, (kind, text) in PROVENANCE.items()]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": ids[table],
+        "name": table,
+        **({"key": {"@id": ids[f"{table}.{keys[0].name}"]}} if len(keys) == 1 else {}),
+        "field": fields,
+    }
+
+
+def _field(
+    ids: Mapping[str, str], table: str, name: str, kind: str, about: ColumnEntry | str
+) -> dict[str, Any]:
+    text = about if isinstance(about, str) else f"{about.type}, role {about.role}"
+    source: dict[str, Any] = {
+        "fileSet": {"@id": f"{ids[table]}-files"},
+        "extract": {"column": name},
+    }
+    if kind == "sc:ImageObject":
+        source["transform"] = {"jsonPath": "bytes"}
+    found: dict[str, Any] = {
+        "@type": "cr:Field",
+        "@id": ids.get(f"{table}.{name}", f"{ids[table]}/{name}"),
+        "name": name,
+        "description": text,
+        "dataType": kind,
+        "source": source,
+    }
+    if isinstance(about, ColumnEntry) and about.references:
+        found["references"] = {"field": {"@id": ids[about.references]}}
+    return found
+
+
+def _type(arrow: str) -> str:
+    """The data type of an Arrow type's text; what Croissant has no word for is text."""
+    if arrow.startswith("struct"):
+        return "sc:ImageObject"
+    return next((kind for starts, kind in _TYPES if arrow.startswith(starts)), "sc:Text")
