@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen.errors import LedgerError, SourceError, TargetError, UsageError, VerificationError
+from safegen.errors import (
+    LedgerError,
+    MissingExtra,
+    SourceError,
+    TargetError,
+    UsageError,
+    VerificationError,
+)
 from safegen.ledger import Ledger, Record
 from safegen.lineage.documents import ledger_problems
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
@@ -24,6 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+    from safegen.loading.groups import Group
+    from safegen.loading.torch import TorchRows
 
 __all__ = ["Dataset", "Verified", "inspect_folder", "sign", "verify"]
 
@@ -237,29 +248,18 @@ class Dataset:
     def _columns(self, provenance: bool) -> pa.Table:
         import numpy as np
         import pyarrow as pa
-        import pyarrow.compute as pc
+
+        from safegen.tables.numbers import taken
 
         source = read_source(self.path)
-        name = self.table
-        if name == TABLE and name not in source.tables and len(source.tables) == 1:
-            name = next(iter(source.tables))
-        if name not in source.tables:
-            raise UsageError(
-                f"the dataset has the tables {', '.join(source.tables)}; choose one: ds.of(NAME)"
-            )
+        name = self._name(tuple(source.tables))
         table = source.tables[name].table()
         part = next((f.path for f in self.manifest.files if f.table == name), None)
         if part is not None:
             table = _as_written(table, self.path / part)
-        if self._origin is not None:
-            origin = table.column(ORIGIN_COLUMN).cast("string")
-            table = table.filter(pc.equal(origin, self._origin))
+        if (rows := self._selected(table)) is not None:
+            table = taken(table, rows)
         if self._thinned is not None:
-            from safegen.shaping.drawing import thinned
-            from safegen.tables.numbers import taken
-
-            weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
-            table = taken(table, thinned(weights, self._thinned))
             one = pa.array(np.ones(table.num_rows, dtype=np.float32))
             table = table.set_column(
                 table.schema.get_field_index(WEIGHT_COLUMN), WEIGHT_COLUMN, one
@@ -269,6 +269,48 @@ class Dataset:
             metadata = table.schema.metadata
             table = table.select(keep).replace_schema_metadata(metadata)
         return table
+
+    def _name(self, there: Sequence[str]) -> str:
+        """The table that is looked at. Raises: UsageError where one has to be chosen."""
+        if self.table == TABLE and len(there) == 1:
+            return there[0]
+        if self.table not in there:
+            raise UsageError(
+                f"the dataset has the tables {', '.join(there)}; choose one: ds.of(NAME)"
+            )
+        return self.table
+
+    def _selected(self, table: pa.Table) -> np.ndarray[Any, Any] | None:
+        """The numbers of the rows that `real()`, `synthetic()` and `resampled()` leave, by the
+        columns of provenance; None for all."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        from safegen.shaping.drawing import thinned
+
+        rows = None
+        if self._origin is not None:
+            origin = table.column(ORIGIN_COLUMN).cast("string")
+            rows = np.flatnonzero(np.asarray(pc.equal(origin, self._origin)))
+        if self._thinned is not None:
+            weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
+            left = thinned(weights if rows is None else weights[rows], self._thinned)
+            rows = left if rows is None else rows[left]
+        return rows
+
+    def _kept(self, groups: Sequence[Group]) -> list[np.ndarray[Any, Any] | None]:
+        """Of each row group the numbers of the rows that are selected; None for all."""
+        import numpy as np
+        import pyarrow as pa
+
+        if self._origin is None and self._thinned is None:
+            return [None] * len(groups)
+        rows = self._selected(
+            pa.concat_tables([g.read([ORIGIN_COLUMN, WEIGHT_COLUMN]) for g in groups])
+        )
+        assert rows is not None
+        ends = np.cumsum([0, *(g.rows for g in groups)])
+        return [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(ends)]
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -301,6 +343,55 @@ class Dataset:
         frame = pl.from_arrow(self._columns(provenance).replace_schema_metadata(None))
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def to_duckdb(self, connection: Any = None, *, provenance: bool = False) -> Any:
+        """The rows as a DuckDB relation, of `connection` or of a new one in memory.
+
+        Raises: MissingExtra without duckdb.
+        """
+        try:
+            import duckdb
+        except ImportError:
+            raise MissingExtra("to_duckdb() needs duckdb: pip install duckdb") from None
+        rows = self._columns(provenance).replace_schema_metadata(None)
+        return (connection or duckdb.connect()).from_arrow(rows)
+
+    def to_torch(
+        self,
+        batch_size: int = 1024,
+        *,
+        columns: Sequence[str] | None = None,
+        seed: int | None = 7,
+        rank: int | None = None,
+        world: int | None = None,
+    ) -> TorchRows:
+        """The rows as batches of tensors, `(features, weights)`, streamed: memory is that of some
+        row groups, and each is hashed before it is parsed.
+
+        Shuffled anew each epoch by `seed`; None keeps the order. Of `world` processes each sees a
+        share (default: as torch.distributed has it). `safegen.loading.torch.TorchRows` says which
+        types columns become, and how to go on after a restart: `state_dict()`.
+
+        Raises: VerificationError, UsageError for images that lie beside the table as files.
+        """
+        from safegen.loading.groups import groups_of
+        from safegen.loading.torch import TorchRows
+
+        name = self._name(self.tables)
+        if any(f.table is None and f.path.startswith("data/") for f in self.manifest.files):
+            raise UsageError("images that are files make no stream: release them as Parquet")
+        groups = groups_of(self.path, self.manifest, name)
+        return TorchRows(
+            self.manifest,
+            groups,
+            self._kept(groups),
+            weighted=self._thinned is None,
+            batch_size=batch_size,
+            columns=columns,
+            seed=seed,
+            rank=rank,
+            world=world,
+        )
 
     def real(self) -> Dataset:
         """The rows whose origin is real."""
