@@ -43,13 +43,29 @@ def check(
             "one in a thousand) with a chance of 99.9 %. Attestations are then not looked up."
         ),
     ] = None,
+    format: Annotated[
+        str, typer.Option("--format", help="text, json, junit or sarif, on stdout.")
+    ] = "text",
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="block, or warn: exit code 3 for warnings, too.")
+    ] = "block",
     as_json: JsonOption = False,
 ) -> int:
     """Say whether a policy admits data for training: exit code 0, or 3 when it does not."""
     from safegen.access import check as check_
+    from safegen.exports.verdicts import VERDICTS, verdict
 
+    if fail_on not in ("block", "warn"):
+        raise UsageError(f"--fail-on is block or warn, not {fail_on!r}")
+    known = ("text", "json", *VERDICTS)
+    if format not in known:
+        raise UsageError(f"--format is one of {', '.join(known)}, not {format!r}")
     decision = check_(*parse_sources(sources), policy=policy, ledger=ledger, power=power)
-    return show_decision(decision, as_json)
+    if format in VERDICTS:
+        show(verdict(decision, format, fail_on=fail_on))
+    else:
+        show_decision(decision, as_json or format == "json")
+    return 3 if not decision.allowed or (fail_on == "warn" and decision.warnings) else 0
 
 
 def verify(
