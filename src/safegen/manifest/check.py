@@ -15,6 +15,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,7 @@ from safegen.errors import ManifestError
 from safegen.manifest import merkle
 from safegen.manifest.model import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
 from safegen.manifest.sign import PublicKey, key_ids, read_envelope, signed_by
+from safegen.processes import cores
 
 __all__ = ["FolderCheck", "check_folder"]
 
@@ -115,13 +117,16 @@ def _files(folder: Path, manifest: Manifest, deep: bool) -> list[str]:
         )
     problems += [f"{path}: not in the manifest" for path in extra]
 
-    for path, entry in listed.items():
-        if path not in found:
-            continue
+    def content(entry: FileEntry) -> list[str]:
         try:
-            problems += _content(folder / path, entry, deep)
+            return _content(folder / entry.path, entry, deep)
         except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror})")
+            return [f"{entry.path}: cannot be read ({error.strerror})"]
+
+    # Hashing gives the interpreter's lock up: as many files at once as there are cores.
+    with ThreadPoolExecutor(cores()) as pool:
+        for found_ in pool.map(content, [e for p, e in listed.items() if p in found]):
+            problems += found_
     return [_printable(p) for p in problems]
 
 
