@@ -57,6 +57,17 @@ class VerifiedFile:
             raise VerificationError([f"{self._path}: other row groups than the manifest's"])
         self.schema: pa.Schema = self._metadata.schema.to_arrow_schema()
 
+    def missing(self) -> set[str]:
+        """The columns in which values are missing, or may be: the footer does not say."""
+        found = set()
+        for i in range(self._metadata.num_row_groups):
+            group = self._metadata.row_group(i)
+            for j in range(group.num_columns):
+                stats = group.column(j).statistics
+                if stats is None or not stats.has_null_count or stats.null_count:
+                    found.add(group.column(j).path_in_schema)
+        return found
+
     def read(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """A row group, verified. Raises: VerificationError."""
         groups = self._entry.row_groups

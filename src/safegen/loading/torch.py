@@ -15,7 +15,7 @@ from safegen.loading.groups import Group
 from safegen.loading.order import Order
 from safegen.tables.batches import WEIGHT_COLUMN, is_provenance
 from safegen.tables.images import image_bytes, is_image, opened_image
-from safegen.tables.numbers import decoded, single, taken, to_numbers
+from safegen.tables.numbers import decoded, single, to_numbers
 from safegen.tables.types import family, is_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchRows"]
 
+Columns = dict[str, np.ndarray]
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
@@ -30,10 +31,10 @@ class TorchRows(IterableDataset[Batch]):
     """The rows of a dataset as batches `(features, weights)`, once an epoch, in a new order each.
 
     features: a tensor a column, by its name. Integers, and dates and times in the unit of their
-    column, are int64, where none is missing in the batch; other numbers float32 (times float64)
-    with NaN; booleans bool; texts int64 codes, the position in `levels[column]`, -1 where missing;
-    images uint8 (rows, height, width, channels). weights: float32, mean near 1; multiply the loss
-    of each row by its own.
+    column, are int64, and booleans bool, where the column has no missing value; else, as other
+    numbers and unsigned ones of 64 bits, float32 (times float64) with NaN; texts int64 codes, the
+    position in `levels[column]`, -1 where missing; images uint8 (rows, height, width, channels).
+    weights: float32, mean near 1; multiply the loss of each row by its own.
 
     `rank` of `world` processes see a share each, of the same number of rows but for one; within
     `torch.utils.data.DataLoader(rows, batch_size=None, num_workers=n)` the workers share that once
@@ -71,6 +72,7 @@ class TorchRows(IterableDataset[Batch]):
         self._sizes = tuple(
             g.rows if k is None else len(k) for g, k in zip(groups, kept, strict=True)
         )
+        self._missing = {n for g in groups if g.number == 0 for n in g.file.missing()}
         texts = [n for n in names if is_text(schema.field(n).type)]
         self.levels: Mapping[str, list[str]] = self._levels(texts)
 
@@ -112,41 +114,42 @@ class TorchRows(IterableDataset[Batch]):
         return Order(self._sizes, self.seed, self.epoch, share, shares)
 
     def _batches(self, order: Order, first: int) -> Iterator[Batch]:
-        held: list[pa.Table] = []
+        """The batches from row `first` of the share on. Rows are made numbers a group at a time,
+        and put into their order once."""
+        held: Columns | None = None
         for pieces, rows in order.mixed(first):
-            parts = []
+            groups, numbers, at = [], [], 0
             for piece in pieces:
                 kept = self._kept[piece.group]
-                numbers = piece.rows if kept is None else kept[piece.rows]
-                parts.append(taken(self._read(piece.group), numbers))
-            held.append(taken(pa.concat_tables(parts), rows))
-            table = pa.concat_tables(held)
-            whole = table.num_rows // self.batch_size * self.batch_size
+                groups.append(self._columns(piece.group))
+                numbers.append(at + (piece.rows if kept is None else kept[piece.rows]))
+                at += self._groups[piece.group].rows
+            taken = np.concatenate(numbers)[rows]
+            mixed = {n: v[taken] for n, v in _joined(groups).items()}
+            held = mixed if held is None else _joined([held, mixed])
+            count = len(held[WEIGHT_COLUMN])
+            whole = count // self.batch_size * self.batch_size
             for start in range(0, whole, self.batch_size):
-                yield self._tensors(table.slice(start, self.batch_size))
-            held = [table.slice(whole)]
-        if held and held[0].num_rows:
-            yield self._tensors(held[0])
+                yield _batch(held, start, start + self.batch_size)
+            held = {n: v[whole:] for n, v in held.items()}
+        if held is not None and len(held[WEIGHT_COLUMN]):
+            yield _batch(held, 0, self.batch_size)
 
-    def _read(self, group: int) -> pa.Table:
-        return self._groups[group].read([*self.columns, WEIGHT_COLUMN])
-
-    def _tensors(self, table: pa.Table) -> Batch:
-        features = {n: self._tensor(n, single(table.column(n))) for n in self.columns}
-        if not self._weighted:
-            return features, torch.ones(table.num_rows)
+    def _columns(self, group: int) -> Columns:
+        """A group's columns, and its weights."""
+        table = self._groups[group].read([*self.columns, WEIGHT_COLUMN])
+        columns = {n: self._numbers(n, single(table.column(n))) for n in self.columns}
         weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float32)
-        return features, torch.from_numpy(weights.copy())
+        columns[WEIGHT_COLUMN] = weights if self._weighted else np.ones_like(weights)
+        return columns
 
-    def _tensor(self, name: str, values: pa.Array) -> torch.Tensor:
+    def _numbers(self, name: str, values: pa.Array) -> np.ndarray:
         if name in self.levels:
-            return torch.from_numpy(_codes(values, self.levels[name]))
+            return _codes(values, self.levels[name])
         if is_image(values.type):
             return _pixels(name, values)
         plain = decoded(values)
         kind = family(plain.type)
-        if kind == "bool" and not plain.null_count:
-            return torch.from_numpy(plain.to_numpy(zero_copy_only=False).astype(bool))
         if kind == "decimal":
             plain, kind = plain.cast(pa.float64(), safe=False), "float"
         if kind not in ("int", "float", "bool", "time"):
@@ -154,11 +157,10 @@ class TorchRows(IterableDataset[Batch]):
         if kind == "bool":
             plain = plain.cast(pa.int8())
         numbers, present = to_numbers(plain)
-        whole = kind in ("int", "time") and present.all()
-        if whole and (numbers.dtype != np.uint64 or not (numbers >> 63).any()):
-            return torch.from_numpy(numbers.astype(np.int64))
-        narrow = np.float64 if kind == "time" else np.float32
-        return torch.from_numpy(np.where(present, numbers, np.nan).astype(narrow))
+        if kind == "float" or name in self._missing or pa.types.is_uint64(plain.type):
+            narrow = np.float64 if kind == "time" else np.float32
+            return np.where(present, numbers, np.nan).astype(narrow)
+        return numbers.astype(bool if kind == "bool" else np.int64)
 
     def _levels(self, names: Sequence[str]) -> dict[str, list[str]]:
         """The texts of each column, in order; from all groups, for a code must mean one text."""
@@ -169,6 +171,18 @@ class TorchRows(IterableDataset[Batch]):
                 words = decoded(table.column(name)).unique().drop_null()
                 found[name].update(words.to_pylist())
         return {n: sorted(v) for n, v in found.items()}
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+    if len(parts) == 1:
+        return parts[0]
+    return {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+
+def _batch(columns: Columns, start: int, stop: int) -> Batch:
+    # Each a tensor of its own: who writes into one changes no other batch.
+    tensors = {n: torch.from_numpy(v[start:stop].copy()) for n, v in columns.items()}
+    return tensors, tensors.pop(WEIGHT_COLUMN)
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:
@@ -193,9 +207,9 @@ def _codes(values: pa.Array, levels: Sequence[str]) -> np.ndarray:
     return found
 
 
-def _pixels(name: str, values: pa.Array) -> torch.Tensor:
+def _pixels(name: str, values: pa.Array) -> np.ndarray:
     arrays = [np.asarray(opened_image(data)) for data in image_bytes(values) if data is not None]
     if len(arrays) != len(values) or len({a.shape for a in arrays}) > 1:
         raise UsageError(f"images of column {name!r} are missing or not all of one size")
     pixels = np.stack(arrays)
-    return torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None])
+    return pixels if pixels.ndim == 4 else pixels[..., None]
