@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import time
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +15,8 @@ import pytest
 from safegen.processes import started as started_here
 from safegen.tables import lanes
 from safegen.tables.batches import Batches
-from safegen.tables.digests import RowsDigest, table_digests
+from safegen.tables.cells import exact_cells
+from safegen.tables.digests import RowsDigest, _row_bytes, table_digests
 from safegen.tables.lanes import Helper, summed
 
 ROWS, BATCH = 3_000, 250
@@ -31,8 +35,11 @@ def table() -> Batches:
 
 def alone() -> str:
     digest = RowsDigest(table().schema)
-    for batch in table():
-        digest.update(batch)
+    digest._lanes += sum(
+        summed(digest._prefix, _row_bytes(b, digest.names, exact_cells), b.num_rows)
+        for b in table()
+    )
+    digest.rows = ROWS
     return digest.value()
 
 
@@ -69,6 +76,37 @@ def test_two_processes_make_the_digest_of_one(started: list[int]) -> None:
     assert gone(started[0])
 
 
+def test_a_digest_goes_on_after_its_value_was_asked_for(started: list[int]) -> None:
+    digest, half = RowsDigest(table().schema), RowsDigest(table().schema)
+    batches = list(table())
+    for batch in batches[:6]:
+        half.update(batch)
+    for batch in batches[6:9]:
+        digest.update(batch)
+    assert digest.value() != alone()
+    for batch in batches[9:]:
+        digest.update(batch)
+    digest.merge(half)
+    assert digest.value() == alone()
+    assert digest.rows == ROWS
+    assert all(map(gone, started))
+
+
+def test_a_process_that_nobody_closed_ends_with_its_digest(started: list[int]) -> None:
+    digest = RowsDigest(table().schema)
+    for batch in table():
+        digest.update(batch)
+    digest._lanes += digest._helper.rest()
+    assert not gone(started[0])
+    del digest
+    gc.collect()
+    for _ in range(100):  # the thread may be at the last batch
+        if gone(started[0]):
+            return
+        time.sleep(0.05)
+    raise AssertionError("it is still there")
+
+
 def test_short_tables_and_single_cores_need_no_process(
     started: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +120,7 @@ def test_short_tables_and_single_cores_need_no_process(
 
 def test_a_process_that_is_killed_takes_no_rows_with_it(started: list[int]) -> None:
     rows, other = b"abcd" * 500, b"wxyz" * 500
-    with Helper(b"seed") as helper:
+    with closing(Helper(b"seed")) as helper:
         total = helper.add(rows, 500)
         total += helper.rest()
         os.kill(started[0], signal.SIGKILL)

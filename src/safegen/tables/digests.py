@@ -18,13 +18,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
-from safegen.tables.lanes import LANES, Helper, summed
+from safegen.tables.lanes import LANES, Helper
 
 __all__ = ["LookupDigest", "RowsDigest", "combine", "folded", "table_digests", "without_index"]
 
@@ -75,32 +76,29 @@ class RowsDigest:
         self.rows = 0
         self._lanes = np.zeros(LANES, dtype=np.uint16)
         self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
+        self._helper = Helper(self._prefix)
 
-    def update(self, batch: pa.RecordBatch, helper: Helper | None = None) -> None:
-        """Add a batch. With a `helper`, that of all batches is complete after `finish`."""
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Add a batch. Of many rows a second process may still be at some: `close` waits for it."""
         rows = _row_bytes(batch, self.names, exact_cells)
-        self._lanes += (
-            summed(self._prefix, rows, batch.num_rows)
-            if helper is None
-            else helper.add(rows, batch.num_rows)
-        )
+        self._lanes += self._helper.add(rows, batch.num_rows)
         self.rows += batch.num_rows
 
-    def helper(self) -> Helper:
-        """A second process for `update`, to be used as a context."""
-        return Helper(self._prefix)
-
-    def finish(self, helper: Helper) -> None:
-        self._lanes += helper.rest()
+    def close(self) -> None:
+        """End the second process, if there is one; what it is at is waited for."""
+        self._lanes += self._helper.rest()
+        self._helper.close()
 
     def merge(self, other: RowsDigest) -> None:
         """Add the rows that another digest has seen. Raises: ValueError on other columns."""
         if other._prefix != self._prefix:
             raise ValueError("digests of different columns do not add up")
+        other.close()
         self._lanes += other._lanes
         self.rows += other.rows
 
     def value(self) -> str:
+        self.close()
         h = hashlib.sha256(self._prefix)
         h.update(self.rows.to_bytes(8, "little"))
         h.update(self._lanes.astype("<u2").tobytes())
@@ -172,11 +170,10 @@ def table_digests(
     """
     rows = RowsDigest(batches.schema)
     lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
-    with rows.helper() as helper:
+    with closing(rows):
         for batch in batches:
-            rows.update(batch, helper)
+            rows.update(batch)
             LookupDigest.update_all(lookups.values(), batch)
             for tally in seen:
                 tally(batch)
-        rows.finish(helper)
     return rows, lookups

@@ -50,7 +50,8 @@ class Helper:
     """Sums lanes in two processes, the second of which starts once it is worth it.
 
     `add` gives the sum of batches added so far that are done, in whatever order, and `rest` that of
-    those still under way. A second process that is lost costs time only.
+    those still under way. A second process that is lost costs time only; one that nobody closed
+    ends with this object.
     """
 
     def __init__(self, seed: bytes):
@@ -60,20 +61,27 @@ class Helper:
         self._thread: ThreadPoolExecutor | None = None
         self._doing: Future[Lanes] | None = None
 
-    def __enter__(self) -> Helper:
-        return self
+    def close(self) -> None:
+        """End the second process, whatever it is at; a later `add` may start another."""
+        self._end(wait=True)
 
-    def __exit__(self, *exc: object) -> None:
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self._end(wait=False)  # perhaps in the thread itself, which is done
+
+    def _end(self, *, wait: bool) -> None:
         if self._process is not None:
             self._process.kill()
         if self._thread is not None:
-            self._thread.shutdown()
-        if self._process is not None:
-            for stream in (self._process.stdin, self._process.stdout):
+            self._thread.shutdown(wait=wait)
+        process, self._process = self._process, None  # it may have been starting
+        self._doing = self._thread = None
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     with suppress(OSError):
                         stream.close()
-            self._process.wait()
+            process.wait()
 
     def add(self, rows: bytes, count: int) -> Lanes:
         self._rows += count
