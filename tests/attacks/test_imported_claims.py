@@ -22,7 +22,7 @@ from safegen.decision import Decision
 from safegen.ledger import Attachment, Record, open_ledger
 from safegen.ledger.exporting import export
 from safegen.ledger.places import ledger_path
-from safegen.lineage.fingerprints import Prints
+from safegen.lineage.fingerprints import _SCHEMA, Prints
 from safegen.manifest import SigningKey
 
 
@@ -234,8 +234,10 @@ def _of_nothing(rows: int) -> bytes:
     names = ("rows", "distinct", "seen", "trials", "chance", "printed", "beside")
     facts = dict.fromkeys(names, 1)
     none = np.zeros(rows, dtype=np.int64)
-    table = pa.table({"print": none, "released": none, "decoys": none})
-    table = table.replace_schema_metadata({"safegen-fp1": json.dumps(facts)})
+    few = none.astype(np.uint16)
+    table = pa.table(
+        [none, few, few], schema=_SCHEMA.with_metadata({"safegen-fp1": json.dumps(facts)})
+    )
     stream = io.BytesIO()
     pq.write_table(table, stream, compression="zstd", row_group_size=rows)
     assert len(Prints.from_bytes(stream.getvalue()).own) == rows

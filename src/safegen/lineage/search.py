@@ -7,8 +7,9 @@ looked up all, for one in a thousand counts.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,15 +185,21 @@ def searched(
             if match.has(view):
                 cells.counted(view)
 
-        def one(given: tuple[Attached, bytes]) -> tuple[Attached, Met | None, Met | None]:
-            where, data = given
+        def one(where: Attached, data: bytes) -> tuple[Attached, Met | None, Met | None]:
             prints = _parsed(data, where)
             parts = met_on_views(prints, known.form, match, cells, len(every), power)
             found = None if rows is None else met_whole(prints, rows, len(every), power)
             return where, parts, found
 
+        # Those of a few releases are in memory at a time: of ten million rows each is 65 MiB.
         with ThreadPoolExecutor(cores()) as pool:
-            yield from pool.map(one, [(w, ledger.attachment(w)) for w in there])
+            waiting: deque[Future[tuple[Attached, Met | None, Met | None]]] = deque()
+            for where in there:
+                waiting.append(pool.submit(one, where, ledger.attachment(where)))
+                if len(waiting) > cores():
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     for form_id, (known, match) in alike.items():
         there, mine = of_form[form_id], {c.number: columns[c.name] for c in match.columns}
