@@ -109,13 +109,18 @@ def _met_beside(prints: Prints, whole: WholeRows, datasets: int, power: float) -
     """Whole rows against those of a release and of its decoys, of which there may be fewer.
 
     Of all rows of either that equal one of the table's, each is a decoy with the same chance: the
-    share of decoys among both. So exact as views are, whatever the table is.
+    share of decoys among both. So exact as views are, whatever the table is. Rows that are there
+    more than once, in the release and its decoys together, are left out: whoever meets one of them
+    meets decoys with it, and more noise than news.
     """
     tally, n = prints.whole, len(whole)
     if not prints.beside or not n:
         return None
+    once = tally.released.astype(np.int64) + tally.decoys == 1
     at, there = places(tally.cells, whole.distinct)
-    released, unreleased, often = tally.released[at], tally.decoys[at], whole.counts[there]
+    kept = once[at]
+    released, unreleased = tally.released[at][kept], tally.decoys[at][kept]
+    often = whole.counts[there][kept]
     found, decoys = int(released.sum()), int(unreleased.sum())
     share = prints.beside / (prints.beside + prints.printed)
     tests = 4 * datasets
@@ -127,7 +132,8 @@ def _met_beside(prints: Prints, whole: WholeRows, datasets: int, power: float) -
     surplus = only - others * (1 - share) / share
     by_chance = decoys * (1 - share) / share
     needed = least_count(lambda k: p_of(k) <= ALPHA, 10**8)
-    rows = _rows_for(needed, by_chance, len(prints.own), prints.rows, power)
+    own = int(np.count_nonzero(once & (tally.decoys == 0)))
+    rows = _rows_for(needed, by_chance, own, prints.rows, power)
     low, high = clopper_pearson(int(max(surplus, 0)), n)
     return Met(
         "whole rows beside decoys",
@@ -286,19 +292,28 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
     sum_, deviation = apart(mine)
     z = sum_ / deviation if deviation > 0 else 0.0
     p = min(tests * 3.18 * float(ndtr(-z)), 1.0)
-    # What a table has that is made of rows of the release alone; a part of it adds as much of that,
-    # and of what it varies by.
-    copies = np.random.default_rng(n).poisson(tally.released * (n / max(asked.prints.seen, 1)))
-    full, varies = apart(copies)
+    rng, seen = np.random.default_rng(n), max(asked.prints.seen, 1)
+    # What a table has that is made of rows of the release alone.
+    full, varies = apart(rng.poisson(tally.released * (n / seen)))
     if full <= 0:
         return Met(what, n, 0, 0, p, 0.0, (0.0, 1.0), 1.0)
-    full *= part
     share, low, high = (
-        min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
+        min(max((sum_ + k * deviation) / (full * part), 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-    k = float(ndtri(asked.power) - ndtri(ALPHA / tests / 3.18)) / full
-    own = (k * varies) ** 2 * part
-    least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
+
+    def least_if(full: float) -> float:
+        """The share that is found, if a whole of it adds `full`, and a part as much of that, and of
+        what it varies by."""
+        k = float(ndtri(asked.power) - ndtri(ALPHA / tests / 3.18)) / (full * part)
+        own = float(k * varies) ** 2 * part
+        return float(min(own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5, 1.0))
+
+    least = least_if(full)
+    if least < 1:
+        # Among this table's rows a part adds less than that, where they have many of its cells.
+        planted = rng.poisson(tally.released * (n * least / seen))
+        added = (apart(mine * (1 - least) + planted)[0] - sum_ * (1 - least)) / least
+        least = max(least, least_if(added)) if added > 0 else 1.0
     return Met(
         what,
         n,
@@ -307,7 +322,7 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
         p,
         share,
         (low, high),
-        min(least, 1.0),
+        least,
     )
 
 
