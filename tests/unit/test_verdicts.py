@@ -1,103 +1,78 @@
-"""Decisions as continuous integration reads them."""
+"""Three outcomes: what is met, what is unmet, and what stays open."""
 
 from __future__ import annotations
 
-import io
-import json
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
-from xml.etree import ElementTree
+import math
 
-import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-import safegen
-from safegen.cli import main
-from safegen.decision import Decision, Finding, Reason
-from safegen.exports.verdicts import verdict
-
-CASES = [("deep", "block"), ("odd", "warn"), ("noted", "audit"), ("fine", "pass")]
+from safegen.measure.samples import student_point, student_tail
+from safegen.measure.verdicts import Cell, normal_point, spent, verdict
 
 
-def decision(what: str = "rows.csv (10 rows)") -> Decision:
-    judged = tuple(
-        Reason(
-            Finding("lineage", name, "met" if outcome == "pass" else "unmet", f"<{name}> & more",
-                    "less", evidence=("a manifest",), next_step="attest it"),
-            "enforce",
-            outcome,  # type: ignore[arg-type]
-        )
-        for name, outcome in CASES
-    )  # fmt: skip
-    policy = {"id": "p", "version": "1", "digest": "d", "contact": "Bo"}
-    return Decision(False, "admission", judged, policy, {}, (what,), time="2026-01-02T03:04:05Z")
+def cell(p: float = 1.0, kept: bool = True, judged: bool = True, name: str = "x") -> Cell:
+    return Cell(name, 0.0, 0.0, 0.0, p, kept, judged)
 
 
-def test_junit_has_a_case_for_each_finding() -> None:
-    root = ElementTree.fromstring(verdict(decision(), "junit"))
-    (suite,) = root
-    assert suite.attrib["tests"] == "4"
-    cases = {c.attrib["name"]: c for c in suite.iter("testcase")}
-    assert [*cases] == [name for name, _ in CASES]
-    assert [name for name, c in cases.items() if c.find("failure") is not None] == ["deep"]
-    failure = cases["deep"].find("failure")
-    assert failure is not None
-    assert failure.attrib["message"] == "<deep> & more"
-    assert failure.text is not None
-    assert "next: attest it" in failure.text
-    assert cases["odd"].find("system-out") is not None
-    assert len(cases["fine"]) == 0
-    strict = ElementTree.fromstring(verdict(decision(), "junit", fail_on="warn"))
-    assert strict.attrib["failures"] == "2"
-    assert suite.attrib["failures"] == "1"
+def test_met_when_every_judged_cell_clears_the_margin() -> None:
+    assert verdict([cell()], [cell(), cell()], 0.05).status == "met"
+    assert verdict([cell()], [cell(), cell(kept=False)], 0.05).status == "inconclusive"
+    assert verdict([cell(kept=False)], [cell()], 0.05).status == "inconclusive"
 
 
-@pytest.mark.parametrize("name", ["bell\x07.csv", "lone\udc80.csv", "tag<b>.csv", "]]>.csv"])
-def test_any_name_of_a_file_makes_xml_and_json(name: str) -> None:
-    made = verdict(decision(name), "junit")
-    assert ElementTree.fromstring(made.encode("utf-8")) is not None
-    assert "\x07" not in made
-    json.loads(verdict(decision(name), "sarif"))
+def test_a_cell_that_cannot_be_judged_neither_hinders_nor_counts() -> None:
+    found = verdict([cell()], [cell(), cell(kept=False, judged=False)], 0.05)
+    assert found.status == "met"
+    assert found.judged == 1
 
 
-def test_sarif_has_a_result_for_each_finding() -> None:
-    (run,) = json.loads(verdict(decision(), "sarif"))["runs"]
-    rules = run["tool"]["driver"]["rules"]
-    levels = {}
-    for result in run["results"]:
-        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
-        # SARIF 2.1.0, 3.27.9 and 3.27.10: a kind other than fail has the level none.
-        assert (result["kind"] == "fail") == (result["level"] != "none")
-        levels[result["ruleId"].partition("/")[2]] = result["level"]
-    assert levels == {"deep": "error", "odd": "warning", "noted": "note", "fine": "none"}
-    (strict,) = json.loads(verdict(decision(), "sarif", fail_on="warn"))["runs"]
-    assert [r["level"] for r in strict["results"]] == ["error", "error", "note", "none"]
+def test_a_cell_that_cannot_be_judged_is_refused_all_the_same() -> None:
+    assert verdict([cell()], [cell(1e-9, False, judged=False)], 0.05).status == "unmet"
 
 
-def run(*words: str) -> tuple[object, str]:
-    out = io.StringIO()
-    with pytest.raises(SystemExit) as end, redirect_stdout(out), redirect_stderr(io.StringIO()):
-        main(["check", *words])
-    return end.value.code, out.getvalue()
+def test_a_cell_of_which_nothing_is_known_is_no_pass() -> None:
+    with pytest.raises(ValueError, match="no chance was found for 1 cells"):
+        verdict([cell()], [cell(), cell(math.nan)], 0.05)
 
 
-def test_the_command_fails_on_warnings_where_that_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SAFEGEN_LEDGER", str(tmp_path / "ledger.db"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    file = tmp_path / "rows.csv"
-    pd.DataFrame({"a": range(50), "b": list("xy") * 25}).to_csv(file, index=False)
-    words = [str(file), "--policy", "baseline"]  # warns of data that nobody attested
-    assert run(*words)[0] == 0
-    assert run(*words, "--fail-on", "warn")[0] == 3
-    code, text = run(*words, "--format", "junit", "--fail-on", "warn")
-    assert (code, ElementTree.fromstring(text).attrib["failures"]) == (3, "1")
-    code, text = run(*words, "--format", "junit")
-    assert (code, ElementTree.fromstring(text).attrib["failures"]) == (0, "0")
-    assert json.loads(run(*words, "--format", "json")[1])["allowed"] is True
-    assert json.loads(run(*words, "--format", "sarif")[1])["version"] == "2.1.0"
-    assert run(*words, "--format", "xml")[0] == 2
-    assert run(*words, "--fail-on", "never")[0] == 2
-    safegen.attest(file, by="me")
-    assert run(*words, "--fail-on", "warn")[0] == 0
+def test_holm_corrects_for_the_number_of_cells() -> None:
+    """One in a hundred cells at p = 0.01 is what chance gives; at 0.0001 it is not."""
+    many = [cell() for _ in range(99)]
+    assert verdict([], [*many, cell(0.01, kept=False)], 0.05).status == "inconclusive"
+    assert verdict([], [*many, cell(0.0001, kept=False)], 0.05).status == "unmet"
+    assert verdict([], [cell(0.01, kept=False)], 0.05).status == "unmet"
+
+
+def test_holm_steps_down_by_hand() -> None:
+    """.01 ≤ .05/3, then .02 ≤ .05/2, then .04 ≤ .05: all three; with .06 only two."""
+    three = [cell(p, name=str(p)) for p in (0.04, 0.01, 0.02)]
+    assert [c.p for c in verdict([], three, 0.05).lost] == [0.01, 0.02, 0.04]
+    two = [cell(p) for p in (0.06, 0.01, 0.02)]
+    assert [c.p for c in verdict([], two, 0.05).lost] == [0.01, 0.02]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 19), st.floats(0, 1))
+def test_a_worse_cell_never_helps(ps: list[float], at: int, factor: float) -> None:
+    at %= len(ps)
+    worse = [p * factor if i == at else p for i, p in enumerate(ps)]
+    before, after = (verdict([], [cell(p) for p in some], 0.05) for some in (ps, worse))
+    assert len(after.lost) >= len(before.lost)
+
+
+def test_what_a_loop_may_spend_adds_up_to_alpha() -> None:
+    assert spent(0.05, 1) == pytest.approx(0.0304, abs=1e-4)
+    total = sum(spent(0.05, t) for t in range(1, 100_000))
+    assert total == pytest.approx(0.05, rel=1e-4)
+    assert spent(0.05, 0) == spent(0.05, 1)
+
+
+def test_students_t_as_in_the_tables() -> None:
+    """38 degrees of freedom: 1.686 and 2.024 (any table of Student's t)."""
+    assert student_point(0.05) == pytest.approx(1.68595, abs=1e-5)
+    assert student_point(0.025) == pytest.approx(2.02439, abs=1e-5)
+    assert student_tail(0.0) == pytest.approx(0.5)
+    assert student_tail(-2.02439) == pytest.approx(0.975, abs=1e-6)
+    assert [student_tail(x) for x in (math.inf, -math.inf)] == [0, 1]
+    assert normal_point(0.05) == pytest.approx(1.64485, abs=1e-5)

@@ -53,7 +53,7 @@ def check(
 ) -> int:
     """Say whether a policy admits data for training: exit code 0, or 3 when it does not."""
     from safegen.access import check as check_
-    from safegen.exports.verdicts import VERDICTS, verdict
+    from safegen.exports.decisions import VERDICTS, verdict
 
     if fail_on not in ("block", "warn"):
         raise UsageError(f"--fail-on is block or warn, not {fail_on!r}")
