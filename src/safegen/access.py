@@ -11,7 +11,7 @@ from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.errors import UsageError
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.lineage.looks import told_apart
+from safegen.lineage.beside_anchor import told_apart
 from safegen.manifest import PublicKey
 from safegen.policy import Policy
 from safegen.tables.sources import SourceLike

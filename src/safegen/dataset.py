@@ -286,13 +286,13 @@ class Dataset:
         import numpy as np
         import pyarrow.compute as pc
 
-        from safegen.shaping.drawing import thinned
-
         rows = None
         if self._origin is not None:
             origin = table.column(ORIGIN_COLUMN).cast("string")
             rows = np.flatnonzero(np.asarray(pc.equal(origin, self._origin)))
         if self._thinned is not None:
+            from safegen.shaping.drawing import thinned
+
             weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
             left = thinned(weights if rows is None else weights[rows], self._thinned)
             rows = left if rows is None else rows[left]

@@ -373,6 +373,34 @@ def test_whole_rows_that_others_have_too_are_asked_beside_decoys() -> None:
     assert np.mean(hit) >= 0.85
 
 
+def test_rows_that_are_there_often_do_not_hide_the_others() -> None:
+    """Half of a release, and of its decoys, are of a few rows that are there again and again: who
+    has copies of these meets decoys with them."""
+
+    def crowded(seed: int, rows: int, *, fitted: bool = True) -> pa.Table:
+        rng = np.random.default_rng([seed, fitted, 12])
+        often = rng.random(rows) < 0.5 * fitted
+        pairs = rng.integers(0, 900, (rows, 2))
+        pairs[often] = 1_000 + np.minimum(rng.geometric(0.03, often.sum()), 150)[:, None]
+        return pa.table({"a": pairs[:, 0], "b": pairs[:, 1]})
+
+    made = crowded(1, 20_000)
+    prints, form = printed(made, crowded(2, 16_384), crowded(3, 20_000, fitted=False))
+    assert prints.chance > RARELY
+    hit = []
+    for seed in range(20):
+        honest = crowded(200 + seed, 10_000, fitted=False)
+        (met,) = [m for m in asked(prints, form, honest) if "whole" in m.what]
+        assert met.p > 1e-4
+        planted = int(np.ceil(met.least * honest.num_rows))
+        assert 50 < planted < 5_000
+        rows = np.random.default_rng(seed).integers(0, made.num_rows, planted)
+        mixture = pa.concat_tables([honest.slice(planted), made.take(pa.array(rows))])
+        (met,) = [m for m in asked(prints, form, mixture) if "whole" in m.what]
+        hit.append(met.p <= ALPHA)
+    assert np.mean(hit) >= 0.85
+
+
 def test_more_decoys_for_whole_rows_leave_views_as_they_are() -> None:
     """On views a coin says of each row whether it was released: so there are as many decoys."""
     made, decoys = law(1, 4_000, fitted=True), law(2, 4_000, fitted=True)

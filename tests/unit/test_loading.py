@@ -215,7 +215,11 @@ def test_a_state_of_something_else_is_refused(made: Dataset, tmp_path: Path) -> 
 def test_workers_of_a_loader_share_the_rows(made: Dataset) -> None:
     rows = made.to_torch(64, columns=["id"])
     loader: Any = DataLoader(rows, batch_size=None, num_workers=2)
-    assert sorted(ids(loader)) == list(range(ROWS))
+    orders = []
+    for rows.epoch in range(2):  # workers are copies: they do not count for this one
+        orders.append(ids(loader))
+        assert sorted(orders[-1]) == list(range(ROWS))
+    assert orders[0] != orders[1]
 
 
 def test_selected_rows_are_streamed_too(made: Dataset) -> None:

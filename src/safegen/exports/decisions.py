@@ -59,6 +59,7 @@ def sarif(decision: Decision, failing: tuple[str, ...]) -> str:
         }
         for r in decision.judged
     }
+    names = [*rules]
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -71,7 +72,7 @@ def sarif(decision: Decision, failing: tuple[str, ...]) -> str:
                         "rules": [*rules.values()],
                     }
                 },
-                "results": [_result(r, [*rules], failing, decision) for r in decision.judged],
+                "results": [_result(r, names, failing, decision) for r in decision.judged],
                 "properties": {
                     "allowed": decision.allowed,
                     "gate": decision.gate,
@@ -119,7 +120,4 @@ def _text(finding: Finding) -> str:
 
 def _plain(text: str) -> str:
     """Text that XML can hold: names of files may have anything in them."""
-    return "".join(
-        c if c in "\n\t" or (c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF) else "\ufffd"
-        for c in text
-    )
+    return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in text)

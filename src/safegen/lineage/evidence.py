@@ -5,7 +5,7 @@ The first ring, cheapest first; every piece found is kept:
 1. a manifest in the folder, or an attestation beside the file   2. stamps in the file or frame
 3. provenance columns, row by row                                4. digests known to the ledger
 5. fingerprints of rows, parts of rows and images                6. the ledger's watermark
-and marks of other tools, as hints. `lineage.looks` adds a note: nothing rests on it.
+and marks of other tools, as hints. `lineage.beside_anchor` adds a note: nothing rests on it.
 
 How they combine is said in `lineage.facts`.
 """

@@ -39,7 +39,8 @@ class TorchRows(IterableDataset[Batch]):
     `rank` of `world` processes see a share each, of the same number of rows but for one; within
     `torch.utils.data.DataLoader(rows, batch_size=None, num_workers=n)` the workers share that once
     more. `state_dict()`, `load_state_dict()`: to go on after the last batch that was given, in the
-    same order; `epoch` counts on by itself.
+    same order; `epoch` counts on by itself, but not within workers: there it is to be set before
+    each epoch.
 
     Every row group is hashed before it is parsed; VerificationError ends the epoch.
     """

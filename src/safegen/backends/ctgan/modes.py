@@ -7,7 +7,6 @@ side, on at most 8,192 rows each, and that no row costs a Python call.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rdt.transformers import ClusterBasedNormalizer
 from threadpoolctl import threadpool_limits
 
 from safegen.backends.ctgan.model import Modes
+from safegen.processes import cores
 from safegen.tables.streams import stream
 
 __all__ = ["Columns", "ModesOf", "SideBySide"]
@@ -121,7 +121,7 @@ class SideBySide(DataTransformer):  # type: ignore[misc]
 
 def _in_threads(work: Any, items: Any) -> list[Any]:
     """`work` of each item, in order. Threads do: numpy lets go of the interpreter's lock."""
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(cores())
     try:
         return list(pool.map(work, items))
     finally:  # also at Ctrl-C: what has not begun is dropped

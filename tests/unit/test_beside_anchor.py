@@ -10,6 +10,7 @@ import pytest
 
 import safegen
 from safegen.decision import Decision
+from safegen.lineage import beside_anchor
 
 ROWS = 3_000
 
@@ -60,6 +61,20 @@ def test_what_cannot_be_compared_stops_nothing(anchor: Path) -> None:
     # Texts where the anchor has numbers are no column of it.
     (note,) = said(safegen.check(other.assign(pay=other["pay"].astype(str)), anchor))
     assert "AUC" in note
+
+
+@pytest.mark.parametrize("where", ["infer_schema", "_rows"])
+def test_a_comparison_that_fails_is_said_without_a_value_and_stops_nothing(
+    anchor: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("Ada Lovelace")
+
+    monkeypatch.setattr(beside_anchor, where, broken)
+    decision = safegen.check(people(3), anchor)
+    (note,) = said(decision)
+    assert "not compared: " in note
+    assert "Lovelace" not in str(decision.to_json())
 
 
 def test_only_rows_without_evidence_beside_attested_ones_are_compared(

@@ -52,13 +52,13 @@ def _note(real: Batches, made: Batches) -> str | None:
     names = [n for n in mine if n in theirs and mine[n][1] == theirs[n][1]]
     if len(names) < 2:
         return None
-    anchor, rows = (
-        _rows(batches, [of[n][0] for n in names]).rename_columns(names)
-        for batches, of in ((real, mine), (made, theirs))
-    )
-    if min(anchor.num_rows, rows.num_rows) < FEWEST:
-        return None
     try:
+        anchor, rows = (
+            _rows(batches, [of[n][0] for n in names]).rename_columns(names)
+            for batches, of in ((real, mine), (made, theirs))
+        )
+        if min(anchor.num_rows, rows.num_rows) < FEWEST:
+            return None
         found = c2st(anchor, rows, infer_schema(anchor))
     except Exception as error:  # what nothing rests on must not stop a check
         said = str(error) if isinstance(error, SafegenError) else upstream(error)
