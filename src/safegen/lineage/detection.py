@@ -292,28 +292,19 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
     sum_, deviation = apart(mine)
     z = sum_ / deviation if deviation > 0 else 0.0
     p = min(tests * 3.18 * float(ndtr(-z)), 1.0)
-    rng, seen = np.random.default_rng(n), max(asked.prints.seen, 1)
-    # What a table has that is made of rows of the release alone.
-    full, varies = apart(rng.poisson(tally.released * (n / seen)))
+    # What a table has that is made of rows of the release alone; a part of it adds as much of that,
+    # and of what it varies by.
+    copies = np.random.default_rng(n).poisson(tally.released * (n / max(asked.prints.seen, 1)))
+    full, varies = apart(copies)
     if full <= 0:
         return Met(what, n, 0, 0, p, 0.0, (0.0, 1.0), 1.0)
+    full *= part
     share, low, high = (
-        min(max((sum_ + k * deviation) / (full * part), 0.0), 1.0) for k in (0.0, -1.96, 1.96)
+        min(max((sum_ + k * deviation) / full, 0.0), 1.0) for k in (0.0, -1.96, 1.96)
     )
-
-    def least_if(full: float) -> float:
-        """The share that is found, if a whole of it adds `full`, and a part as much of that, and of
-        what it varies by."""
-        k = float(ndtri(asked.power) - ndtri(ALPHA / tests / 3.18)) / (full * part)
-        own = float(k * varies) ** 2 * part
-        return float(min(own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5, 1.0))
-
-    least = least_if(full)
-    if least < 1:
-        # Among this table's rows a part adds less than that, where they have many of its cells.
-        planted = rng.poisson(tally.released * (n * least / seen))
-        added = (apart(mine * (1 - least) + planted)[0] - sum_ * (1 - least)) / least
-        least = max(least, least_if(added)) if added > 0 else 1.0
+    k = float(ndtri(asked.power) - ndtri(ALPHA / tests / 3.18)) / full
+    own = (k * varies) ** 2 * part
+    least = own / 2 + ((own / 2) ** 2 + (k * deviation) ** 2) ** 0.5
     return Met(
         what,
         n,
@@ -322,7 +313,7 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
         p,
         share,
         (low, high),
-        least,
+        min(least, 1.0),
     )
 
 
