@@ -31,7 +31,8 @@ class ManifestComplete:
         keys = f"{params.signers} of " if params.signers > 1 else ""
         keys += f"the policy's {len(trusted)} trusted keys" if trusted else "keys known here"
         met = not short or params.signature == "optional"
-        observed = f"{len(datasets) - len(short)} of {len(datasets)} datasets are signed by such keys"
+        many = len(datasets)
+        observed = f"{many - len(short)} of {many} datasets are signed by such keys"
         return [
             Finding(
                 "manifest",
