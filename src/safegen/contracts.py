@@ -149,7 +149,8 @@ class ReleaseContext(Protocol):
     trained on, and `anchor` is those rows; `held` are real rows that no fit has seen, none where no
     rule asks for them; all three within the conditions, and None when the rows are not at hand.
     `made` is a part of the staged rows, drawn at random, with their weights. `depth` is the
-    release's.
+    release's. `credentials`: of its images and its files of rows, how many carry a content
+    credential, and how many there are; empty where none were made.
     """
 
     rows: int
@@ -164,6 +165,7 @@ class ReleaseContext(Protocol):
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
     signed: bool
+    credentials: Mapping[str, tuple[int, int]]
     real_values: bool
 
 

@@ -110,6 +110,7 @@ class Release:
     depth: int = 1
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     signed: bool = False
+    credentials: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     real_values: bool = False  # whether the policy lets findings name real values
 
 

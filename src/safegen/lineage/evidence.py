@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.ledger import Ledger, Record
 from safegen.lineage.documents import from_folder, from_record, from_sidecar, from_stamps
 from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.image_marks import Claims
 from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
@@ -52,7 +53,8 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
     for name, batches in source.tables.items():
-        tally, marks = InBand(batches.schema), Marks(batches.schema)
+        claims = Claims()
+        tally, marks = InBand(batches.schema, claims), Marks(batches.schema, claims)
         seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
         if keys:  # without one nobody looks for rows
             seen.append(samples.setdefault(name, Sample(batches, keys[0][1])))

@@ -102,11 +102,13 @@ class ManifestParams(RuleParams):
     """What has to travel with the rows.
 
     A signature is optional by default, because a key has to exist first; the in-band columns are
-    required, because they are what survives when the files beside the rows get lost.
+    required, because they are what survives when the files beside the rows get lost. Content
+    credentials (C2PA) are for whoever shows images to others: they take a certificate, and 3 kB an
+    image.
     """
 
     gates = _RELEASE
-    asks = "Does the release carry its documents, its signature and its in-band columns?"
+    asks = "Does the release carry its documents, its signatures and its in-band columns?"
 
     signature: Annotated[
         Need,
@@ -120,6 +122,14 @@ class ManifestParams(RuleParams):
             order="listed",
         ),
     ] = "required"
+    c2pa: Annotated[
+        Literal["off", "required"],
+        Param(
+            "Whether every image, and every file of rows, has to carry a content credential.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "off"
 
 
 class SchemaParams(RuleParams):

@@ -1,8 +1,9 @@
-"""The `manifest` rule: rows leave with their provenance columns, and signed where asked."""
+"""The `manifest` rule: rows leave with their provenance columns, and signed where asked, with
+content credentials, too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
@@ -12,7 +13,8 @@ __all__ = ["ManifestComplete"]
 
 
 class ManifestComplete:
-    """Judges that every staged row says what it is, and that a signature will be there."""
+    """Judges that every staged row says what it is, that a signature will be there, and that no
+    content credential is missing."""
 
     rule: ClassVar[str] = "manifest"
 
@@ -46,4 +48,21 @@ class ManifestComplete:
                     else "safegen key new KEY, then pass --key KEY (key= in Python)",
                 )
             )
+        if params.c2pa == "required":
+            findings.append(_credentials(context.credentials))
         return findings
+
+
+def _credentials(found: Mapping[str, tuple[int, int]]) -> Finding:
+    missing = not found or any(have < wanted for have, wanted in found.values())
+    said = [f"{have:,} of {wanted:,} {what}" for what, (have, wanted) in found.items() if wanted]
+    step = "safegen key new KEY, safegen key certificate KEY --name NAME, then pass --key KEY"
+    return Finding(
+        "manifest",
+        "c2pa",
+        "unmet" if missing else "met",
+        f"{' and '.join(said)} carry a content credential" if found else "no key to sign with",
+        "every image and every file of rows carries one",
+        n=sum(wanted for _, wanted in found.values()) or None,
+        next_step=None if not missing else "try again, and report this" if found else step,
+    )
