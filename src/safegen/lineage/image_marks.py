@@ -18,8 +18,8 @@ import pyarrow as pa
 from safegen.errors import MissingExtra
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import is_provenance
-from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.credentials import Mime, read_credential
+from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.image_metadata import JPEG, MAX_BYTES, WEBP, Metadatum, metadata_of
 from safegen.tables.images import PNG
 

@@ -1,8 +1,8 @@
 """X.509 certificates for a signing key, as content credentials (C2PA) take them.
 
-The certificate of the key in `KEY` lies beside it as `KEY.crt`: PEM, the key's own first, then those
-between it and its authority, if any. An organisation with an authority of its own puts it there;
-`new_certificate` makes one that needs none.
+The certificate of the key in `KEY` lies beside it as `KEY.crt`: PEM, the key's own first, then
+those between it and its authority, if any. An organisation with an authority of its own puts it
+there; `new_certificate` makes one that needs none.
 
 The profile is that of the "C2PA Technical Specification 2.1", 14.5: X.509 v3, Ed25519, key usage
 digitalSignature, and an extended key usage that readers take without being told.
@@ -65,8 +65,8 @@ def new_certificate(key: str | Path, name: str, years: int = YEARS) -> Path:
     """Write a certificate of a signing key, `KEY.crt`, and of its authority, `KEY.ca.crt`.
 
     The authority is made for this one certificate, and its private key is kept nowhere: who trusts
-    `KEY.ca.crt` trusts this key, and nothing else that anybody signs. `name` is who signs; it stands
-    in every credential.
+    `KEY.ca.crt` trusts this key, and nothing else that anybody signs. `name` is who signs; it
+    stands in every credential.
 
     Raises: UsageError when a file is there already, or cannot be written.
     """

@@ -1,9 +1,8 @@
 """Content credentials (C2PA): who says that a model made a file, signed, in the file or beside it.
 
 "C2PA Technical Specification 2.2": a manifest in an image, or beside a file as `NAME.c2pa`, binds a
-signed claim to the file's bytes. Ours say that a trained model made it, with which safegen, and hold
-the stamp. Those of others are read too, with limits, and nothing is fetched over a network. Needs
-c2pa-python.
+signed claim to the file's bytes. Ours say that a trained model made it, with which safegen, and
+hold the stamp. Those of others are read too; nothing is fetched over a network. Needs c2pa-python.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ class Credential:
 
     `holds`: its signature is sound, and it is of this very file; that says nothing of who signed,
     nor whether the certificate still counts. `trained`: it says that a trained model made the file,
-    or a part of it. `state`: C2PA's own verdict; Trusted where the certificate leads to an authority
-    that the reader trusts.
+    or a part of it. `state`: C2PA's own verdict; Trusted where the certificate leads to an
+    authority that the reader trusts.
     """
 
     holds: bool
@@ -216,8 +215,7 @@ def _library() -> Any:
 @lru_cache(maxsize=4)
 def _context(anchors: str | None) -> Any:
     c2pa = _library()
-    trust = {
-        "trust_config": "\n".join(_PURPOSES),
-        **({"trust_anchors": anchors} if anchors else {}),
-    }
+    trust = {"trust_config": "\n".join(_PURPOSES)}
+    if anchors is not None:
+        trust["trust_anchors"] = anchors
     return c2pa.Context(settings=c2pa.Settings.from_dict({**_SETTINGS, "trust": trust}))
