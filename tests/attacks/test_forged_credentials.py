@@ -251,7 +251,7 @@ def test_images_that_another_tool_signed_as_made_by_a_model_are_refused(
     mixed = folder(tmp_path / "mixed", files)
     decision = check(mixed, "images")
     assert is_refused_as_synthetic(decision)
-    assert "by C2PA manifests" in str(decision.findings["lineage/depth"].evidence)
+    assert "1 C2PA manifests that hold" in str(decision.findings["lineage/depth"].evidence)
     with pytest.raises(safegen.AdmissionRefused):
         safegen.attest(mixed, by="a launderer")
     files[7] = without(files[7], b"caBX")

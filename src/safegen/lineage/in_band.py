@@ -87,7 +87,7 @@ class InBand:
         of = "" if table == TABLE else f" of {table!r}"
         where = " or the stamps in their images" if self.binary else ""
         if self.claimed:
-            where += f", {self.claimed:,} of these by C2PA manifests"
+            where += f" ({self.claimed:,} C2PA manifests that hold)"
         return Evidence(
             "columns",
             f"{self.synthetic:,} of {self.rows:,} rows{of} are marked as not real by their "
