@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from safegen.errors import MissingExtra, UsageError
 from safegen.lineage.image_marks import Claims
@@ -292,7 +293,7 @@ def test_an_image_of_others_that_says_so_soundly_is_synthetic(signer: ContentSig
 
 
 def test_a_composite_is_synthetic_and_a_photograph_is_not(signer: ContentSigner) -> None:
-    def signed(kind: str) -> bytes:
+    def signed(kind: str, form: str = "png") -> bytes:
         claim = {
             "claim_generator_info": [{"name": "a camera"}],
             "assertions": [
@@ -310,12 +311,18 @@ def test_a_composite_is_synthetic_and_a_photograph_is_not(signer: ContentSigner)
                 }
             ],
         }
-        sink = io.BytesIO()
-        with c2pa.Builder(claim) as builder:
-            builder.sign(signer._signer, "image/png", io.BytesIO(picture()), sink)
+        plain, sink = io.BytesIO(), io.BytesIO()
+        Image.open(io.BytesIO(picture())).save(plain, form)
+        with c2pa.Builder(claim, context=signer._context) as builder:
+            builder.sign(signer._signer, f"image/{form}", plain, sink)
         return sink.getvalue()
 
-    assert told(signed("compositeWithTrainedAlgorithmicMedia")) == (1, [])
+    for form in ("png", "jpeg", "webp"):
+        made = signed("compositeWithTrainedAlgorithmicMedia", form)
+        assert told(made) == (1, [])
+        changed = bytearray(made)
+        changed[-3] ^= 1
+        assert told(bytes(changed))[0] == 0
     count, marks = told(signed("digitalCapture"))
     assert count == 0
     assert marks == [
