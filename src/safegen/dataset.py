@@ -169,8 +169,8 @@ def verify(
     Checks each file's SHA-256, that nothing is extra or missing, the manifest's schema and
     self-digest, the signature when there is one, and the ledger's record of the dataset when there
     is a ledger. `deep` adds Merkle proofs, the logical digest, row counts, and content credentials
-    where there are any and c2pa-python is installed. With `trusted_keys`
-    (paths of public keys) an unsigned dataset does not verify.
+    where there are any and c2pa-python is installed. With `trusted_keys` (paths of public keys) an
+    unsigned dataset does not verify.
 
     Raises: VerificationError listing all problems at once; UsageError for an unreadable key.
     """

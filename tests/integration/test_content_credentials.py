@@ -131,8 +131,18 @@ def test_the_same_seed_gives_the_same_content_with_credentials_or_without(
 
 
 def test_a_table_has_one_beside_each_file_and_stays_a_table(
-    policy: Path, key: Path, tmp_path: Path
+    policy: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("safegen.release.PART_ROWS", 1_000)
+        several = (
+            safegen.Generator(policy=policy, key=key)
+            .fit(rows())
+            .generate(2_500, tmp_path / "several")
+        )
+    assert inspect_folder(several.path, [f"{key}.pub"], deep=True).credentials == (
+        "content credentials hold: 3 of 3 files of rows have one"
+    )
     dataset = released(tmp_path / "out", policy, key, rows())
     assert [p.name for p in dataset.path.rglob("*.c2pa")] == ["part-00000.parquet.c2pa"]
     assert dataset.to_pandas().shape == (60, 2)
@@ -156,15 +166,15 @@ def test_verify_says_so_on_the_command_line(
         assert "content credentials hold: 1 of 1 files of rows" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("forged", ["another's", "junk", "an image's"])
+@pytest.mark.parametrize("forged", ["another's", "junk", "giant", "an image's"])
 def test_a_release_whose_credentials_do_not_hold_is_not_verified(
     policy: Path, key: Path, tmp_path: Path, forged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a signer that lies: the manifest lists such files as it lists any."""
 
     def beside(self: ContentSigner, path: Path, stamp: Any) -> bytes:
-        if forged == "junk":
-            return b"junk"
+        if forged in ("junk", "giant"):
+            return b"junk" if forged == "junk" else honest(self, path, stamp) + bytes(1 << 20)
         (tmp_path / "other").write_bytes(b"others")
         return honest(self, tmp_path / "other", stamp)
 

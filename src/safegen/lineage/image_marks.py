@@ -18,9 +18,9 @@ import pyarrow as pa
 from safegen.errors import MissingExtra
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import is_provenance
-from safegen.tables.credentials import Mime, read_credential
+from safegen.tables.credentials import Mime, parseable, read_credential
 from safegen.tables.embedded import embedded, holds_binary
-from safegen.tables.image_metadata import JPEG, MAX_BYTES, WEBP, Metadatum, metadata_of
+from safegen.tables.image_metadata import JPEG, WEBP, Metadatum, metadata_of
 from safegen.tables.images import PNG
 
 __all__ = ["Claims", "ImageMarks"]
@@ -59,15 +59,14 @@ _BROKEN = "a C2PA manifest that names trained models, and is damaged or of anoth
 _HOLDS = "a C2PA manifest that names trained models, and is of this very file"
 
 _MAX_FILE = 1 << 26  # bytes of an image that the library is given
-_PACKED = b"brob"  # a box with others in it, packed: nobody knows how many
 _MIMES: dict[bytes, Mime] = {PNG: "image/png", JPEG: "image/jpeg", WEBP: "image/webp"}
 
 
 class Claims:
     """What C2PA manifests in image files come to; the same file is read once.
 
-    No manifest is given to the library but what says that a trained model was at work, and none of
-    more than 1 MiB. What cannot be read is a mark.
+    No manifest is given to the library but what names a trained model and is `parseable`. What
+    cannot be read is a mark.
     """
 
     def __init__(self) -> None:
@@ -83,7 +82,7 @@ class Claims:
         parts = [part.data for part in metadata_of(data) if part.kind == "c2pa"]
         if not parts:
             return None
-        if any(len(part) >= MAX_BYTES or _PACKED in part for part in parts):
+        if not all(map(parseable, parts)):
             return _UNREAD
         if not any(map(_TRAINED.search, parts)):
             return _PLAIN

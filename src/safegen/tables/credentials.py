@@ -21,8 +21,18 @@ from safegen.errors import MissingExtra, UsageError, hidden, upstream
 from safegen.manifest.certificate import certificate_of
 from safegen.manifest.sign import SigningKey
 from safegen.plugins import versions
+from safegen.tables.image_metadata import MAX_BYTES
 
-__all__ = ["FILE", "PNG_FILE", "SIDECAR", "ContentSigner", "Credential", "Mime", "read_credential"]
+__all__ = [
+    "FILE",
+    "PNG_FILE",
+    "SIDECAR",
+    "ContentSigner",
+    "Credential",
+    "Mime",
+    "parseable",
+    "read_credential",
+]
 
 SIDECAR = ".c2pa"
 """What is added to a file's name for the credential beside it."""
@@ -164,7 +174,7 @@ def read_credential(
     """What the credential in a file, or the `manifest` beside it, comes to; None without one.
 
     `anchors`: PEM certificates of authorities that are trusted. Damaged ones do not hold; none
-    raises. Give it no more bytes than you would have parsed. Raises: MissingExtra.
+    raises. A manifest of others has to be `parseable`. Raises: MissingExtra.
     """
     c2pa = _library()
     source.seek(0)
@@ -180,6 +190,12 @@ def read_credential(
         return Credential(_holds(told), _trained(told), state)
     except Exception:  # whatever the library raises at what it does not understand
         return Credential(holds=False, trained=False)
+
+
+def parseable(manifest: bytes) -> bool:
+    """Whether a manifest is one that the library is to be given: of less than 1 MiB, and with no
+    box in it that is packed, of which nobody knows how much it holds."""
+    return len(manifest) < MAX_BYTES and b"brob" not in manifest
 
 
 def _holds(document: Any) -> bool:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from safegen.errors import MissingExtra
 from safegen.tables.batches import Batches
-from safegen.tables.credentials import FILE, PNG_FILE, SIDECAR, read_credential
+from safegen.tables.credentials import FILE, PNG_FILE, SIDECAR, parseable, read_credential
 from safegen.tables.embedded import embedded, holds_binary
+from safegen.tables.image_metadata import MAX_BYTES, metadata_of
 from safegen.tables.images import PNG
 
 __all__ = ["credentials_of"]
-
-_MAX_SIDECAR = 1 << 20
 
 
 def credentials_of(
@@ -45,10 +44,12 @@ def credentials_of(
 def _file_holds(folder: Path, sidecar: str) -> bool:
     path = folder / sidecar
     data = path.with_name(path.name.removesuffix(SIDECAR))
-    if path.stat().st_size > _MAX_SIDECAR or not data.is_file():
+    with path.open("rb") as stream:
+        manifest = stream.read(MAX_BYTES)
+    if not parseable(manifest) or not data.is_file():
         return False
     with data.open("rb") as source:
-        found = read_credential(source, FILE, path.read_bytes())
+        found = read_credential(source, FILE, manifest)
     return found is not None and found.holds and found.trained
 
 
@@ -63,8 +64,14 @@ def _images(tables: Mapping[str, Batches]) -> tuple[int, int, int]:
             for name in names:
                 for _, data in embedded(batch.column(name), (PNG,)):
                     images += 1
-                    if (found := read_credential(io.BytesIO(data), PNG_FILE)) is None:
-                        continue
-                    credited += 1
-                    wrong += not (found.holds and found.trained)
+                    parts = [p.data for p in metadata_of(data) if p.kind == "c2pa"]
+                    credited += bool(parts)
+                    wrong += bool(parts) and not _image_holds(data, parts)
     return images, credited, wrong
+
+
+def _image_holds(data: bytes, parts: Sequence[bytes]) -> bool:
+    if not all(map(parseable, parts)):
+        return False
+    found = read_credential(io.BytesIO(data), PNG_FILE)
+    return found is not None and found.holds and found.trained
