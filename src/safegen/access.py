@@ -40,7 +40,9 @@ def check(
         raise UsageError("power is a share of rows, between 0 and 1: 0.001 is one in a thousand")
     rules = load_policy(policy)
     books = Books.open(ledger)
-    opened, facts, books = gates.resolve_all([source, *more_sources], books, power)
+    opened, facts, books = gates.resolve_all(
+        [source, *more_sources], books, power, gates.trusted(rules), released=True
+    )
     return gates.admit(rules, facts, books, power=power, notes=told_apart(opened, facts))
 
 
@@ -70,7 +72,9 @@ def open(
     """
     rules = load_policy(policy)
     books = Books.open(ledger)
-    verified = inspect_folder(path, trusted_keys, ledger=books.ledger)
-    _, facts, books = gates.resolve_all([Path(path)], books)
+    keys = gates.trusted(rules)
+    verified = inspect_folder(path, trusted_keys, ledger=books.ledger, known=keys)
+    keys = [*keys, *verified.signed_by]
+    _, facts, books = gates.resolve_all([Path(path)], books, keys=keys, released=True)
     gates.admit(rules, facts, books).enforce()
     return Dataset(Path(path), verified.manifest)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from safegen.decision import Finding
     from safegen.lineage.facts import SourceFacts
+    from safegen.lineage.heads import Listed
     from safegen.measure.drawn import Drawn
     from safegen.measure.gains import Probe
     from safegen.measure.profile import TableProfile, TableTally
@@ -139,6 +140,7 @@ class AdmissionContext(Protocol):
     ledger: Mapping[str, object]
     doubts: Sequence[str]  # why nobody knows what the model was trained on
     probe: Probe | None  # of a refit on synthetic rows; None before a fit is under way
+    listed: Listed | None  # withdrawals, where the policy names a list of them
 
 
 class ReleaseContext(Protocol):
@@ -149,8 +151,9 @@ class ReleaseContext(Protocol):
     trained on, and `anchor` is those rows; `held` are real rows that no fit has seen, none where no
     rule asks for them; all three within the conditions, and None when the rows are not at hand.
     `made` is a part of the staged rows, drawn at random, with their weights. `depth` is the
-    release's. `credentials`: of its images and its files of rows, how many carry a content
-    credential, and how many there are; empty where none were made.
+    release's; `signer` the id of the key that will sign it. `credentials`: of its
+    images and its files of rows, how many carry a content credential, and how many there are; empty
+    where none were made.
     """
 
     rows: int
@@ -164,7 +167,7 @@ class ReleaseContext(Protocol):
     depth: int
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
-    signed: bool
+    signer: str | None
     credentials: Mapping[str, tuple[int, int]]
     real_values: bool
 

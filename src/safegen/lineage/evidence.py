@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.ledger import Ledger, Record
-from safegen.lineage.documents import from_folder, from_record, from_sidecar, from_stamps
+from safegen.lineage.documents import (
+    from_folder,
+    from_record,
+    from_sidecar,
+    from_stamps,
+    vouched,
+)
 from safegen.lineage.facts import Evidence, SourceFacts, combined
 from safegen.lineage.image_marks import Claims
 from safegen.lineage.image_search import images_searched, with_images
@@ -27,28 +33,30 @@ from safegen.lineage.marks import Marks, carded
 from safegen.lineage.roots import expired
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
+from safegen.manifest import PublicKey
 from safegen.tables.digests import combine, table_digests, without_index
 from safegen.tables.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_of_now", "parts_of", "resolve"]
+__all__ = ["as_of_now", "parts_of", "resolve", "resolve_released"]
 
 
-def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
-    """Read a source once and say what it is. `ledger` None means that none could be reached."""
+def resolve(source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = ()) -> SourceFacts:
+    """Read a source once and say what it is. `ledger` None means that none could be reached.
+    `keys`: whose signatures of manifests are looked for, beside those that the ledger recorded."""
     problems: list[str] = []
     pieces: list[Evidence] = []
     # 1: of several tables, each may lie in a dataset of its own
     for part, one in parts_of(source):
-        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems)]
+        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems, keys)]
     # 2
     pieces += from_stamps(source.stamps)
     # 3, with the digests in the same pass
-    keys = ledger.lookup_keys() if ledger is not None else []
+    held = ledger.lookup_keys() if ledger is not None else []
     digests: dict[str, str] = {}
-    lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
+    lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in held}
     rows = 0
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
@@ -56,9 +64,9 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         claims = Claims()
         tally, marks = InBand(batches.schema, claims), Marks(batches.schema, claims)
         seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
-        if keys:  # without one nobody looks for rows
-            seen.append(samples.setdefault(name, Sample(batches, keys[0][1])))
-        content, keyed = table_digests(batches, keys, seen)
+        if held:  # without one nobody looks for rows
+            seen.append(samples.setdefault(name, Sample(batches, held[0][1])))
+        content, keyed = table_digests(batches, held, seen)
         hints += marks.evidence()
         digests[name] = content.value()
         rows += content.rows
@@ -67,7 +75,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
         if ledger is not None and (bare := without_index(batches)) is not None:
-            plain, plain_keyed = table_digests(bare, keys)
+            plain, plain_keyed = table_digests(bare, held)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
             pieces += [p for r in found.values() if (p := from_record(r, ledger)).synthetic]
     digest = combine(digests)
@@ -82,12 +90,12 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         pieces += _from_ledger(ledger, digest, together, each)
     for part, one in parts_of(source):
         own = digest if part is None else digests[part]
-        pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger)]
+        pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger, keys)]
     if source.folder is None and source.uri != "memory:" and not source.parts:
         hints += carded(source.file or Path(source.uri))
     # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
-    if keys and ledger is not None and not any(_settles(p, ledger) for p in pieces):
+    if held and ledger is not None and not any(_settles(p, ledger) for p in pieces):
         for name, batches in source.tables.items():
             search = with_images(
                 searched(batches, samples[name], ledger), images_searched(batches, ledger)
@@ -98,6 +106,26 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
     pieces += hints
     facts = combined(source.uri, list(digests), rows, digest, together, pieces, problems)
     return replace(facts, parts=each, search=merged(searches))
+
+
+def resolve_released(
+    source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = ()
+) -> SourceFacts:
+    """What `resolve` says, without reading rows where a manifest says it that is vouched for.
+
+    Of a released dataset in its own folder the bytes are hashed, and that is all: their digest is
+    exact, so nothing is gained by looking up what tolerates changes.
+    """
+    known = vouched(source, ledger, keys)
+    if known is None or known[1].share < 1:
+        return resolve(source, ledger, keys)
+    manifest, piece = known
+    pieces = [piece, *from_stamps(source.stamps)]
+    if ledger is not None:
+        pieces += _from_ledger(ledger, manifest.logical_digest, {}, {})
+    problems = _known_withdrawn(pieces, [], ledger)
+    digest, tables = manifest.logical_digest, list(source.tables)
+    return combined(source.uri, tables, manifest.rows, digest, {}, pieces, problems)
 
 
 def _settles(piece: Evidence, ledger: Ledger) -> bool:
