@@ -24,8 +24,9 @@ from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
+from safegen.tables.credited import credentials_of
 from safegen.tables.digests import combine, table_digests
-from safegen.tables.sources import TABLE, read_source
+from safegen.tables.sources import TABLE, Source, read_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,7 @@ class Verified:
     signed_by: tuple[PublicKey, ...]
     in_ledger: str | None
     deep: bool
+    credentials: str | None = None  # one line on its content credentials, where they were looked at
 
     @property
     def standing(self) -> str:
@@ -100,9 +102,14 @@ def inspect_folder(
         )
     if trusted_keys is not None and not first.signed:
         problems.append("not signed, and a signature by a trusted key was asked for")
+    credentials = None
     if deep and first.manifest is not None and not problems:
         try:
-            problems += _content_problems(folder, first.manifest)
+            source = read_source(folder)
+            problems += _content_problems(source, first.manifest)
+            paths = [f.path for f in first.manifest.files]
+            credentials, wrong = credentials_of(folder, paths, source.tables)
+            problems += wrong
         except SourceError as error:
             problems.append(f"its rows cannot be read: {error}")
     if problems or first.manifest is None:
@@ -112,6 +119,7 @@ def inspect_folder(
         tuple(first.signers),
         ledger_url if record is not None and not record.claimed else None,
         deep,
+        credentials,
     )
 
 
@@ -152,8 +160,9 @@ def verify(
 
     Checks each file's SHA-256, that nothing is extra or missing, the manifest's schema and
     self-digest, the signature when there is one, and the ledger's record of the dataset when there
-    is a ledger. `deep` adds Merkle proofs, the logical digest and row counts. With `trusted_keys`
-    (paths of public keys) an unsigned dataset does not verify.
+    is a ledger. `deep` adds Merkle proofs, the logical digest, row counts, and content credentials
+    where there are any and c2pa-python is installed. With `trusted_keys` (paths of public keys) an
+    unsigned dataset does not verify.
 
     Raises: VerificationError listing all problems at once; UsageError for an unreadable key.
     """
@@ -179,10 +188,9 @@ def existing_ledger(ledger: Any = None) -> Ledger | None:
     return open_ledger(ledger, create=False)
 
 
-def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
+def _content_problems(source: Source, manifest: Manifest) -> list[str]:
     """Parse the rows: logical digest and row counts against the manifest."""
     problems = []
-    source = read_source(folder)
     digests = {}
     total = 0
     for name, batches in source.tables.items():
@@ -370,7 +378,7 @@ class Dataset:
         from safegen.loading.torch import TorchRows
 
         name = self._name(self.tables)
-        if any(f.table is None and f.path.startswith("data/") for f in self.manifest.files):
+        if any(f.path.startswith("data/") and f.path.endswith(".png") for f in self.manifest.files):
             raise UsageError("images that are files make no stream: release them as Parquet")
         groups = groups_of(self.path, self.manifest, name)
         return TorchRows(

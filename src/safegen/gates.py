@@ -114,6 +114,7 @@ class Release:
     depth: int = 1
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     signer: str | None = None  # the id of the key that will sign
+    credentials: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     real_values: bool = False  # whether the policy lets findings name real values
 
 

@@ -26,6 +26,7 @@ from safegen.lineage.documents import (
     vouched,
 )
 from safegen.lineage.facts import Evidence, SourceFacts, combined
+from safegen.lineage.image_marks import Claims
 from safegen.lineage.image_search import images_searched, with_images
 from safegen.lineage.in_band import InBand
 from safegen.lineage.marks import Marks, carded
@@ -60,7 +61,8 @@ def resolve(source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = (
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
     for name, batches in source.tables.items():
-        tally, marks = InBand(batches.schema), Marks(batches.schema)
+        claims = Claims()
+        tally, marks = InBand(batches.schema, claims), Marks(batches.schema, claims)
         seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
         if held:  # without one nobody looks for rows
             seen.append(samples.setdefault(name, Sample(batches, held[0][1])))
