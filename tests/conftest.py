@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +36,69 @@ def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of its own for every test."""
     _isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+
+
+# ---- a store, on this machine --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Store:
+    """A bucket of a real S3 server in this process, with a back door."""
+
+    client: Any
+    bucket: str
+    server: str
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The objects with something in them: an empty one stands for a folder."""
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
+        return [o["Key"] for o in found.get("Contents", []) if o["Size"]]
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def put(self, key: str, data: bytes | Path) -> str:
+        body = data if isinstance(data, bytes) else data.read_bytes()
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return self.uri(key)
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
+
+SECRET = "wJalrXUtnFEMI-a-secret-that-nobody-shows"
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket, and the environment that leads to it."""
+    import secrets
+
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTKEYOFNOBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    client = boto3.client("s3", region_name="us-east-1")
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=bucket)
+    return Store(client, bucket, _s3_server)

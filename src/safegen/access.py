@@ -13,6 +13,7 @@ from safegen.errors import UsageError
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.lineage.beside_anchor import told_apart
 from safegen.manifest import PublicKey
+from safegen.places import Place, place_of
 from safegen.policy import Policy
 from safegen.tables.sources import SourceLike
 
@@ -58,7 +59,7 @@ def guard(
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Place,
     *,
     policy: str | Path | Policy = "training",
     trusted_keys: Sequence[str | Path | PublicKey] | None = None,
@@ -68,9 +69,10 @@ def open(
 
     Raises: VerificationError, AdmissionRefused, PolicyError.
     """
+    place = place_of(path)
     rules = load_policy(policy)
     books = Books.open(ledger)
-    verified = inspect_folder(path, trusted_keys, ledger=books.ledger)
-    _, facts, books = gates.resolve_all([Path(path)], books)
+    verified = inspect_folder(place, trusted_keys, ledger=books.ledger)
+    _, facts, books = gates.resolve_all([place], books)
     gates.admit(rules, facts, books).enforce()
-    return Dataset(Path(path), verified.manifest)
+    return Dataset(place, verified.manifest)

@@ -8,6 +8,7 @@ from pathlib import Path
 from safegen.decision import Decision
 from safegen.manifest import Manifest
 from safegen.manifest.model import html_table
+from safegen.places import Place
 
 __all__ = ["refusal_report", "report"]
 
@@ -32,10 +33,11 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def refusal_report(target: Path, decision: Decision) -> None:
+def refusal_report(target: Place, decision: Decision) -> None:
     """The findings of a refused release, as a page where the dataset would have been."""
     path = target.with_name(f"{target.name}.refused.html")
     # The refusal itself is what matters: it is raised, and it is in the ledger.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_page("safegen: release refused", decision._repr_html_()), encoding="utf-8")
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_page("safegen: release refused", decision._repr_html_()).encode())

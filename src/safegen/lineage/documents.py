@@ -5,11 +5,9 @@ ledger recorded. Each becomes a piece of evidence; what they come to, `lineage.f
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from safegen.errors import ManifestError
@@ -20,6 +18,7 @@ from safegen.lineage.withdrawals import withdrawal_of
 from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
+from safegen.places import Place, absolute
 from safegen.tables.sources import Source
 
 __all__ = [
@@ -208,14 +207,14 @@ def _withdrawn(dataset_ids: Sequence[str], ledger: Ledger) -> list[str]:
     return [f"{which} was withdrawn on {found.time[:10]} by {found.by}: {found.reason}"]
 
 
-def sidecar_of(path: Path) -> Path:
+def sidecar_of(path: Place) -> Place:
     """Where the attestation of a file or folder lies: beside it."""
-    path = Path(os.path.abspath(path))  # "." has no name
+    path = absolute(path)  # "." has no name
     return path.with_name(path.name + ".safegen.json")
 
 
 def from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Evidence]:
-    place = source.file or (Path(source.uri) if Path(source.uri).is_dir() else None)
+    place = source.place
     if place is None or source.folder is not None or not sidecar_of(place).exists():
         return []
     name = sidecar_of(place).name
@@ -247,7 +246,7 @@ def statements_at(source: Source) -> list[Manifest]:
     return found
 
 
-def _signature_of(sidecar: Path, manifest: Manifest, ledger: Ledger | None) -> str:
+def _signature_of(sidecar: Place, manifest: Manifest, ledger: Ledger | None) -> str:
     """What the signature beside a statement is worth. Raises: ManifestError for another's."""
     envelope = read_envelope(sidecar.with_suffix(".dsse.json"))
     if envelope is None:

@@ -1,0 +1,434 @@
+"""Where data lies: a path on this machine, or an object store's URI.
+
+`place_of` decides it, once. A local place is a `pathlib.Path`, and all goes on as it does for paths
+(links, locks, one rename). `s3://bucket/key` and `gs://bucket/key` are a `StorePath`, which offers
+what safegen needs of a path and asks the store through pyarrow. Credentials, endpoint and region
+are the environment's: a URI that carries any is refused, and shown to nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias, cast
+from urllib.parse import unquote, urlsplit
+
+from safegen.errors import MissingExtra, SourceError, UsageError, hidden
+
+__all__ = [
+    "Place",
+    "StoreError",
+    "StorePath",
+    "absolute",
+    "absent",
+    "local",
+    "place_of",
+    "read_range",
+    "redacted",
+    "walk",
+]
+
+STORES = ("s3", "gs", "gcs")
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
+_SECRET = re.compile(r"token|sig|secret|pass|pwd|key|cred|auth|session", re.IGNORECASE)
+_ASKED = re.compile(r"AWS_|GOOGLE_|CLOUDSDK_|CLOUD_STORAGE_|HTTPS?_PROXY|NO_PROXY", re.IGNORECASE)
+
+_CONNECT_S, _SILENT_S, _ATTEMPTS = 10.0, 30.0, 3
+"""How long a store may take to answer the door, and then be silent; and how often it is asked."""
+
+_AHEAD = 4 << 20
+"""Bytes that a request asks for where a file is read from its beginning on."""
+
+
+class StoreError(SourceError, OSError):
+    """A store that gives no access, no answer, or nothing of that name; `strerror` says which."""
+
+    def __init__(self, place: object, reason: str, number: int = errno.EIO):
+        OSError.__init__(self, number, reason)
+        self.place = str(place)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.strerror}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.place, self.strerror, self.errno)
+
+
+class NoObject(StoreError, FileNotFoundError):
+    """Nothing of that name is in the bucket."""
+
+
+def place_of(path: str | os.PathLike[str] | StorePath) -> Place:
+    """The place that a path or URI names.
+
+    Raises: UsageError for a URI of another scheme, and for one with credentials or options.
+    """
+    if isinstance(path, StorePath | Path):
+        return path
+    text = os.fspath(path)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() == "file" and rest.startswith("/"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise UsageError("a file:// URI names a path of this machine: file:///folder/file")
+        return Path(unquote(parts.path))
+    if (found := _SCHEME.match(text)) is None:
+        return Path(text)
+    scheme = found[1].lower()
+    if scheme not in STORES:
+        raise UsageError(
+            f"{scheme}:// is not read by this version; it reads s3://, gs:// and file://, so copy "
+            "the data there, or here"
+        )
+    return _in_store(scheme, text[found.end() :])
+
+
+def _in_store(scheme: str, rest: str) -> StorePath:
+    shown = redacted(f"{scheme}://{rest}")
+    bucket, _, key = rest.partition("/")
+    if "@" in bucket or "?" in rest:
+        raise UsageError(
+            f"{shown}: credentials and options are not taken from a URI, where others see them; "
+            "set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION, "
+            "AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+    key = key.strip("/")
+    if not bucket or any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise UsageError(f"{shown}: not a bucket and a key, such as {scheme}://bucket/folder/file")
+    return StorePath("gs" if scheme == "gcs" else scheme, bucket, key)
+
+
+def redacted(text: str) -> str:
+    """A URI without the user and password in it, and without what of its query may be a secret."""
+    text = re.sub(r"://[^/?#]*@", "://…@", text)
+    return re.sub(
+        r"([?&;])([^=&;#]*)=([^&;#]*)",
+        lambda m: f"{m[1]}{m[2]}={'…' if _SECRET.search(m[2]) else m[3]}",
+        text,
+    )
+
+
+def local(path: str | os.PathLike[str], what: str) -> Path:
+    """A path of this machine. Raises: UsageError for a URI of a store."""
+    place = place_of(path)
+    if isinstance(place, Path):
+        return place
+    raise UsageError(f"{place}: {what} lies in a folder of this machine")
+
+
+def absolute(place: Place) -> Place:
+    """The place, whatever the working folder becomes."""
+    return Path(os.path.abspath(place)) if isinstance(place, Path) else place
+
+
+def absent(place: Place) -> str:
+    """Why nothing is there, when nothing is."""
+    if isinstance(place, StorePath) and not place.bucket_exists():
+        return "no such bucket; it is not there, or nobody may see it with these credentials"
+    return "no such file or folder"
+
+
+def read_range(place: Place, start: int, length: int) -> bytes:
+    """Some bytes of a file, of a store in one request. Raises: OSError."""
+    if isinstance(place, StorePath):
+        return place.read_range(start, length)
+    with place.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(length)
+
+
+def walk(top: Place) -> Iterator[tuple[Place, list[str], list[str]]]:
+    """As `os.walk`, from the top: folders that are taken from the list are not looked into."""
+    if isinstance(top, Path):
+        yield from ((Path(at), folders, files) for at, folders, files in os.walk(top))
+        return
+    inside = list(top.iterdir())
+    folders = [p.name for p in inside if p.is_dir()]
+    yield top, folders, [p.name for p in inside if p.is_file()]
+    for name in folders:
+        yield from walk(top / name)
+
+
+@dataclass(frozen=True, order=True)
+class StorePath:
+    """A key of a bucket, or what begins with it, as if it were a path.
+
+    What a listing said of it (`info`) is not asked for again.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+    info: Any = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self._path}"
+
+    @property
+    def _path(self) -> str:
+        return f"{self.bucket}/{self.key}" if self.key else self.bucket
+
+    @property
+    def _store(self) -> Any:
+        asked = tuple(sorted((k, v) for k, v in os.environ.items() if _ASKED.match(k)))
+        return _connected(self.scheme, self.bucket, asked, os.getpid())
+
+    # ---- names -----------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> StorePath:
+        return StorePath(self.scheme, self.bucket, self.key.rpartition("/")[0])
+
+    def __truediv__(self, name: str) -> StorePath:
+        return StorePath(self.scheme, self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    def with_name(self, name: str) -> StorePath:
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> StorePath:
+        return self.with_name(PurePosixPath(self.name).with_suffix(suffix).name)
+
+    def is_relative_to(self, other: StorePath) -> bool:
+        return f"{self}/".startswith(f"{other}/")
+
+    def relative_to(self, other: StorePath) -> PurePosixPath:
+        return PurePosixPath(self._path).relative_to(other._path)
+
+    def resolve(self) -> StorePath:
+        return self  # there are no links
+
+    # ---- what is there ---------------------------------------------------------------------------
+
+    def _known(self) -> Any:
+        if self.info is not None:
+            return self.info
+        with _told(self):
+            return self._store.get_file_info(self._path)
+
+    def _is(self, *kinds: str) -> bool:
+        return self._known().type.name in kinds
+
+    def exists(self) -> bool:
+        return self._is("File", "Directory")
+
+    def is_file(self) -> bool:
+        return self._is("File")
+
+    def is_dir(self) -> bool:
+        return self._is("Directory")
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def bucket_exists(self) -> bool:
+        return StorePath(self.scheme, self.bucket, "").exists()
+
+    def stat(self) -> os.stat_result:
+        """Its size, and when it was written. Raises: NoObject."""
+        known = self._known()
+        if known.type.name != "File":
+            raise NoObject(self, "no such key in the bucket", errno.ENOENT)
+        time = int(known.mtime.timestamp()) if known.mtime else 0
+        return os.stat_result((0o100444, 0, 0, 1, 0, 0, known.size, time, time, time))
+
+    def iterdir(self) -> Iterator[StorePath]:
+        """What lies right below it."""
+        return self._listed(recursive=False)
+
+    def rglob(self, pattern: str) -> Iterator[StorePath]:
+        """Everything below it."""
+        assert pattern == "*"
+        return self._listed(recursive=True)
+
+    def _listed(self, *, recursive: bool) -> Iterator[StorePath]:
+        from pyarrow.fs import FileSelector
+
+        with _told(self):
+            listing = self._store.get_file_info(
+                FileSelector(self._path, allow_not_found=True, recursive=recursive)
+            )
+        for info in listing:
+            key = info.path.removeprefix(f"{self.bucket}/").rstrip("/")
+            yield StorePath(self.scheme, self.bucket, key, info)
+
+    # ---- bytes -----------------------------------------------------------------------------------
+
+    def _opened(self) -> Any:
+        return self._store.open_input_file(self._path)
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """A stream that asks for some megabytes at a time. Raises: StoreError, also when read."""
+        assert mode == "rb"
+        with _told(self):
+            raw = _Stream(self, self._opened())
+        return io.BufferedReader(raw, _AHEAD)
+
+    def read_bytes(self, most: int | None = None) -> bytes:
+        """Its first `most` bytes; None for all."""
+        with _told(self), self._opened() as native:
+            return cast(bytes, native.read(most))
+
+    def read_range(self, start: int, length: int) -> bytes:
+        with _told(self), self._opened() as native:
+            native.seek(start)
+            return cast(bytes, native.read(length))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Put an object: readers see it whole or not at all."""
+        with _told(self), self._store.open_output_stream(self._path) as sink:
+            sink.write(data)
+
+    def upload(self, file: Path) -> None:
+        """Put a file's content. Memory does not hang on its size."""
+        with (
+            _told(self),
+            file.open("rb") as source,
+            self._store.open_output_stream(self._path) as sink,
+        ):
+            while chunk := source.read(_AHEAD):
+                sink.write(chunk)
+
+    def unlink(self) -> None:
+        with _told(self):
+            self._store.delete_file(self._path)
+
+    def rmtree(self) -> None:
+        """Delete everything below it."""
+        with _told(self):
+            self._store.delete_dir(self._path)
+
+
+Place: TypeAlias = Path | StorePath
+"""Where data lies."""
+
+
+class _Stream(io.RawIOBase):
+    """An object's bytes; what fails is told as of a `StorePath`."""
+
+    def __init__(self, place: StorePath, native: Any):
+        self._place, self._native = place, native
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._native.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with _told(self._place):
+            return int(self._native.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        with _told(self._place):
+            data = self._native.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._native.close()
+        super().close()
+
+
+@lru_cache(maxsize=16)
+def _connected(
+    scheme: str, bucket: str, asked: tuple[tuple[str, str], ...], process: int
+) -> Any:
+    """A store as the environment has it: a forked process connects anew."""
+    del process
+    environment = dict(asked)
+    place = StorePath(scheme, bucket, "")
+    try:
+        from pyarrow import fs
+
+        with _told(place):
+            if scheme == "gs":
+                return fs.GcsFileSystem(
+                    anonymous="CLOUD_STORAGE_EMULATOR_ENDPOINT" in environment,
+                    retry_time_limit=timedelta(seconds=_SILENT_S),
+                )
+            return fs.S3FileSystem(
+                **_endpoint(bucket, environment),
+                connect_timeout=_CONNECT_S,
+                request_timeout=_SILENT_S,
+                retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+                allow_delayed_open=True,  # a small object is one request
+            )
+    except ImportError:
+        raise MissingExtra(
+            f"this build of pyarrow reads no {scheme}://: pip install pyarrow (its wheels do)"
+        ) from None
+
+
+def _endpoint(bucket: str, environment: dict[str, str]) -> dict[str, str]:
+    """Where a bucket is asked for: as the environment says, else in the region that it lies in."""
+    url = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if url:
+        scheme, sign, host = url.rpartition("://")
+        return {"endpoint_override": host.rstrip("/"), **({"scheme": scheme} if sign else {})}
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    if region:
+        return {"region": region}
+    from pyarrow import fs
+
+    return {"region": fs.resolve_s3_region(bucket)}
+
+
+_REASONS = (
+    (
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|TOKEN|CREDENTIAL|HTTP status 40[13]|"
+        r"PERMISSION|UNAUTHENTICATED|Permission|Forbidden",
+        errno.EACCES,
+        "no access with the environment's credentials; set AWS_PROFILE, AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS, of somebody who may",
+    ),
+    (r"NO_SUCH_BUCKET|bucket does not exist", errno.ENOENT, "no such bucket; create it first"),
+    (
+        r"curlCode: 28|[Tt]ime(d )?out|DEADLINE",
+        errno.ETIMEDOUT,
+        "the store did not answer in time; try again, or see whether AWS_ENDPOINT_URL is right",
+    ),
+    (
+        r"curlCode|NETWORK_CONNECTION|UNAVAILABLE|[Cc]onnect|resolve",
+        errno.EHOSTUNREACH,
+        "the store cannot be reached; see whether this machine may, and AWS_ENDPOINT_URL is right",
+    ),
+    (r"SLOW_DOWN|THROTTL|429|503", errno.EAGAIN, "the store asks for fewer requests; try later"),
+)
+
+
+@contextmanager
+def _told(place: StorePath) -> Iterator[None]:
+    """Tell what a store's client raises as a StoreError. Its text stays out: it names hosts,
+    request ids, and what else the store's answer holds."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError as error:
+        raise NoObject(place, "no such key in the bucket", errno.ENOENT) from hidden(error)
+    except (OSError, ValueError) as error:  # pyarrow's own derive from these
+        if isinstance(error, OSError) and error.errno and error.filename:
+            raise  # of the local file that is uploaded
+        text = str(error)
+        for pattern, number, reason in _REASONS:
+            if re.search(pattern, text):
+                raise StoreError(place, reason, number) from hidden(error)
+        code = re.search(r"AWS Error ([A-Z_]+)", text)
+        what = f"the store failed{f' with {code[1]}' if code else ''}; try again"
+        raise StoreError(place, what) from hidden(error)
