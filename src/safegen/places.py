@@ -39,6 +39,7 @@ __all__ = [
 STORES = ("s3", "gs", "gcs")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _SECRET = re.compile(r"token|sig|secret|pass|pwd|key|cred|auth|session", re.IGNORECASE)
 _ASKED = re.compile(r"AWS_|GOOGLE_|CLOUDSDK_|CLOUD_STORAGE_|HTTPS?_PROXY|NO_PROXY", re.IGNORECASE)
 
@@ -93,25 +94,26 @@ def place_of(path: str | os.PathLike[str] | StorePath) -> Place:
 
 
 def _in_store(scheme: str, rest: str) -> StorePath:
-    shown = redacted(f"{scheme}://{rest}")
     bucket, _, key = rest.partition("/")
-    if "@" in bucket or "?" in rest:
+    if re.search(r"[@:]", bucket) or "?" in rest:  # a secret key may hold a slash: show nothing
         raise UsageError(
-            f"{shown}: credentials and options are not taken from a URI, where others see them; "
-            "set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION, "
+            f"{scheme}://…: credentials and options are not taken from a URI, where others see "
+            "them; set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION, "
             "AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS)"
         )
     key = key.strip("/")
-    if not bucket or any(part in ("", ".", "..") for part in key.split("/") if key):
-        raise UsageError(f"{shown}: not a bucket and a key, such as {scheme}://bucket/folder/file")
+    if not _BUCKET.fullmatch(bucket) or any(p in ("", ".", "..") for p in key.split("/") if key):
+        raise UsageError(
+            f"{scheme}://…: not a bucket and a key, such as {scheme}://bucket/folder/file"
+        )
     return StorePath("gs" if scheme == "gcs" else scheme, bucket, key)
 
 
 def redacted(text: str) -> str:
     """A URI without the user and password in it, and without what of its query may be a secret."""
-    text = re.sub(r"://[^/?#]*@", "://…@", text)
+    text = re.sub(r"://(?:[^/?#@]*:[^?#]*|[^/?#]*)@", "://…@", text)
     return re.sub(
-        r"([?&;])([^=&;#]*)=([^&;#]*)",
+        r"([?&;#])([^=&;#]*)=([^&;#]*)",
         lambda m: f"{m[1]}{m[2]}={'…' if _SECRET.search(m[2]) else m[3]}",
         text,
     )
@@ -133,7 +135,7 @@ def absolute(place: Place) -> Place:
 def absent(place: Place) -> str:
     """Why nothing is there, when nothing is."""
     if isinstance(place, StorePath) and not place.bucket_exists():
-        return "no such bucket; it is not there, or nobody may see it with these credentials"
+        return _NO_BUCKET
     return "no such file or folder"
 
 
@@ -286,18 +288,23 @@ class StorePath:
             native.seek(start)
             return cast(bytes, native.read(length))
 
+    @contextmanager
+    def _written(self) -> Iterator[Any]:
+        with _told(self):
+            try:
+                with self._store.open_output_stream(self._path) as sink:
+                    yield sink
+            except FileNotFoundError as error:
+                raise StoreError(self, _NO_BUCKET, errno.ENOENT) from hidden(error)
+
     def write_bytes(self, data: bytes) -> None:
         """Put an object: readers see it whole or not at all."""
-        with _told(self), self._store.open_output_stream(self._path) as sink:
+        with self._written() as sink:
             sink.write(data)
 
     def upload(self, file: Path) -> None:
         """Put a file's content. Memory does not hang on its size."""
-        with (
-            _told(self),
-            file.open("rb") as source,
-            self._store.open_output_stream(self._path) as sink,
-        ):
+        with file.open("rb") as source, self._written() as sink:
             while chunk := source.read(_AHEAD):
                 sink.write(chunk)
 
@@ -389,6 +396,8 @@ def _endpoint(bucket: str, environment: dict[str, str]) -> dict[str, str]:
     return {"region": fs.resolve_s3_region(bucket)}
 
 
+_NO_BUCKET = "no such bucket; create it first, or see whether AWS_ENDPOINT_URL is right"
+
 _REASONS = (
     (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|TOKEN|CREDENTIAL|HTTP status 40[13]|"
@@ -397,7 +406,7 @@ _REASONS = (
         "no access with the environment's credentials; set AWS_PROFILE, AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS, of somebody who may",
     ),
-    (r"NO_SUCH_BUCKET|bucket does not exist", errno.ENOENT, "no such bucket; create it first"),
+    (r"NO_SUCH_BUCKET|bucket does not exist", errno.ENOENT, _NO_BUCKET),
     (
         r"curlCode: 28|[Tt]ime(d )?out|DEADLINE",
         errno.ETIMEDOUT,
@@ -423,8 +432,6 @@ def _told(place: StorePath) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NoObject(place, "no such key in the bucket", errno.ENOENT) from hidden(error)
     except (OSError, ValueError) as error:  # pyarrow's own derive from these
-        if isinstance(error, OSError) and error.errno and error.filename:
-            raise  # of the local file that is uploaded
         text = str(error)
         for pattern, number, reason in _REASONS:
             if re.search(pattern, text):

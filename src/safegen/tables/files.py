@@ -88,7 +88,11 @@ def _open_parquet(path: Place) -> Batches:
 
     def batches() -> Iterator[pa.RecordBatch]:
         with reading(str(path)), _parquet(path) as file:
-            yield from file.iter_batches(batch_size=size)
+            if isinstance(path, Path):
+                yield from file.iter_batches(batch_size=size)
+                return
+            for group in range(file.num_row_groups):  # as they lie in the file, one after another
+                yield from file.iter_batches(batch_size=size, row_groups=[group])
 
     return Batches(schema, batches, rows)
 
