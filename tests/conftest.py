@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from local_store import SECRET, Store
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
@@ -39,37 +38,6 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 # ---- a store, on this machine --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Store:
-    """A bucket of a real S3 server in this process, with a back door."""
-
-    client: Any
-    bucket: str
-    server: str
-
-    def uri(self, key: str) -> str:
-        return f"s3://{self.bucket}/{key}"
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """The objects with something in them: an empty one stands for a folder."""
-        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
-        return [o["Key"] for o in found.get("Contents", []) if o["Size"]]
-
-    def get(self, key: str) -> bytes:
-        return bytes(self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
-
-    def put(self, key: str, data: bytes | Path) -> str:
-        body = data if isinstance(data, bytes) else data.read_bytes()
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
-        return self.uri(key)
-
-    def delete(self, key: str) -> None:
-        self.client.delete_object(Bucket=self.bucket, Key=key)
-
-
-SECRET = "wJalrXUtnFEMI-a-secret-that-nobody-shows"
 
 
 @pytest.fixture(scope="session")

@@ -353,9 +353,7 @@ class _Stream(io.RawIOBase):
 
 
 @lru_cache(maxsize=16)
-def _connected(
-    scheme: str, bucket: str, asked: tuple[tuple[str, str], ...], process: int
-) -> Any:
+def _connected(scheme: str, bucket: str, asked: tuple[tuple[str, str], ...], process: int) -> Any:
     """A store as the environment has it: a forked process connects anew."""
     del process
     environment = dict(asked)

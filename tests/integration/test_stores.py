@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import Store
+from local_store import Store
 
 import safegen
 from safegen import places, targets
@@ -301,7 +301,9 @@ def test_what_exists_is_kept_versioned_or_refused(
 
 
 def test_a_refused_release_leaves_no_rows(
-    store: Store, generator: safegen.Generator, monkeypatch: pytest.MonkeyPatch, 
+    store: Store,
+    generator: safegen.Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuses(*given: object, **more: object) -> object:
         raise RuntimeError("broken")

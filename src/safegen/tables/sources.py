@@ -285,9 +285,7 @@ def _from_folder(folder: Place) -> Source:
     return Source(str(folder), tables, tuple(stamps), folder=folder if has_manifest else None)
 
 
-def _grouped(
-    root: Any, files: list[Any]
-) -> tuple[dict[str, list[Any]], dict[str, list[Batches]]]:
+def _grouped(root: Any, files: list[Any]) -> tuple[dict[str, list[Any]], dict[str, list[Batches]]]:
     """A plain folder's files by table: parts of one when all have the same columns.
 
     Related tables, named by file or subfolder, when no two of these have the same columns.
