@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from local_store import SECRET, Store
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

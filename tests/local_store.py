@@ -20,7 +20,7 @@ class Store:
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> list[str]:
         """The objects with something in them: an empty one stands for a folder."""
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
         return [o["Key"] for o in found.get("Contents", []) if o["Size"]]
