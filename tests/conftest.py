@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from local_store import SECRET, Store
+if TYPE_CHECKING:
+    from local_store import Store
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
@@ -60,6 +62,8 @@ def store(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     import secrets
 
     import boto3
+
+    from local_store import SECRET, Store
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", _s3_server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTKEYOFNOBODY")

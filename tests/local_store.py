@@ -1,10 +1,19 @@
-"""A bucket of an S3 server in the tests' own process, with a back door: the fixture `store`."""
+"""A bucket of an S3 server in the tests' own process, with a back door: the fixture `store`.
+And releases into it, without a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import safegen
+from safegen.manifest import Manifest, SigningKey
+from safegen.manifest.identity import new_ulid, now
+from safegen.manifest.model import ColumnEntry
+from safegen.places import place_of
+from safegen.targets import staging
+from safegen.testing import example_table
 
 SECRET = "wJalrXUtnFEMI-a-secret-that-nobody-shows"
 
@@ -35,3 +44,34 @@ class Store:
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=key)
+
+
+def released(target: Any, rows: int = 3_000, key: Path | None = None) -> safegen.Dataset:
+    """A release of some rows into a target, as the generator makes it, without a model."""
+    target, dataset_id = place_of(target), new_ulid()
+    stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": 1.0}
+    with staging(target, dataset_id=dataset_id, stamp=stamp, depth=1.0, keys=[]) as stage:
+        for block in range(0, rows, 1_000):
+            stage.write({"table": example_table(min(1_000, rows - block), seed=block)})
+        digest, _ = stage.finish()
+        manifest = Manifest(
+            dataset_id=dataset_id,
+            created=now(),
+            kind="table",
+            origin="synthetic",
+            ancestry="attested",
+            depth=1,
+            effective_depth=1.0,
+            depth_is_lower_bound=False,
+            rows=stage.rows,
+            composition={"synthetic": stage.rows, "real": 0},
+            columns=[
+                ColumnEntry(name=f.name, type=str(f.type), role="feature", table="table")
+                for f in example_table(1).schema
+            ],
+            logical_digest=digest,
+        )
+        stage.describe(manifest, [])
+        signer = None if key is None else SigningKey(key)
+        manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), signer)
+        return safegen.Dataset(stage.publish(), manifest)
