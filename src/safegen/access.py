@@ -41,7 +41,9 @@ def check(
         raise UsageError("power is a share of rows, between 0 and 1: 0.001 is one in a thousand")
     rules = load_policy(policy)
     books = Books.open(ledger)
-    opened, facts, books = gates.resolve_all([source, *more_sources], books, power)
+    opened, facts, books = gates.resolve_all(
+        [source, *more_sources], books, power, gates.trusted(rules)
+    )
     return gates.admit(rules, facts, books, power=power, notes=told_apart(opened, facts))
 
 
@@ -72,7 +74,9 @@ def open(
     place = place_of(path)
     rules = load_policy(policy)
     books = Books.open(ledger)
-    verified = inspect_folder(place, trusted_keys, ledger=books.ledger)
-    _, facts, books = gates.resolve_all([place], books)
+    keys = gates.trusted(rules)
+    verified = inspect_folder(place, trusted_keys, ledger=books.ledger, known=keys)
+    keys = [*keys, *verified.signed_by]
+    _, facts, books = gates.resolve_all([place], books, keys=keys)
     gates.admit(rules, facts, books).enforce()
     return Dataset(place, verified.manifest)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from safegen.decision import Finding
     from safegen.lineage.facts import SourceFacts
+    from safegen.lineage.heads import Listed
     from safegen.measure.drawn import Drawn
     from safegen.measure.gains import Probe
     from safegen.measure.profile import TableProfile, TableTally
@@ -139,6 +140,7 @@ class AdmissionContext(Protocol):
     ledger: Mapping[str, object]
     doubts: Sequence[str]  # why nobody knows what the model was trained on
     probe: Probe | None  # of a refit on synthetic rows; None before a fit is under way
+    listed: Listed | None  # withdrawals, where the policy names a list of them
 
 
 class ReleaseContext(Protocol):
@@ -149,7 +151,7 @@ class ReleaseContext(Protocol):
     trained on, and `anchor` is those rows; `held` are real rows that no fit has seen, none where no
     rule asks for them; all three within the conditions, and None when the rows are not at hand.
     `made` is a part of the staged rows, drawn at random, with their weights. `depth` is the
-    release's.
+    release's; `signer` the id of the key that will sign it.
     """
 
     rows: int
@@ -163,7 +165,7 @@ class ReleaseContext(Protocol):
     depth: int
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
-    signed: bool
+    signer: str | None
     real_values: bool
 
 

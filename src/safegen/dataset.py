@@ -17,8 +17,8 @@ from safegen.errors import (
     UsageError,
     VerificationError,
 )
-from safegen.ledger import Ledger, Record
-from safegen.lineage.documents import ledger_problems
+from safegen.ledger import Ledger
+from safegen.lineage.documents import ledger_problems, recorded_keys
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
 from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
@@ -69,8 +69,10 @@ def inspect_folder(
     *,
     deep: bool = False,
     ledger: Ledger | None = None,
+    known: Sequence[PublicKey] = (),
 ) -> Verified:
-    """Verify a dataset folder and say what the verification is worth.
+    """Verify a dataset folder and say what the verification is worth. known: keys whose signature
+    counts where no `trusted_keys` are named, as those do that the ledger recorded.
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
@@ -87,10 +89,11 @@ def inspect_folder(
             ledger_url = ledger.url
         except LedgerError as error:
             problems.append(f"the ledger cannot be searched: {error}")
-    if record is not None and ledger is not None and trusted_keys is None and first.signed:
+    if first.manifest is not None and trusted_keys is None and first.signed:
         # The ledger remembers who signed; a caller who names keys trusts those only.
-        check_signature(folder, first, _recorded_keys(ledger, record))
-    problems = [*first.problems, *problems]
+        recorded = recorded_keys(ledger if record else None, first.manifest.dataset_id)
+        check_signature(folder, first, [*known, *recorded])
+    problems = list(dict.fromkeys([*first.problems, *problems]))
     if first.signed and not first.signers and not problems:
         ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"
         problems.append(
@@ -111,17 +114,6 @@ def inspect_folder(
         ledger_url if record is not None and not record.claimed else None,
         deep,
     )
-
-
-def _recorded_keys(ledger: Ledger, record: Record) -> list[PublicKey]:
-    """The keys with which a dataset was signed, as the ledger recorded it: at release, or later."""
-    pems = [record.public_key] if record.public_key and not record.claimed else []
-    pems += [
-        str(e.payload["public_key"])
-        for e in ledger.log(kind="signature")
-        if e.payload.get("dataset_id") == record.dataset_id
-    ]
-    return [PublicKey(p.encode()) for p in pems]
 
 
 def sign(path: str | os.PathLike[str] | Place, key: str | Path, *, ledger: Any = None) -> Verified:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from safegen.ledger import Ledger, open_ledger
 from safegen.lineage.detection import POWER
 from safegen.lineage.evidence import resolve
 from safegen.lineage.facts import SourceFacts
+from safegen.lineage.heads import Listed, listed
 from safegen.lineage.screening import screened
+from safegen.manifest import PublicKey
 from safegen.manifest.identity import now
 from safegen.policy import Policy
 from safegen.tables.sources import Source, read_source
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from safegen.measure.profile import TableProfile, TableTally
     from safegen.tables.schema import TableSchema
 
-__all__ = ["Admission", "Books", "LedgerLike", "Release", "admit", "held_out", "release"]
+__all__ = ["Admission", "Books", "LedgerLike", "Release", "admit", "held_out", "release", "trusted"]
 
 LedgerLike = Any
 """A ledger, its path or URL, or None for the default one."""
@@ -92,6 +95,7 @@ class Admission:
     ledger: Mapping[str, Any]
     doubts: Sequence[str] = ()
     probe: Probe | None = None
+    listed: Listed | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Release:
     made: Mapping[str, Drawn] = field(default_factory=dict)
     depth: int = 1
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    signed: bool = False
+    signer: str | None = None  # the id of the key that will sign
     real_values: bool = False  # whether the policy lets findings name real values
 
 
@@ -122,17 +126,26 @@ def load_policy(policy: str | Path | Policy) -> Policy:
     return policy if isinstance(policy, Policy) else Policy.load(policy)
 
 
+def trusted(policy: Policy) -> list[PublicKey]:
+    """The keys whose signatures a policy trusts."""
+    return [PublicKey.of(t) for t in policy.rule("manifest").trusted_keys]  # type: ignore[attr-defined]
+
+
 def resolve_all(
-    sources: Sequence[Any], books: Books, power: float | None = None
+    sources: Sequence[Any],
+    books: Books,
+    power: float | None = None,
+    keys: Sequence[PublicKey] = (),
 ) -> tuple[list[Source], list[SourceFacts], Books]:
     """Open and resolve sources; a ledger that fails under way counts as unreachable. power: look at
-    a random part only, in which such a share of released rows is found."""
+    a random part only, in which such a share of released rows is found. keys: whose signatures are
+    looked for."""
     opened = [read_source(s) for s in sources]
 
     def known(ledger: Ledger | None) -> list[SourceFacts]:
         if power is not None:
-            return [screened(s, ledger, power) for s in opened]
-        return [resolve(s, ledger) for s in opened]
+            return [screened(s, ledger, power, keys) for s in opened]
+        return [resolve(s, ledger, keys) for s in opened]
 
     try:
         books = books.now()
@@ -154,7 +167,7 @@ def admit(
     what else the model was trained on. `probe`: what a refit on the synthetic rows does. `power`:
     the share of released rows that had to be found, where that is not the policy's. `notes`: what
     else is to be said, and judged by nobody."""
-    context = Admission(facts, books.state, doubts, probe)
+    context = Admission(facts, books.state, doubts, probe, _listed(policy))
     decision = _decide(
         policy,
         "admission",
@@ -167,6 +180,15 @@ def admit(
     return decision
 
 
+def _listed(policy: Policy) -> Listed | None:
+    """What the policy's list of withdrawals says; None where it names none."""
+    lineage: Any = policy.rule("lineage")
+    if not lineage.withdrawals:
+        return None
+    most = timedelta(hours=lineage.withdrawals_max_age)
+    return listed(lineage.withdrawals, trusted(policy), most)
+
+
 def release(
     policy: Policy,
     context: Release,
@@ -174,7 +196,8 @@ def release(
     subject: Sequence[str],
     facts: Sequence[SourceFacts],
 ) -> Decision:
-    """The decision at the release gate; recorded, allowed or not."""
+    """The decision at the release gate; recorded, allowed or not. Raises: LedgerError."""
+    books = books.now()  # the manifest is to name the log's head as it is when its rows leave
     decision = _decide(
         policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
     )

@@ -408,7 +408,7 @@ class Generator:
             depth=prepared.depth,
             staged=stage.tallies,
             in_band=stage.in_band,
-            signed=self._key is not None,
+            signer=None if self._key is None else self._key.public.id,
             real_values=self.policy.report.real_values,
         )
         subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.place}"]

@@ -119,7 +119,7 @@ def redacted(text: str) -> str:
     )
 
 
-def local(path: str | os.PathLike[str], what: str) -> Path:
+def local(path: str | os.PathLike[str] | StorePath, what: str) -> Path:
     """A path of this machine. Raises: UsageError for a URI of a store."""
     place = place_of(path)
     if isinstance(place, Path):

@@ -22,6 +22,7 @@ from safegen.ledger import open_ledger
 from safegen.lineage.withdrawals import withdraw
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
+POLICIES = Path(__file__).parents[2] / "policies"
 SOON = 2.0  # seconds of work after which a refusal is late, however busy the machine is
 
 
@@ -142,6 +143,29 @@ def test_it_refuses_what_a_key_should_have_signed(world: World, tmp_path: Path) 
     new_key(tmp_path / "key")
     ran = train(world.good, "--trusted-key", tmp_path / "key.pub")
     assert (ran.returncode, "not signed" in ran.stderr) == (4, True)
+
+
+def test_it_refuses_an_unsigned_dataset_under_strict(world: World, tmp_path: Path) -> None:
+    from safegen.dataset import sign
+    from safegen.manifest import new_key
+
+    start = time.process_time()
+    with pytest.raises(AdmissionRefused, match="manifest/signature"):
+        safegen.open(world.good, policy="strict")
+    assert time.process_time() - start < SOON
+    ran = train(world.good, "--policy", "strict")
+    assert (ran.returncode, ran.stdout, "manifest/signature" in ran.stderr) == (3, "", True)
+    # As strict, but for the training of models on what it let out: nothing else is wrong with it.
+    text = (POLICIES / "strict.yaml").read_text().replace("max_depth: 0.0", "max_depth: 1.0")
+    mine = tmp_path / "strict-training.yaml"
+    mine.write_text(text)
+    ran = train(world.good, "--policy", mine, "--epochs", 1)
+    assert (ran.returncode, ran.stderr.count("✗")) == (3, 1), ran.stderr
+    copy = Path(shutil.copytree(world.good, tmp_path / "copy"))
+    new_key(tmp_path / "key")
+    sign(copy, tmp_path / "key")
+    ran = train(copy, "--policy", mine, "--epochs", 1)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -304,7 +304,7 @@ def test_shipped_policies_ask_what_the_table_says():
 
 
 def test_active_rules_at_each_gate():
-    assert list(Policy.load("baseline").at("admission")) == ["lineage"]
+    assert list(Policy.load("baseline").at("admission")) == ["lineage", "manifest"]
     baseline = Policy.load("baseline")
     assert list(baseline.at("release")) == ["manifest", "schema", "support", "fidelity", "privacy"]
     assert list(Policy.load("training").at("release")) == ["manifest"]
@@ -354,7 +354,8 @@ def test_the_schema_tells_unit_default_and_order_of_every_parameter():
             text = definitions[f"rule-{name}"]["properties"][key]["description"]
             assert f"Unit: {parameter.unit}." in text
             assert parameter.tighter in text
-            assert key in ("severity", "strata") or f"Default: {parameter.default}." in text
+            empty = key in ("severity", "strata", "trusted_keys")
+            assert empty or f"Default: {parameter.default}." in text
 
 
 def test_the_reference_for_people_is_what_the_code_says():
@@ -440,7 +441,7 @@ def test_a_rule_of_another_package_is_found_by_its_exact_name(write, plugged):
     loaded = plugged(("acme.fresh", HERE + "Freshness"), ("acme.other", "absent_module:X"))
     policy = Policy.load(write(GOOD + "  acme.fresh: {severity: warn, max_age: 7}\n"))
     assert policy.rule("acme.fresh").max_age == 7
-    assert list(policy.at("admission")) == ["lineage", "acme.fresh"]
+    assert list(policy.at("admission")) == ["lineage", "manifest", "acme.fresh"]
     assert loaded == ["acme.fresh"]  # and not the one that nobody asked for
     assert policy.effective()["rules"]["acme.fresh"] == {"severity": "warn", "max_age": 7}
     assert "max_ag" in only(write(GOOD + "  acme.fresh: {severity: warn, max_ag: 7}\n"))

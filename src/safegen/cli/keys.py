@@ -33,8 +33,10 @@ def new(
 
 @keys.command("show")
 def show_key(path: Annotated[str, typer.Argument(help="A public key's file.")]) -> int:
-    """Print a public key's id: the SHA-256 of its DER bytes."""
+    """Print a public key's id (the SHA-256 of its DER bytes), and how a policy names it."""
     from safegen.manifest import PublicKey
 
-    show(PublicKey.read(path).id)
+    key = PublicKey.read(path)
+    show(f"key id       {key.id}")
+    show(f"in a policy  trusted_keys: [{key.text}]")
     return 0

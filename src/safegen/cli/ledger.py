@@ -1,4 +1,4 @@
-"""`safegen ledger list|show|withdraw|descendants|export|import|verify`."""
+"""`safegen ledger list|show|withdraw|descendants|export|import|head|verify`."""
 
 from __future__ import annotations
 
@@ -229,12 +229,53 @@ def import_(
 
 
 @app.command()
-def verify(ledger: LedgerOption = None, as_json: JsonOption = False) -> int:
+def head(
+    file: Annotated[str, typer.Argument(help="The file to write; an older one is replaced.")],
+    key: Annotated[str, typer.Option("--key", help="The private key to sign with.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the log's head and what was withdrawn, signed: for machines without the ledger."""
+    from safegen.ledger import open_ledger
+    from safegen.lineage.heads import write_head
+    from safegen.manifest import SigningKey
+
+    done = write_head(file, open_ledger(ledger, create=False), SigningKey(key))
+    if as_json:
+        show_json(done.model_dump(mode="json"))
+        return 0
+    table(
+        [
+            ("signed", file),
+            ("head", f"entry {done.log_entries:,} of the log, {done.head[:16]}…"),
+            ("withdrawn", f"{len(done.withdrawn):,} datasets, with what descends from them"),
+        ]
+    )
+    return 0
+
+
+@app.command()
+def verify(
+    ledger: LedgerOption = None,
+    signed: Annotated[
+        str | None,
+        typer.Option("--head", help="A signed head, from which the log has to go on."),
+    ] = None,
+    trusted_key: Annotated[
+        list[str] | None,
+        typer.Option("--trusted-key", help="A public key that may have signed it. Repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
     """Check the log's hash chain and every record against it: exit code 0, or 4."""
     from safegen.ledger import open_ledger
+    from safegen.lineage.heads import head_problems
+    from safegen.manifest.sign import read_keys
 
     books = open_ledger(ledger, create=False)
     problems = books.verify()
+    if signed is not None:
+        problems += head_problems(books, signed, read_keys(trusted_key or []))
     if as_json:
         show_json({"verified": not problems, "problems": problems, **books.state()})
     if problems:

@@ -13,9 +13,11 @@ from typing import Any
 from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence
+from safegen.lineage.heads import cut_off
 from safegen.lineage.roots import expired, roots_of, stated_of
 from safegen.lineage.withdrawals import withdrawal_of
 from safegen.manifest import Manifest, PublicKey, check_folder
+from safegen.manifest.check import check_signature
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
 from safegen.places import Place, absolute
@@ -27,17 +29,24 @@ __all__ = [
     "from_sidecar",
     "from_stamps",
     "ledger_problems",
+    "recorded_keys",
     "sidecar_of",
     "statements_at",
 ]
 
 
-def from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> list[Evidence]:
-    """What the manifest of a dataset's own folder says; what is wrong goes to `problems`."""
+def from_folder(
+    source: Source, ledger: Ledger | None, problems: list[str], keys: Sequence[PublicKey] = ()
+) -> list[Evidence]:
+    """What the manifest of a dataset's own folder says; what is wrong goes to `problems`. keys:
+    whose signatures are looked for, beside those with which the ledger saw it signed."""
     if source.folder is None:
         return []
     check = check_folder(source.folder)
-    found = [*check.problems]
+    if check.manifest is not None and check.signed:
+        known = recorded_keys(ledger, check.manifest.dataset_id)
+        check_signature(source.folder, check, [*keys, *known])
+    found = list(dict.fromkeys(check.problems))
     if check.manifest is not None and ledger is not None:
         found += ledger_problems(check.manifest, ledger, signed=check.signed)
     problems += [f"{source.folder}: {p}" for p in found]
@@ -54,6 +63,8 @@ def from_folder(source: Source, ledger: Ledger | None, problems: list[str]) -> l
             )
         ]
     piece = _from_manifest(check.manifest, "its manifest", ledger, sound=not found)
+    # Whoever signed another content has not signed this.
+    piece = replace(piece, signers=() if found else _ids(check.signers))
     if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
         piece = replace(piece, origin="unknown", proof=False)
     return [piece]
@@ -213,14 +224,16 @@ def sidecar_of(path: Place) -> Place:
     return path.with_name(path.name + ".safegen.json")
 
 
-def from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Evidence]:
+def from_sidecar(
+    source: Source, digest: str, ledger: Ledger | None, keys: Sequence[PublicKey] = ()
+) -> list[Evidence]:
     place = source.place
     if place is None or source.folder is not None or not sidecar_of(place).exists():
         return []
     name = sidecar_of(place).name
     try:
         manifest = Manifest.read(sidecar_of(place))
-        signed = _signature_of(sidecar_of(place), manifest, ledger)
+        signed, signers = _signature_of(sidecar_of(place), manifest, ledger, keys)
     except ManifestError:
         return [Evidence("sidecar", f"{name} beside it, or its signature, is damaged", "unknown")]
     if manifest.logical_digest != digest:
@@ -232,7 +245,8 @@ def from_sidecar(source: Source, digest: str, ledger: Ledger | None) -> list[Evi
         return [Evidence("sidecar", f"{name}: expired on {manifest.expires}", "unknown")]
     piece = _from_manifest(manifest, name, ledger, sound=True)
     by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
-    return [replace(piece, ring="sidecar", text=f"{name} says {manifest.origin}{by}")]
+    text = f"{name} says {manifest.origin}{by}"
+    return [replace(piece, ring="sidecar", text=text, signers=signers)]
 
 
 def statements_at(source: Source) -> list[Manifest]:
@@ -246,16 +260,35 @@ def statements_at(source: Source) -> list[Manifest]:
     return found
 
 
-def _signature_of(sidecar: Place, manifest: Manifest, ledger: Ledger | None) -> str:
-    """What the signature beside a statement is worth. Raises: ManifestError for another's."""
+def _signature_of(
+    sidecar: Place, manifest: Manifest, ledger: Ledger | None, keys: Sequence[PublicKey]
+) -> tuple[str, tuple[str, ...]]:
+    """What the signature beside a statement is worth, and whose it is. Raises: ManifestError for
+    another's."""
     envelope = read_envelope(sidecar.with_suffix(".dsse.json"))
     if envelope is None:
-        return "not signed"
-    record = ledger.get(manifest.dataset_id) if ledger is not None else None
-    pem = record.public_key if record is not None and not record.claimed else None
-    keys = [PublicKey(pem.encode())] if pem else []
-    signers = signed_by(manifest, envelope, keys)
-    return f"signed by {signers[0].id[:16]}" if signers else "signed by a key unknown here"
+        return "not signed", ()
+    known = [*keys, *recorded_keys(ledger, manifest.dataset_id)]
+    signers = _ids(signed_by(manifest, envelope, known))
+    return f"signed by {signers[0][:16]}" if signers else "signed by a key unknown here", signers
+
+
+def recorded_keys(ledger: Ledger | None, dataset_id: str) -> list[PublicKey]:
+    """The keys with which a dataset was signed, as the ledger recorded it: at release, or later."""
+    record = ledger.get(dataset_id) if ledger is not None else None
+    if ledger is None or record is None:
+        return []
+    pems = [record.public_key] if record.public_key and not record.claimed else []
+    pems += [
+        str(e.payload["public_key"])
+        for e in ledger.log(kind="signature")
+        if e.payload.get("dataset_id") == dataset_id
+    ]
+    return [PublicKey(p.encode()) for p in pems]
+
+
+def _ids(keys: Sequence[PublicKey]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(k.id for k in keys))
 
 
 def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list[str]:
@@ -264,6 +297,7 @@ def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list
     record = ledger.get(manifest.dataset_id)
     behind = [s.dataset_id for s in manifest.sources if s.dataset_id is not None]
     problems = _withdrawn([manifest.dataset_id, *behind], ledger)
+    problems += _cut(manifest, ledger, known=record is not None)
     if record is None:
         return problems
     if record.manifest_digest != manifest.digest:
@@ -274,3 +308,23 @@ def ledger_problems(manifest: Manifest, ledger: Ledger, *, signed: bool) -> list
     if record.public_key is not None and not signed:
         problems.append("the ledger recorded a signed dataset, but the signature is gone")
     return problems
+
+
+def _cut(manifest: Manifest, ledger: Ledger, *, known: bool) -> list[str]:
+    """A problem, where the ledger's log is not what it was when the dataset was decided on: each
+    manifest is a witness of it."""
+    told = [d.get("ledger") for d in manifest.decisions]
+    ours = [t for t in told if isinstance(t, Mapping) and t.get("ledger_id") == ledger.ledger_id]
+    for state in ours:
+        entries = state.get("log_entries")
+        if not isinstance(entries, int):
+            continue
+        problem = cut_off(ledger, ledger.ledger_id, entries, str(state.get("head")))
+        if problem is not None:
+            return [problem]
+    if ours and not known:
+        return [
+            f"the ledger {ledger.url} decided on it and has no record of it: its newest entries "
+            "were cut off. Restore the newest copy"
+        ]
+    return []

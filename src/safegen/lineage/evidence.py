@@ -25,6 +25,7 @@ from safegen.lineage.marks import Marks, carded
 from safegen.lineage.roots import expired
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
+from safegen.manifest import PublicKey
 from safegen.tables.digests import combine, table_digests, without_index
 from safegen.tables.sources import Source
 
@@ -34,28 +35,29 @@ if TYPE_CHECKING:
 __all__ = ["as_of_now", "parts_of", "resolve"]
 
 
-def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
-    """Read a source once and say what it is. `ledger` None means that none could be reached."""
+def resolve(source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = ()) -> SourceFacts:
+    """Read a source once and say what it is. `ledger` None means that none could be reached.
+    `keys`: whose signatures of manifests are looked for, beside those that the ledger recorded."""
     problems: list[str] = []
     pieces: list[Evidence] = []
     # 1: of several tables, each may lie in a dataset of its own
     for part, one in parts_of(source):
-        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems)]
+        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems, keys)]
     # 2
     pieces += from_stamps(source.stamps)
     # 3, with the digests in the same pass
-    keys = ledger.lookup_keys() if ledger is not None else []
+    held = ledger.lookup_keys() if ledger is not None else []
     digests: dict[str, str] = {}
-    lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in keys}
+    lookups: dict[str, dict[str, str]] = {key_id: {} for key_id, _ in held}
     rows = 0
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
     for name, batches in source.tables.items():
         tally, marks = InBand(batches.schema), Marks(batches.schema)
         seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
-        if keys:  # without one nobody looks for rows
-            seen.append(samples.setdefault(name, Sample(batches, keys[0][1])))
-        content, keyed = table_digests(batches, keys, seen)
+        if held:  # without one nobody looks for rows
+            seen.append(samples.setdefault(name, Sample(batches, held[0][1])))
+        content, keyed = table_digests(batches, held, seen)
         hints += marks.evidence()
         digests[name] = content.value()
         rows += content.rows
@@ -64,7 +66,7 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         if (piece := tally.evidence(name)) is not None:
             pieces.append(piece)
         if ledger is not None and (bare := without_index(batches)) is not None:
-            plain, plain_keyed = table_digests(bare, keys)
+            plain, plain_keyed = table_digests(bare, held)
             found = _known(ledger, plain.value(), {k: v.value() for k, v in plain_keyed.items()})
             pieces += [p for r in found.values() if (p := from_record(r, ledger)).synthetic]
     digest = combine(digests)
@@ -79,12 +81,12 @@ def resolve(source: Source, ledger: Ledger | None) -> SourceFacts:
         pieces += _from_ledger(ledger, digest, together, each)
     for part, one in parts_of(source):
         own = digest if part is None else digests[part]
-        pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger)]
+        pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger, keys)]
     if source.folder is None:
         hints += carded(source.place)
     # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
-    if keys and ledger is not None and not any(_settles(p, ledger) for p in pieces):
+    if held and ledger is not None and not any(_settles(p, ledger) for p in pieces):
         for name, batches in source.tables.items():
             search = with_images(
                 searched(batches, samples[name], ledger), images_searched(batches, ledger)

@@ -34,7 +34,8 @@ class Evidence:
     content (a verified manifest, a digest in the ledger) or is a hint (a stamp, a column). `part`
     is set when it speaks of one of several tables only. `roots` are the real sources behind a
     dataset, None where they are not known; `stated` is when somebody stated that data is real;
-    `weighted` whether the rows were released with weights that differ.
+    `weighted` whether the rows were released with weights that differ; `signers` the ids of the
+    keys, of those that were known, by which the statement is signed.
     """
 
     ring: str
@@ -53,6 +54,7 @@ class Evidence:
     roots: tuple[Root, ...] | None = None
     stated: str | None = None
     weighted: bool = False
+    signers: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -74,6 +76,7 @@ class Evidence:
         fields = dict(document)
         if fields.get("roots") is not None:
             fields["roots"] = tuple(Root(**root) for root in fields["roots"])
+        fields["signers"] = tuple(fields.get("signers") or ())
         return cls(**fields)
 
 

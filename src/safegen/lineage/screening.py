@@ -6,7 +6,7 @@ not known to be so from a part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from safegen.lineage.search import (
     searched,
     thinned,
 )
+from safegen.manifest import PublicKey
 from safegen.tables.batches import Batches
 from safegen.tables.sources import Source
 
@@ -44,24 +45,27 @@ _MOST = 2**17
 """Rows that are kept, at most. More pass by, and leave their fingerprints."""
 
 
-def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts:
+def screened(
+    source: Source, ledger: Ledger | None, share: float, keys: Sequence[PublicKey] = ()
+) -> SourceFacts:
     """Read a source once or a few times and look at as many random rows as it takes to find, with a
     chance of 99.9 %, a `share` of rows of any registered release; all rows of a small table.
 
-    Its manifest, stamps and provenance columns are read, too. Raises: LedgerError.
+    Its manifest, stamps and provenance columns are read, too; `keys` as `resolve` has them.
+    Raises: LedgerError.
     """
     problems: list[str] = []
     pieces: list[Evidence] = []
     for part, one in parts_of(source):
-        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems)]
+        pieces += [replace(p, part=part) for p in from_folder(one, ledger, problems, keys)]
     pieces += from_stamps(source.stamps)
     rows = 0
     searches: list[Searched] = []
-    keys = ledger.key_epochs() if ledger is not None else []
+    epochs = ledger.key_epochs() if ledger is not None else []
     for name, batches in source.tables.items():
         tally = InBand(batches.schema)
         size = min(max(int(_OFTEN / share), SAMPLE), _MOST)
-        first = Sample(batches, keys[0][1], size) if keys else None
+        first = Sample(batches, epochs[0][1], size) if epochs else None
         count = _passed(batches, [tally, *([first] if first is not None else [])])
         rows += count
         if (piece := tally.evidence(name)) is not None:
@@ -71,7 +75,7 @@ def screened(source: Source, ledger: Ledger | None, share: float) -> SourceFacts
         search, size = searched(None, first, ledger, POWER), first.size
         while size < count and (wanted := _wanted(search, share, size)) > size:
             size = min(wanted, count)
-            search = searched(thinned(batches, size / count, keys[0][1]), first, ledger, POWER)
+            search = searched(thinned(batches, size / count, epochs[0][1]), first, ledger, POWER)
         search = with_images(search, images_searched(batches, ledger))
         searches.append(search)
         part = name if len(source.tables) > 1 else None

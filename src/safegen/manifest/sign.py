@@ -7,6 +7,7 @@ envelope that names a key by another id is refused: an id is never a mere label.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -26,7 +27,9 @@ __all__ = [
     "PublicKey",
     "SigningKey",
     "envelope_for",
+    "key_id",
     "new_key",
+    "opened",
     "signature_of",
     "signed_by",
     "signers_of",
@@ -38,8 +41,17 @@ PREDICATE_TYPE = "urn:safegen:dataset-manifest:v1"
 _MAX_SIGNATURES = 32
 
 
+def key_id(text: str) -> str:
+    """The id of a public key that a policy names: the SHA-256 of its DER bytes, in hex.
+
+    text: the one line between the first and the last of its PEM file.
+    """
+    return hashlib.sha256(base64.b64decode(text)).hexdigest()
+
+
 class PublicKey:
-    """An Ed25519 public key; `.id` is the SHA-256 of its DER bytes, `.pem` its text."""
+    """An Ed25519 public key; `.id` is the SHA-256 of its DER bytes, `.pem` its PEM file, `.text`
+    the line of that file that policies name it by."""
 
     def __init__(self, pem: bytes):
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -59,6 +71,12 @@ class PublicKey:
         self._key = key
         self.id = hashlib.sha256(der).hexdigest()
         self.pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        self.text = base64.b64encode(der).decode()
+
+    @classmethod
+    def of(cls, text: str) -> PublicKey:
+        """The public key that a policy names by the line of its PEM file. Raises: UsageError."""
+        return cls(f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n".encode())
 
     @classmethod
     def read(cls, path: str | Path) -> PublicKey:
@@ -209,13 +227,36 @@ def signers_of(
     statement: dict[str, Any], envelope: bytes, keys: Sequence[PublicKey], what: str
 ) -> list[PublicKey]:
     """Which of `keys` signed a statement about `what`. Raises: ManifestError as `signed_by`."""
-    from securesystemslib.exceptions import UnverifiedSignatureError
-
     parsed = _parse(envelope)
-    if parsed.payload_type != PAYLOAD_TYPE:
-        raise ManifestError(["the signature is of another payload type"])
     if parsed.payload != canonical_bytes(statement):
         raise ManifestError([f"the signature is not of this {what}"])
+    return _verified(parsed, keys)
+
+
+def opened(envelope: bytes, keys: Sequence[PublicKey], predicate_type: str) -> dict[str, Any]:
+    """The predicate of a statement that one of `keys` signed.
+
+    Raises: ManifestError where none did, and for a statement of another kind.
+    """
+    parsed = _parse(envelope)
+    if not _verified(parsed, keys):
+        raise ManifestError(["it is not signed by a key that is trusted"])
+    statement = parse_canonical(parsed.payload, "the signed statement")
+    if (statement.get("_type"), statement.get("predicateType")) != (STATEMENT_TYPE, predicate_type):
+        raise ManifestError(["it is a signed statement of another kind"])
+    predicate = statement.get("predicate")
+    if not isinstance(predicate, dict):
+        raise ManifestError(["the signed statement says nothing"])
+    return predicate
+
+
+def _verified(parsed: Any, keys: Sequence[PublicKey]) -> list[PublicKey]:
+    """Which of `keys` signed an envelope. Raises: ManifestError for a signature that is under the
+    id of one of them and does not verify."""
+    from securesystemslib.exceptions import UnverifiedSignatureError
+
+    if parsed.payload_type != PAYLOAD_TYPE:
+        raise ManifestError(["the signature is of another payload type"])
     known = {k.id: k for k in keys}
     signers = []
     for keyid, signature in parsed.signatures.items():

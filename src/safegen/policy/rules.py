@@ -37,6 +37,12 @@ Inconclusive = Annotated[
     ),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
+TrustedKey = Annotated[
+    str,
+    # An Ed25519 SubjectPublicKeyInfo (RFC 8410): twelve fixed bytes, then the key. The last digit
+    # has two bits to spare, which are zero, so that one key is one text.
+    Field(pattern=r"^MCowBQYDK2VwAyEA[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"),
+]
 
 _ADMISSION: frozenset[Gate] = frozenset({"admission"})
 _RELEASE: frozenset[Gate] = frozenset({"release"})
@@ -96,22 +102,71 @@ class LineageParams(RuleParams):
             order="down",
         ),
     ] = 0.05
+    withdrawals: Annotated[
+        str,
+        Param(
+            "Where a ledger's signed head lies (`safegen ledger head`), for machines without the "
+            "ledger: datasets that it lists as withdrawn are refused. Empty: nowhere.",
+            unit="path",
+            order="none",
+        ),
+        Field(max_length=4096),
+    ] = ""
+    withdrawals_max_age: Annotated[
+        float,
+        Param("How old that head may be.", unit="hours", order="down"),
+        Field(gt=0),
+    ] = 24.0
+    withdrawals_on_unreachable: Annotated[
+        Attitude,
+        Param(
+            "What to do where it cannot be read, is too old, or is not signed by one of the rule "
+            "manifest's trusted_keys.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "warn"
 
 
 class ManifestParams(RuleParams):
-    """What has to travel with the rows.
+    """What has to travel with the rows, and who has to vouch for it.
 
     A signature is optional by default, because a key has to exist first; the in-band columns are
-    required, because they are what survives when the files beside the rows get lost.
+    required, because they are what survives when the files beside the rows get lost. Keys are named
+    here by themselves and not by a file, so that the policy's digest covers whom it trusts.
     """
 
-    gates = _RELEASE
-    asks = "Does the release carry its documents, its signature and its in-band columns?"
+    gates = _ADMISSION | _RELEASE
+    asks = "Do datasets carry their documents, in-band columns, and signatures that are trusted?"
 
     signature: Annotated[
         Need,
-        Param("Whether the manifest has to be signed with a key.", unit="choice", order="listed"),
+        Param(
+            "Whether manifests have to be signed: of what is released, and of datasets that are "
+            "trained on.",
+            unit="choice",
+            order="listed",
+        ),
     ] = "optional"
+    trusted_keys: Annotated[
+        tuple[TrustedKey, ...],
+        Param(
+            "Public keys whose signatures count, as `safegen key show` prints them; without any, "
+            "the keys with which the ledger saw a dataset signed.",
+            unit="keys",
+            order="none",
+        ),
+        Field(max_length=32),
+    ] = ()
+    signers: Annotated[
+        int,
+        Param(
+            "How many different keys have to have signed a dataset that is trained on.",
+            unit="keys",
+            order="up",
+        ),
+        Field(ge=1, le=32),
+    ] = 1
     in_band: Annotated[
         Need,
         Param(
@@ -120,6 +175,16 @@ class ManifestParams(RuleParams):
             order="listed",
         ),
     ] = "required"
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> ManifestParams:
+        if len(set(self.trusted_keys)) < len(self.trusted_keys):
+            raise ValueError("trusted_keys names a key twice")
+        if self.trusted_keys and self.signers > len(self.trusted_keys):
+            raise ValueError(
+                f"signers is {self.signers}, and trusted_keys names {len(self.trusted_keys)} keys"
+            )
+        return self
 
 
 class SchemaParams(RuleParams):

@@ -4,7 +4,8 @@ Checks: `ledger` (could it be searched), `intact` (datasets verify), `depth` (po
 depth of the training rows), `share` (rows shown to be synthetic), `unattested` (origin unknown),
 `marks` (of other tools that make data: a warning, never more),
 `model` (a model of which nobody knows what else it was trained on; it is judged as `unattested`
-data), `unverified` (synthetic data whose ancestry is not proven).
+data), `unverified` (synthetic data whose ancestry is not proven),
+`withdrawals` (what the signed head of a ledger lists as withdrawn).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safegen.lineage.marks import RING
 
 if TYPE_CHECKING:
     from safegen.lineage.facts import SourceFacts
+    from safegen.lineage.heads import Listed
 
 __all__ = ["Lineage"]
 
@@ -49,6 +51,8 @@ class Lineage:
         if context.doubts:
             findings.append(_model(context.doubts, params.unattested))
         findings.append(_unverified(sources, params.unverified))
+        if context.listed is not None:
+            findings.append(_withdrawn(sources, context.listed, params.withdrawals_on_unreachable))
         return findings
 
     def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
@@ -205,6 +209,51 @@ def _model(doubts: Sequence[str], wanted: str) -> Finding:
         evidence=tuple(doubts[:_SHOWN]),
         next_step="fit a backend here, on attested data; or use a policy that takes such models",
         at_most="warn" if wanted == "warn" else "enforce",
+    )
+
+
+def _withdrawn(sources: Sequence[SourceFacts], listed: Listed, wanted: str) -> Finding:
+    named: dict[str, str] = {}
+    for source in sources:
+        for piece in source.evidence:
+            ids = [piece.dataset_id, *(root.dataset_id for root in piece.roots or ())]
+            for one in (
+                listed.withdrawn[i] for i in ids if i is not None and i in listed.withdrawn
+            ):
+                behind = "" if one.behind == one.dataset_id else f", made from {one.behind}, which"
+                named[one.dataset_id] = (
+                    f"dataset {one.dataset_id}{behind} was withdrawn on {one.time[:10]} by "
+                    f"{one.by}: {one.reason}"
+                )
+    required = "no dataset that was withdrawn, nor what was made from one"
+    if named:
+        return Finding(
+            "lineage",
+            "withdrawals",
+            "unmet",
+            f"{len(named)} withdrawn datasets in or behind the sources",
+            required,
+            n=len(listed.withdrawn),
+            evidence=tuple(named.values())[:_SHOWN],
+            next_step="do not train on it; ask whoever withdrew it for what replaces it",
+        )
+    if listed.problem is not None:
+        return Finding(
+            "lineage",
+            "withdrawals",
+            "met" if wanted == "allow" else "unmet",
+            f"the list of withdrawals at {listed.place} cannot be relied on: {listed.problem}",
+            required,
+            next_step="let the ledger's keeper write it anew: safegen ledger head FILE --key KEY",
+            at_most="warn" if wanted == "warn" else "enforce",
+        )
+    return Finding(
+        "lineage",
+        "withdrawals",
+        "met",
+        f"none of {len(listed.withdrawn):,} that were withdrawn by {listed.time}",
+        required,
+        n=len(listed.withdrawn),
     )
 
 

@@ -1,23 +1,52 @@
-"""The `manifest` rule: rows leave with their provenance columns, and signed where asked."""
+"""The `manifest` rule: who has signed the datasets that are trained on, and what leaves: rows with
+their provenance columns, signed where asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding
+from safegen.manifest.sign import key_id
+
+if TYPE_CHECKING:
+    from safegen.lineage.facts import SourceFacts
 
 __all__ = ["ManifestComplete"]
 
 
 class ManifestComplete:
-    """Judges that every staged row says what it is, and that a signature will be there."""
+    """Judges that every staged row says what it is, and that keys that are trusted have signed."""
 
     rule: ClassVar[str] = "manifest"
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
-        return ()
+        """Of each dataset, and of whatever else has synthetic rows. Real rows are asked for their
+        statement by the rule `lineage`."""
+        datasets = [s for s in context.sources if s.synthetic_share or _manifests(s)]
+        trusted = {key_id(text) for text in params.trusted_keys}
+        short = [s for s in datasets if _signers(s, trusted) < params.signers]
+        keys = f"{params.signers} of " if params.signers > 1 else ""
+        keys += f"the policy's {len(trusted)} trusted keys" if trusted else "keys known here"
+        met = not short or params.signature == "optional"
+        many = len(datasets)
+        observed = f"{many - len(short)} of {many} datasets are signed by such keys"
+        return [
+            Finding(
+                "manifest",
+                "signature",
+                "met" if met else "unmet",
+                observed if datasets else "no dataset among the sources",
+                f"{'none' if params.signature == 'optional' else 'each dataset'} has to be signed "
+                f"by {keys}",
+                evidence=() if met else tuple(_said(s) for s in short),
+                next_step=None
+                if met
+                else "let a holder of such a key check and sign it: safegen sign DIR --key KEY",
+            )
+        ]
 
     def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
         tagged = sum(count for tally in context.in_band.values() for count in tally.values())
@@ -34,16 +63,47 @@ class ManifestComplete:
             )
         ]
         if params.signature == "required":
-            findings.append(
-                Finding(
-                    "manifest",
-                    "signature",
-                    "met" if context.signed else "unmet",
-                    "a signing key is given" if context.signed else "no signing key",
-                    "the dataset is signed",
-                    next_step=None
-                    if context.signed
-                    else "safegen key new KEY, then pass --key KEY (key= in Python)",
-                )
-            )
+            findings.append(_signing(context.signer, {key_id(t) for t in params.trusted_keys}))
         return findings
+
+
+def _signing(signer: str | None, trusted: set[str]) -> Finding:
+    """Whether the release will be signed. Further signatures join the first when it is there."""
+    met = signer is not None and (not trusted or signer in trusted)
+    step = "safegen key new KEY, then pass --key KEY (key= in Python)"
+    if trusted:
+        step = "pass --key KEY (key= in Python), a key that the policy trusts"
+    return Finding(
+        "manifest",
+        "signature",
+        "met" if met else "unmet",
+        "no signing key" if signer is None else f"a signing key is given: {signer[:16]}",
+        f"the dataset is signed{' by a key that the policy trusts' if trusted else ''}",
+        next_step=None if met else step,
+    )
+
+
+def _manifests(source: SourceFacts) -> list[tuple[str | None, set[str]]]:
+    """Who signed each manifest of a source, and of which of its tables it speaks."""
+    return [
+        (e.part, set(e.signers))
+        for e in source.evidence
+        if e.ring == "manifest" or (e.ring == "sidecar" and e.synthetic)
+    ]
+
+
+def _signers(source: SourceFacts, trusted: set[str]) -> int:
+    """How many keys that count have signed; of several manifests, each."""
+    manifests = _manifests(source)
+    parts = {part for part, _ in manifests}
+    if not manifests or not (None in parts or parts >= set(source.parts)):
+        return 0
+    return min(len(signers & trusted if trusted else signers) for _, signers in manifests)
+
+
+def _said(source: SourceFacts) -> str:
+    name = "in memory" if source.uri == "memory:" else source.uri
+    keys = dict.fromkeys(k for _, signers in _manifests(source) for k in sorted(signers))
+    if not keys:
+        return f"{name}: no signature by a key that is known here"
+    return f"{name}: signed by {', '.join(k[:16] for k in keys)}"
