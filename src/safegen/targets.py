@@ -2,7 +2,7 @@
 
 A store knows no rename. A run puts its files below `<target>/<dataset_id>/`, which no other run
 touches, and at last the manifest, which names them: only then there is a dataset. Two runs never
-mix, and of two that publish at once one wins (docs/decisions/0019).
+mix, and of two that publish at once one wins (docs/decisions/0020).
 """
 
 from __future__ import annotations
