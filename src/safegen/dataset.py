@@ -20,7 +20,7 @@ from safegen.errors import (
 from safegen.ledger import Ledger
 from safegen.lineage.documents import ledger_problems, recorded_keys
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
-from safegen.manifest.check import check_signature
+from safegen.manifest.check import FolderCheck, check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.places import Place, StorePath, place_of
@@ -48,6 +48,7 @@ class Verified:
     signed_by: tuple[PublicKey, ...]
     in_ledger: str | None
     deep: bool
+    check: FolderCheck | None = field(default=None, repr=False, compare=False)
 
     @property
     def standing(self) -> str:
@@ -113,6 +114,7 @@ def inspect_folder(
         tuple(first.signers),
         ledger_url if record is not None and not record.claimed else None,
         deep,
+        first,
     )
 
 

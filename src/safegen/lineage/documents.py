@@ -42,7 +42,7 @@ def from_folder(
     whose signatures are looked for, beside those with which the ledger saw it signed."""
     if source.folder is None:
         return []
-    check = check_folder(source.folder)
+    check = source.checked or check_folder(source.folder)
     if check.manifest is not None and check.signed:
         known = recorded_keys(ledger, check.manifest.dataset_id)
         check_signature(source.folder, check, [*keys, *known])

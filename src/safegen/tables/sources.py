@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from safegen.errors import ManifestError, SourceError, hidden, upstream
 from safegen.manifest import MANIFEST_NAME, Manifest
+from safegen.manifest.check import FolderCheck
 from safegen.places import Place, StorePath, absent, place_of
 from safegen.tables.batches import Batches
 from safegen.tables.files import (
@@ -52,7 +53,8 @@ class Source:
 
     `uri` names it in manifests (`memory:` for what is in memory); `folder` is set when it is a
     folder with a safegen manifest, `file` when it is one file (a sidecar may lie beside it);
-    `parts` are the sources of the single tables when a dict of them was given.
+    `parts` are the sources of the single tables when a dict of them was given. `checked` is what
+    came of checking the folder, where that was done just now.
     """
 
     uri: str
@@ -61,6 +63,7 @@ class Source:
     folder: Place | None = None
     file: Place | None = None
     parts: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    checked: FolderCheck | None = field(default=None, repr=False, compare=False)
     spool: object = field(default=None, repr=False, compare=False)
 
     @property
