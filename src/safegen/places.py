@@ -101,7 +101,7 @@ def _in_store(scheme: str, rest: str) -> StorePath:
             "them; set them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION, "
             "AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS)"
         )
-    key = key.strip("/")
+    key = key.rstrip("/")
     if not _BUCKET.fullmatch(bucket) or any(p in ("", ".", "..") for p in key.split("/") if key):
         raise UsageError(
             f"{scheme}://…: not a bucket and a key, such as {scheme}://bucket/folder/file"
@@ -248,7 +248,21 @@ class StorePath:
 
     def iterdir(self) -> Iterator[StorePath]:
         """What lies right below it."""
-        return self._listed(recursive=False)
+        if self.scheme != "gs":
+            yield from self._listed(recursive=False)
+            return
+        from pyarrow.fs import FileInfo, FileType
+
+        # Of Google's store pyarrow lists folders only for which there is an object.
+        found: dict[str, StorePath] = {}
+        for path in self._listed(recursive=True):
+            name, *rest = path.relative_to(self).parts
+            if rest:
+                folder = self / name
+                info = FileInfo(folder._path, type=FileType.Directory)
+                path = StorePath(self.scheme, self.bucket, folder.key, info)
+            found[name] = path
+        yield from found.values()
 
     def rglob(self, pattern: str) -> Iterator[StorePath]:
         """Everything below it."""
