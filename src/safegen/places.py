@@ -15,15 +15,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-from safegen.errors import MissingExtra, SourceError, UsageError, hidden
+from safegen.errors import UsageError, hidden
+from safegen.stores import NO_BUCKET, NoObject, StoreError, connected, told
 
 __all__ = [
+    "NoObject",
     "Place",
     "StoreError",
     "StorePath",
@@ -41,31 +41,9 @@ STORES = ("s3", "gs", "gcs")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _SECRET = re.compile(r"token|sig|secret|pass|pwd|key|cred|auth|session", re.IGNORECASE)
-_ASKED = re.compile(r"AWS_|GOOGLE_|CLOUDSDK_|CLOUD_STORAGE_|HTTPS?_PROXY|NO_PROXY", re.IGNORECASE)
-
-_CONNECT_S, _SILENT_S, _ATTEMPTS = 10.0, 30.0, 3
-"""How long a store may take to answer the door, and then be silent; and how often it is asked."""
 
 _AHEAD = 4 << 20
 """Bytes that a request asks for where a file is read from its beginning on."""
-
-
-class StoreError(SourceError, OSError):
-    """A store that gives no access, no answer, or nothing of that name; `strerror` says which."""
-
-    def __init__(self, place: object, reason: str, number: int = errno.EIO):
-        OSError.__init__(self, number, reason)
-        self.place = str(place)
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.strerror}"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.place, self.strerror, self.errno)
-
-
-class NoObject(StoreError, FileNotFoundError):
-    """Nothing of that name is in the bucket."""
 
 
 def place_of(path: str | os.PathLike[str] | StorePath) -> Place:
@@ -135,7 +113,7 @@ def absolute(place: Place) -> Place:
 def absent(place: Place) -> str:
     """Why nothing is there, when nothing is."""
     if isinstance(place, StorePath) and not place.bucket_exists():
-        return _NO_BUCKET
+        return NO_BUCKET
     return "no such file or folder"
 
 
@@ -181,8 +159,7 @@ class StorePath:
 
     @property
     def _store(self) -> Any:
-        asked = tuple(sorted((k, v) for k, v in os.environ.items() if _ASKED.match(k)))
-        return _connected(self.scheme, self.bucket, asked, os.getpid())
+        return connected(self.scheme, self.bucket)
 
     # ---- names -----------------------------------------------------------------------------------
 
@@ -217,7 +194,7 @@ class StorePath:
     def _known(self) -> Any:
         if self.info is not None:
             return self.info
-        with _told(self):
+        with told(self):
             return self._store.get_file_info(self._path)
 
     def _is(self, *kinds: str) -> bool:
@@ -272,7 +249,7 @@ class StorePath:
     def _listed(self, *, recursive: bool) -> Iterator[StorePath]:
         from pyarrow.fs import FileSelector
 
-        with _told(self):
+        with told(self):
             listing = self._store.get_file_info(
                 FileSelector(self._path, allow_not_found=True, recursive=recursive)
             )
@@ -288,28 +265,28 @@ class StorePath:
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """A stream that asks for some megabytes at a time. Raises: StoreError, also when read."""
         assert mode == "rb"
-        with _told(self):
+        with told(self):
             raw = _Stream(self, self._opened())
         return io.BufferedReader(raw, _AHEAD)
 
     def read_bytes(self, most: int | None = None) -> bytes:
         """Its first `most` bytes; None for all."""
-        with _told(self), self._opened() as native:
+        with told(self), self._opened() as native:
             return cast(bytes, native.read(most))
 
     def read_range(self, start: int, length: int) -> bytes:
-        with _told(self), self._opened() as native:
+        with told(self), self._opened() as native:
             native.seek(start)
             return cast(bytes, native.read(length))
 
     @contextmanager
     def _written(self) -> Iterator[Any]:
-        with _told(self):
+        with told(self):
             try:
                 with self._store.open_output_stream(self._path) as sink:
                     yield sink
             except FileNotFoundError as error:
-                raise StoreError(self, _NO_BUCKET, errno.ENOENT) from hidden(error)
+                raise StoreError(self, NO_BUCKET, errno.ENOENT) from hidden(error)
 
     def write_bytes(self, data: bytes) -> None:
         """Put an object: readers see it whole or not at all."""
@@ -323,12 +300,12 @@ class StorePath:
                 sink.write(chunk)
 
     def unlink(self) -> None:
-        with _told(self):
+        with told(self):
             self._store.delete_file(self._path)
 
     def rmtree(self) -> None:
         """Delete everything below it."""
-        with _told(self):
+        with told(self):
             self._store.delete_dir(self._path)
 
 
@@ -352,11 +329,11 @@ class _Stream(io.RawIOBase):
         return int(self._native.tell())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with _told(self._place):
+        with told(self._place):
             return int(self._native.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
-        with _told(self._place):
+        with told(self._place):
             data = self._native.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -364,90 +341,3 @@ class _Stream(io.RawIOBase):
     def close(self) -> None:
         self._native.close()
         super().close()
-
-
-@lru_cache(maxsize=16)
-def _connected(scheme: str, bucket: str, asked: tuple[tuple[str, str], ...], process: int) -> Any:
-    """A store as the environment has it: a forked process connects anew."""
-    del process
-    environment = dict(asked)
-    place = StorePath(scheme, bucket, "")
-    try:
-        from pyarrow import fs
-
-        with _told(place):
-            if scheme == "gs":
-                return fs.GcsFileSystem(
-                    anonymous="CLOUD_STORAGE_EMULATOR_ENDPOINT" in environment,
-                    retry_time_limit=timedelta(seconds=_SILENT_S),
-                )
-            return fs.S3FileSystem(
-                **_endpoint(bucket, environment),
-                connect_timeout=_CONNECT_S,
-                request_timeout=_SILENT_S,
-                retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-                allow_delayed_open=True,  # a small object is one request
-            )
-    except ImportError:
-        raise MissingExtra(
-            f"this build of pyarrow reads no {scheme}://: pip install pyarrow (its wheels do)"
-        ) from None
-
-
-def _endpoint(bucket: str, environment: dict[str, str]) -> dict[str, str]:
-    """Where a bucket is asked for: as the environment says, else in the region that it lies in."""
-    url = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    if url:
-        scheme, sign, host = url.rpartition("://")
-        return {"endpoint_override": host.rstrip("/"), **({"scheme": scheme} if sign else {})}
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    if region:
-        return {"region": region}
-    from pyarrow import fs
-
-    return {"region": fs.resolve_s3_region(bucket)}
-
-
-_NO_BUCKET = "no such bucket; create it first, or see whether AWS_ENDPOINT_URL is right"
-
-_REASONS = (
-    (
-        r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|TOKEN|CREDENTIAL|HTTP status 40[13]|"
-        r"PERMISSION|UNAUTHENTICATED|Permission|Forbidden",
-        errno.EACCES,
-        "no access with the environment's credentials; set AWS_PROFILE, AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS, of somebody who may",
-    ),
-    (r"NO_SUCH_BUCKET|bucket does not exist", errno.ENOENT, _NO_BUCKET),
-    (
-        r"curlCode: 28|[Tt]ime(d )?out|DEADLINE",
-        errno.ETIMEDOUT,
-        "the store did not answer in time; try again, or see whether AWS_ENDPOINT_URL is right",
-    ),
-    (
-        r"curlCode|NETWORK_CONNECTION|UNAVAILABLE|[Cc]onnect|resolve",
-        errno.EHOSTUNREACH,
-        "the store cannot be reached; see whether this machine may, and AWS_ENDPOINT_URL is right",
-    ),
-    (r"SLOW_DOWN|THROTTL|429|503", errno.EAGAIN, "the store asks for fewer requests; try later"),
-)
-
-
-@contextmanager
-def _told(place: StorePath) -> Iterator[None]:
-    """Tell what a store's client raises as a StoreError. Its text stays out: it names hosts,
-    request ids, and what else the store's answer holds."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except FileNotFoundError as error:
-        raise NoObject(place, "no such key in the bucket", errno.ENOENT) from hidden(error)
-    except (OSError, ValueError) as error:  # pyarrow's own derive from these
-        text = str(error)
-        for pattern, number, reason in _REASONS:
-            if re.search(pattern, text):
-                raise StoreError(place, reason, number) from hidden(error)
-        code = re.search(r"AWS Error ([A-Z_]+)", text)
-        what = f"the store failed{f' with {code[1]}' if code else ''}; try again"
-        raise StoreError(place, what) from hidden(error)

@@ -150,7 +150,7 @@ class _StoreStaging(Staging):
             at = time.monotonic()
             claim.write_bytes(b"")
             found = list(self.store.iterdir())
-            if any(p.name == MANIFEST_NAME for p in found):
+            if not _free(found):
                 raise TargetError(
                     f"{self.store}: something appeared there while this run was working; nothing "
                     "was overwritten"
@@ -268,5 +268,9 @@ def is_free(target: Place) -> bool:
     what runs left that never published."""
     if isinstance(target, Path):
         return not target.exists() or (target.is_dir() and not any(target.iterdir()))
-    names = (f"{p.name}/" if p.is_dir() else p.name for p in target.iterdir())
-    return not target.is_file() and all(n == SIGNATURE_NAME or left_behind(n, "") for n in names)
+    return not target.is_file() and _free(list(target.iterdir()))
+
+
+def _free(found: list[StorePath]) -> bool:
+    names = (f"{p.name}/" if p.is_dir() else p.name for p in found)
+    return all(name == SIGNATURE_NAME or left_behind(name, "") for name in names)

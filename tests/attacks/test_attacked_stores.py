@@ -18,7 +18,7 @@ from forging import World, check, cli, finish, is_refused_as_synthetic, start
 
 import safegen
 from local_store import SECRET, Store, released
-from safegen import places, targets
+from safegen import stores, targets
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from safegen.manifest.check import CLAIM
 from safegen.manifest.identity import new_ulid
@@ -190,8 +190,8 @@ def test_every_failure_is_said_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in (("_CONNECT_S", 1.0), ("_SILENT_S", 1.0), ("_ATTEMPTS", 1)):
-        monkeypatch.setattr(places, name, value)
-    places._connected.cache_clear()
+        monkeypatch.setattr(stores, name, value)
+    stores._connected.cache_clear()
     nowhere = silent.rpartition(":")[0] + ":9"
     cases = [
         (store.server, "s3://no-such-bucket/x.csv", "no such bucket"),
@@ -215,7 +215,7 @@ def test_every_failure_is_said_in_a_sentence(
             assert (ran.code, said in ran.err) == (1, True), ran
             assert "nothing was published" in ran.err
         assert time.monotonic() - began < 30
-    places._connected.cache_clear()
+    stores._connected.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.server)
     assert safegen.verify(released(store.uri("out")).path)
 
@@ -375,7 +375,7 @@ def test_the_environments_secret_is_written_nowhere(
         cli("check", store.uri("nothing.csv")),
     ]
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(places, "_ATTEMPTS", 1)
+    monkeypatch.setattr(stores, "_ATTEMPTS", 1)
     said.append(cli("check", source))
     assert [ran.code for ran in said] == [0, 1, 0, 0, 0, 0, 2, 2]
     assert not any(s in ran.out + ran.err for ran in said for s in (SECRET, "AKIATEST"))

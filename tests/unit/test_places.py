@@ -15,7 +15,7 @@ import pytest
 import google_store
 import safegen
 from local_store import released
-from safegen import places
+from safegen import stores
 from safegen.errors import UsageError
 from safegen.places import NoObject, StoreError, StorePath, place_of, redacted, walk
 from safegen.tables.sources import read_source
@@ -97,6 +97,26 @@ def test_redacted_twice_is_redacted() -> None:
     assert redacted(redacted(text)) == redacted(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("When x for key 'TOKEN/503' in bucket 'b': AWS Error ACCESS_DENIED during", "no access"),
+        ("key 'ACCESS_DENIED' in bucket 'connect': AWS Error SLOW_DOWN during", "fewer requests"),
+        ("key 'x': AWS Error NO_SUCH_BUCKET (Request ID: a403b)", "no such bucket"),
+        ("key 'x': AWS Error NETWORK_CONNECTION: curlCode: 28, Timeout was reached", "in time"),
+        ("key 'x': AWS Error NETWORK_CONNECTION: curlCode: 6, Could not resolve", "be reached"),
+        ("key 'secret TOKEN' in 'x': AWS Error INTERNAL_FAILURE (503)", "failed with INTERNAL_F"),
+        ("whatever is new", "the store failed; try again"),
+    ],
+)
+def test_what_a_store_says_is_told_in_our_words(text: str, said: str) -> None:
+    """Names of keys are not taken for a reason, and nothing of the text is shown."""
+    with pytest.raises(StoreError, match=said) as caught, stores.told("s3://b/x"):
+        raise OSError(text)
+    assert "key '" not in str(caught.value)
+    assert "Request" not in str(caught.value)
+
+
 # ---- Google's protocol ---------------------------------------------------------------------------
 
 
@@ -150,11 +170,13 @@ def test_a_release_goes_to_google(google: Callable[..., None]) -> None:
     assert made.to_arrow().num_rows == 1_000
 
 
-@pytest.mark.parametrize(("code", "said"), [(403, "no access"), (503, "reached|fewer requests|in time")])
+@pytest.mark.parametrize(
+    ("code", "said"), [(403, "no access"), (503, "reached|fewer requests|in time")]
+)
 def test_google_that_fails_is_said(
     google: Callable[..., None], code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "_SILENT_S", 1.0)
+    monkeypatch.setattr(stores, "_SILENT_S", 1.0)
     google(code)
     asks: list[Callable[[Any], object]] = [
         lambda p: p.open(),

@@ -77,7 +77,8 @@ def _parquet(path: Place) -> Any:
     import pyarrow.parquet as pq
 
     # Of a store nothing is read before its turn: else memory is that of the file.
-    return pq.ParquetFile(_readable(path), pre_buffer=isinstance(path, Path))
+    more = {} if isinstance(path, Path) else {"pre_buffer": False}
+    return pq.ParquetFile(_readable(path), **more)
 
 
 def _open_parquet(path: Place) -> Batches:
