@@ -3,6 +3,7 @@ And releases into it, without a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,21 @@ class Store:
         self.client.delete_object(Bucket=self.bucket, Key=key)
 
 
-def released(target: Any, rows: int = 3_000, key: Path | None = None) -> safegen.Dataset:
+def released(
+    target: Any, rows: int = 3_000, key: Path | None = None, tables: Sequence[str] = ("table",)
+) -> safegen.Dataset:
     """A release of some rows into a target, as the generator makes it, without a model."""
     target, dataset_id = place_of(target), new_ulid()
     stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": 1.0}
     with staging(target, dataset_id=dataset_id, stamp=stamp, depth=1.0, keys=[]) as stage:
         for block in range(0, rows, 1_000):
-            stage.write({"table": example_table(min(1_000, rows - block), seed=block)})
+            made = example_table(min(1_000, rows - block), seed=block)
+            stage.write(dict.fromkeys(tables, made))
         digest, _ = stage.finish()
         manifest = Manifest(
             dataset_id=dataset_id,
             created=now(),
-            kind="table",
+            kind="table" if len(tables) == 1 else "tables",
             origin="synthetic",
             ancestry="attested",
             depth=1,
@@ -66,7 +70,8 @@ def released(target: Any, rows: int = 3_000, key: Path | None = None) -> safegen
             rows=stage.rows,
             composition={"synthetic": stage.rows, "real": 0},
             columns=[
-                ColumnEntry(name=f.name, type=str(f.type), role="feature", table="table")
+                ColumnEntry(name=f.name, type=str(f.type), role="feature", table=table)
+                for table in tables
                 for f in example_table(1).schema
             ],
             logical_digest=digest,

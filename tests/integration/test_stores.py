@@ -17,8 +17,9 @@ import safegen
 from local_store import Store, released
 from safegen import places, targets
 from safegen.places import place_of
+from safegen.tables.images import image_bytes
 from safegen.tables.sources import read_source
-from safegen.testing import example_table
+from safegen.testing import example_images, example_table
 
 ROWS = 600
 
@@ -128,6 +129,43 @@ def test_every_kind_of_file_is_read_as_on_a_disk(
     for _ in range(2):  # again and again
         assert there.tables["table"].table().equals(here.tables["table"].table())
     assert there.uri == store.uri(f"raw/{name}")
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.csv", "x.jsonl", "x.arrow"])
+def test_a_store_that_fails_while_it_is_read_is_no_damaged_file(
+    name: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = example_table(5_000, seed=5).select(["age", "score"])
+    writers = {"parquet": pq.write_table, "csv": csv.write_csv, "jsonl": _as_json}
+    writers.get(name.partition(".")[2], _as_arrow)(table, tmp_path / name)
+    uri = store.put(name, tmp_path / name)
+    monkeypatch.setattr(places, "_AHEAD", 1 << 12)
+    plain, left = places._Stream.readinto, [1_000]
+
+    def fails(stream: places._Stream, buffer: memoryview) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise places.StoreError(uri, "no answer")
+        return plain(stream, buffer)
+
+    monkeypatch.setattr(places._Stream, "readinto", fails)
+    assert read_source(uri).tables["table"].table().num_rows == 5_000
+    for reads in range(min(1_000 - left[0], 6)):
+        left[0] = reads
+        with pytest.raises(safegen.SourceError, match="no answer"):
+            read_source(uri).tables["table"].table()
+    assert left[0] < 0
+
+
+def test_a_folder_of_images_is_read(store: Store, tmp_path: Path) -> None:
+    for i, data in enumerate(image_bytes(example_images(4).tables["images"].column("image"))):
+        assert data is not None
+        (tmp_path / "images" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / "ab"[i % 2] / f"{i}.png").write_bytes(data)
+        store.put(f"images/{'ab'[i % 2]}/{i}.png", data)
+    there = read_source(store.uri("images")).tables["table"].table()
+    assert there.equals(read_source(tmp_path / "images").tables["table"].table())
+    assert there.num_rows == 4
 
 
 def test_a_folder_of_parts_and_related_tables_are_read(store: Store, tmp_path: Path) -> None:
@@ -255,6 +293,17 @@ def test_what_another_run_left_is_no_part_of_the_dataset(store: Store) -> None:
     assert sum(b.num_rows for b in read_source(made.path).tables["table"]) == ROWS
 
 
+def test_related_tables_in_a_store(store: Store) -> None:
+    made = released(store.uri("out"), 1_000, tables=("people", "orders"))
+    assert made.tables == ("people", "orders")
+    assert f"out/{made.manifest.dataset_id}/data/orders/part-00000.parquet" in store.names()
+    assert safegen.verify(made.path, deep=True) == made.manifest
+    assert set(read_source(made.path).tables) == {"people", "orders"}
+    assert made.of("orders").to_arrow().num_rows == 1_000
+    with pytest.raises(safegen.UsageError, match="choose one"):
+        made.to_arrow()
+
+
 def test_a_dataset_in_a_store_is_one_when_it_is_copied_to_a_disk(
     store: Store, tmp_path: Path
 ) -> None:
@@ -318,6 +367,25 @@ def test_a_refused_release_leaves_no_rows(
     assert store.names() == ["out.refused.html"]
     assert not (targets.cache_folder() / "uploads").exists()
     assert safegen.verify(generator.generate(ROWS, store.uri("out")).path)
+
+
+def test_a_store_that_fails_midway_keeps_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets.release, "PART_ROWS", 1)
+    plain, left = places.StorePath.upload, [2]
+
+    def fails(place: places.StorePath, file: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise places.StoreError(place, "no answer")
+        plain(place, file)
+
+    monkeypatch.setattr(places.StorePath, "upload", fails)
+    with pytest.raises(safegen.TargetError, match="no answer; nothing was published"):
+        released(store.uri("out"))
+    assert left[0] < 0
+    assert store.names() == []
 
 
 def test_only_the_part_that_is_written_lies_on_this_machine(
