@@ -73,26 +73,20 @@ def is_parquet(path: Place) -> bool:
     return path.name.lower().endswith(_PARQUET)
 
 
-def _parquet(path: Place) -> Any:
+def _open_parquet(path: Place) -> Batches:
     import pyarrow.parquet as pq
 
-    # Of a store nothing is read before its turn: else memory is that of the file.
-    more = {} if isinstance(path, Path) else {"pre_buffer": False}
-    return pq.ParquetFile(_readable(path), **more)
-
-
-def _open_parquet(path: Place) -> Batches:
-    with _parquet(path) as file:
+    with pq.ParquetFile(_readable(path)) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
 
     size = _BATCH_IMAGES if any(map(is_image, schema.types)) else BATCH_ROWS
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with reading(str(path)), _parquet(path) as file:
+        with reading(str(path)), pq.ParquetFile(_readable(path)) as file:
             if isinstance(path, Path):
                 yield from file.iter_batches(batch_size=size)
                 return
-            for group in range(file.num_row_groups):  # as they lie in the file, one after another
+            for group in range(file.num_row_groups):  # one after another: a store is asked for each
                 yield from file.iter_batches(batch_size=size, row_groups=[group])
 
     return Batches(schema, batches, rows)
