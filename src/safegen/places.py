@@ -51,7 +51,11 @@ def place_of(path: str | os.PathLike[str] | StorePath) -> Place:
 
     Raises: UsageError for a URI of another scheme, and for one with credentials or options.
     """
-    if isinstance(path, StorePath | Path):
+    if isinstance(path, StorePath):
+        return path
+    if isinstance(path, Path):
+        if path.parts[:1] in [(f"{scheme}:",) for scheme in STORES]:
+            raise UsageError(f"{path}: give a URI as text, for a Path takes a slash out of it")
         return path
     text = os.fspath(path)
     scheme, colon, rest = text.partition(":")

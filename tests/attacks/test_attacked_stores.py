@@ -60,6 +60,11 @@ def test_a_killed_run_is_no_dataset_and_in_nobodys_way(
     assert cli("verify", out, "--deep").code == 0
     assert safegen.open(out).to_arrow().num_rows == ROWS
     assert left in {k.split("/")[1] for k in store.names("out/")}
+    # And what is hidden in such a folder is found.
+    scanned = {one["path"]: one for one in json.loads(cli("scan", out, "--json").out)}
+    part = f"{out}/{left}/data/part-00000.parquet"
+    assert set(scanned) == {out, part}
+    assert scanned[part]["synthetic_share"] == 1.0
     assert safegen.check(out, policy="training").allowed
     assert made.manifest.dataset_id != left
 

@@ -79,6 +79,10 @@ def test_a_dataset_is_made_and_used_in_a_store(store: Store, real: Path) -> None
     assert rows == ROWS
     assert safegen.verify(out, deep=True).dataset_id == own
     assert safegen.check(out, policy="training").allowed
+    # A model finds its real rows again where they are.
+    model = safegen.Generator.load(gen.save(real.parent / "model-of-a-store"))
+    assert model.generate(100, store.uri("out/again")).manifest.ancestry == "attested"
+    assert model._ready().parts is not None
     # The same rows as on a disk.
     pd.testing.assert_frame_equal(gen.sample(ROWS).to_pandas(), frame)
 

@@ -86,6 +86,8 @@ def test_a_store_path_is_as_a_path_is() -> None:
 def test_a_local_place_is_never_taken_for_one_in_a_store(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="folder of this machine"):
         safegen.Generator.load("s3://bucket/model")
+    with pytest.raises(UsageError, match="as text"):
+        place_of(Path("s3://bucket/x"))
     with pytest.raises(TypeError):
         open(place_of("s3://bucket/x"))  # type: ignore[call-overload]  # noqa: SIM115
     assert list(tmp_path.iterdir()) == []

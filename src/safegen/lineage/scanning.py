@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from safegen.errors import SourceError, UsageError
+from safegen.errors import ManifestError, SourceError, UsageError
 from safegen.ledger import Ledger
 from safegen.lineage.evidence import resolve
 from safegen.lineage.facts import SourceFacts
 from safegen.lineage.marks import RING
-from safegen.manifest import MANIFEST_NAME
-from safegen.places import Place, place_of, walk
+from safegen.manifest import MANIFEST_NAME, Manifest
+from safegen.manifest.check import left_behind
+from safegen.places import Place, StorePath, place_of, walk
 from safegen.tables.files import is_known
 from safegen.tables.sources import MAX_FILES, read_source
 
@@ -45,7 +46,7 @@ class Scanned:
 
 def scan(folder: str | os.PathLike[str] | Place, ledger: Ledger | None) -> Iterator[Scanned]:
     """Everything below a folder, in order of its names. Links are not followed, and what is hidden
-    is left out; a dataset's folder is one thing.
+    is left out; a dataset's folder is one thing, and in a store what other runs left in it others.
 
     Raises: UsageError for what is no folder, and for more than 100,000 files; LedgerError.
     """
@@ -57,7 +58,7 @@ def scan(folder: str | os.PathLike[str] | Place, ledger: Ledger | None) -> Itera
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found = [place] if MANIFEST_NAME in files else []
         if found:
-            folders.clear()
+            folders[:] = _left_behind(place, folders)
         else:
             found = [
                 p
@@ -73,3 +74,14 @@ def scan(folder: str | os.PathLike[str] | Place, ledger: Ledger | None) -> Itera
                 yield Scanned(str(path), resolve(read_source(path), ledger))
             except SourceError as error:
                 yield Scanned(str(path), None, str(error))
+
+
+def _left_behind(place: Place, folders: list[str]) -> list[str]:
+    """The folders in a dataset's that are none of it, and that nobody counts as extra."""
+    if not isinstance(place, StorePath):
+        return []
+    try:
+        own = Manifest.read(place).dataset_id
+    except ManifestError:
+        return []
+    return sorted(f for f in folders if left_behind(f"{f}/", own))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from safegen.errors import ManifestError, SourceError, hidden, upstream
+from safegen.errors import ManifestError, SourceError, UsageError, hidden, upstream
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.check import FolderCheck
 from safegen.places import Place, StorePath, absent, place_of
@@ -94,7 +94,11 @@ def read_source(source: SourceLike) -> Source:
     if isinstance(source, str | os.PathLike | StorePath):
         if source == "":
             raise SourceError("the source's path is empty")
-        return _from_path(place_of(source))
+        try:
+            place = place_of(source)
+        except UsageError as error:
+            raise SourceError(str(error)) from None
+        return _from_path(place)
     return _from_memory(source)
 
 
