@@ -44,6 +44,7 @@ ATTACKED = ("adult", "bank_marketing", "credit_default", "online_shoppers", "kdd
 OTHERS = ("covtype_16pct", "creditcard_fraud", "airbnb_nyc", "housing_at", "nycflights13/flights")
 TARGETS = {"adult": "income", "bank_marketing": "y", "kdd99_10pct": "label"}
 ROWS = 20_000
+SEARCH_SHARE = 0.05  # of the shipped policies
 MAKERS = {
     "copula": ("sdv.gaussian_copula", "baseline", {}),
     "copula, selected": ("sdv.gaussian_copula", "anchored", {}),
@@ -445,7 +446,8 @@ def report(run: Path) -> None:
             right = sum(r[6] for r in mine)
             planted = next((s for word, s in PLANTED.items() if attack.startswith(word)), 1.0)
             missed = [r for r in mine if not r[5]]
-            said = sum(r[7] is None or r[7] > planted for r in missed)
+            # Of a whole table, by what the shipped policies ask of a search.
+            said = sum(r[7] is None or r[7] > min(planted, SEARCH_SHARE) for r in missed)
             print(
                 f"| {attack} | {hits} of {n} | {low:.3f} to {high:.3f} | {asked:.2f} | "
                 + " | ".join(each)

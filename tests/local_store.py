@@ -57,6 +57,7 @@ def released(
         for block in range(0, rows, 1_000):
             made = example_table(min(1_000, rows - block), seed=block)
             stage.write(dict.fromkeys(tables, made))
+        stage.close()
         digest, _ = stage.finish()
         manifest = Manifest(
             dataset_id=dataset_id,

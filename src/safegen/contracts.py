@@ -151,7 +151,9 @@ class ReleaseContext(Protocol):
     trained on, and `anchor` is those rows; `held` are real rows that no fit has seen, none where no
     rule asks for them; all three within the conditions, and None when the rows are not at hand.
     `made` is a part of the staged rows, drawn at random, with their weights. `depth` is the
-    release's; `signer` the id of the key that will sign it.
+    release's; `signer` the id of the key that will sign it. `credentials`: of its
+    images and its files of rows, how many carry a content credential, and how many there are; empty
+    where none were made.
     """
 
     rows: int
@@ -166,6 +168,7 @@ class ReleaseContext(Protocol):
     staged: Mapping[str, TableTally]
     in_band: Mapping[str, Mapping[str, int]]
     signer: str | None
+    credentials: Mapping[str, tuple[int, int]]
     real_values: bool
 
 

@@ -25,8 +25,9 @@ from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.places import Place, StorePath, place_of
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
+from safegen.tables.credited import credentials_of
 from safegen.tables.digests import combine, table_digests
-from safegen.tables.sources import TABLE, read_source
+from safegen.tables.sources import TABLE, Source, read_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ class Verified:
     signed_by: tuple[PublicKey, ...]
     in_ledger: str | None
     deep: bool
+    credentials: str | None = None  # one line on its content credentials, where they were looked at
     check: FolderCheck | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -102,9 +104,14 @@ def inspect_folder(
         )
     if trusted_keys is not None and not first.signed:
         problems.append("not signed, and a signature by a trusted key was asked for")
+    credentials = None
     if deep and first.manifest is not None and not problems:
         try:
-            problems += _content_problems(folder, first.manifest)
+            source = read_source(folder)
+            problems += _content_problems(source, first.manifest)
+            paths = [f.path for f in first.manifest.files]
+            credentials, wrong = credentials_of(folder, paths, source.tables)
+            problems += wrong
         except SourceError as error:
             problems.append(f"its rows cannot be read: {error}")
     if problems or first.manifest is None:
@@ -114,6 +121,7 @@ def inspect_folder(
         tuple(first.signers),
         ledger_url if record is not None and not record.claimed else None,
         deep,
+        credentials,
         first,
     )
 
@@ -155,8 +163,9 @@ def verify(
 
     Checks each file's SHA-256, that nothing is extra or missing, the manifest's schema and
     self-digest, the signature when there is one, and the ledger's record of the dataset when there
-    is a ledger. `deep` adds Merkle proofs, the logical digest and row counts. With `trusted_keys`
-    (paths of public keys) an unsigned dataset does not verify.
+    is a ledger. `deep` adds Merkle proofs, the logical digest, row counts, and content credentials
+    where there are any and c2pa-python is installed. With `trusted_keys` (paths of public keys) an
+    unsigned dataset does not verify.
 
     Raises: VerificationError listing all problems at once; UsageError for an unreadable key.
     """
@@ -182,10 +191,9 @@ def existing_ledger(ledger: Any = None) -> Ledger | None:
     return open_ledger(ledger, create=False)
 
 
-def _content_problems(folder: Place, manifest: Manifest) -> list[str]:
+def _content_problems(source: Source, manifest: Manifest) -> list[str]:
     """Parse the rows: logical digest and row counts against the manifest."""
     problems = []
-    source = read_source(folder)
     digests = {}
     total = 0
     for name, batches in source.tables.items():
@@ -282,7 +290,8 @@ class Dataset:
     @property
     def _beside(self) -> bool:
         """Whether its images are files beside the table of the rest."""
-        return any(f.table is None and f.path.startswith("data/") for f in self.manifest.files)
+        paths = [f.path for f in self.manifest.files]
+        return any(p.startswith("data/") and p.endswith(".png") for p in paths)
 
     def _name(self, there: Sequence[str]) -> str:
         """The table that is looked at. Raises: UsageError where one has to be chosen."""

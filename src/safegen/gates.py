@@ -17,7 +17,7 @@ from safegen.decision import Decision, Finding, Gate, decide
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
 from safegen.lineage.detection import POWER
-from safegen.lineage.evidence import resolve
+from safegen.lineage.evidence import resolve, resolve_released
 from safegen.lineage.facts import SourceFacts
 from safegen.lineage.heads import Listed, listed
 from safegen.lineage.screening import screened
@@ -114,6 +114,7 @@ class Release:
     depth: int = 1
     in_band: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     signer: str | None = None  # the id of the key that will sign
+    credentials: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     real_values: bool = False  # whether the policy lets findings name real values
 
 
@@ -136,16 +137,18 @@ def resolve_all(
     books: Books,
     power: float | None = None,
     keys: Sequence[PublicKey] = (),
+    released: bool = False,
 ) -> tuple[list[Source], list[SourceFacts], Books]:
     """Open and resolve sources; a ledger that fails under way counts as unreachable. power: look at
     a random part only, in which such a share of released rows is found. keys: whose signatures are
-    looked for."""
+    looked for. released: rows for which a manifest vouches are not read."""
     opened = [read_source(s) for s in sources]
 
     def known(ledger: Ledger | None) -> list[SourceFacts]:
         if power is not None:
             return [screened(s, ledger, power, keys) for s in opened]
-        return [resolve(s, ledger, keys) for s in opened]
+        found = resolve_released if released else resolve
+        return [found(s, ledger, keys) for s in opened]
 
     try:
         books = books.now()

@@ -58,6 +58,7 @@ from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
 from safegen.sampling import Sampling, check_strata
 from safegen.statements import register
+from safegen.tables.credentials import ContentSigner
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
 from safegen.tables.units import units
@@ -91,9 +92,11 @@ class Generator:
     `backend` is a name from `safegen.backends()`; `policy` a shipped policy's name, a path or a
     `Policy`; `options` the backend's options (unknown names are errors); `ledger` a path or URL
     (default: `$SAFEGEN_LEDGER`, else the user's own); `key` the path of an Ed25519 private key
-    with which every release is signed.
+    with which every release is signed; where the policy asks for content credentials
+    (`manifest: c2pa: required`), its certificate lies beside it as `KEY.crt`.
 
-    Raises: UnknownBackend, PolicyError, UsageError for options that cannot be meant.
+    Raises: UnknownBackend, PolicyError, UsageError for options that cannot be meant, and for a
+    certificate that is needed and not there; MissingExtra.
     """
 
     def __init__(
@@ -111,6 +114,9 @@ class Generator:
         self.options = _options(self._backend, options or {})
         self._ledger = ledger
         self._key = SigningKey(key) if key is not None else None
+        self._signer = None
+        if key is not None and self.policy.rule("manifest").c2pa == "required":  # type: ignore[attr-defined]
+            self._signer = ContentSigner.of(key)
         self._prepared: Prepared | None = None
         self._model: Model | None = None
         self._decision: Decision | None = None
@@ -308,7 +314,13 @@ class Generator:
             )
         keys = self._books.ledger.key_epochs() if self._books.ledger is not None else []
         with staging(
-            target, dataset_id=dataset_id, stamp=stamp, depth=depth, keys=keys, images=images
+            target,
+            dataset_id=dataset_id,
+            stamp=stamp,
+            depth=depth,
+            keys=keys,
+            images=images,
+            signer=self._signer,
         ) as stage:
             stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
             stage.image_printings = image_printings(prepared, keys)
@@ -365,6 +377,7 @@ class Generator:
                     ((_, table),) = made.tables.items()
                     tally.update(table, made.weights)
                 advance(units(made.tables, self.schemas))
+        stage.close()
         if shape is None:
             return {}
         return shape.facts if tally is None else {**shape.facts, "tails": tally.facts()}
@@ -409,6 +422,7 @@ class Generator:
             staged=stage.tallies,
             in_band=stage.in_band,
             signer=None if self._key is None else self._key.public.id,
+            credentials=stage.credentials,
             real_values=self.policy.report.real_values,
         )
         subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.place}"]

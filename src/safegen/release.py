@@ -41,6 +41,7 @@ from safegen.tables.batches import (
     WEIGHT_COLUMN,
     sound_weights,
 )
+from safegen.tables.credentials import SIDECAR, ContentSigner
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.image_folders import METADATA, written_as_files
 from safegen.tables.images import stamped_images
@@ -83,11 +84,13 @@ class Staging:
     stamp: Mapping[str, Any]
     depth: float
     images: ImageForm = "parquet"
+    signer: ContentSigner | None = None
     tallies: dict[str, TableTally] = field(default_factory=dict)
     reservoirs: dict[str, Reservoir] = field(default_factory=dict)
     printings: dict[str, Printing] = field(default_factory=dict)
     image_printings: dict[str, ImagePrinting] = field(default_factory=dict)
     in_band: dict[str, dict[str, int]] = field(default_factory=dict)
+    credentials: dict[str, tuple[int, int]] = field(default_factory=dict)  # there, of how many
     rows: int = 0
     weighted: bool = False  # whether any row's weight is another than 1
     table_rows: dict[str, int] = field(default_factory=dict)
@@ -150,9 +153,26 @@ class Staging:
 
     def _stamped(self, name: str, table: pa.Table) -> pa.Table:
         try:
-            return stamped_images(table, self.stamp, self.table_rows.get(name, 0))
+            first = self.table_rows.get(name, 0)
+            return stamped_images(table, self.stamp, first, self._signed)
         except ValueError as error:
             raise BackendError(f"the model made something that is no image ({error})") from None
+
+    def _signed(self, data: bytes) -> bytes:
+        """An image with its content credential where they are asked for; without, where it cannot
+        be signed, which the release gate is told."""
+        if self.signer is None:
+            return data
+        try:
+            signed = self.signer.embedded(data, self.stamp)
+        except ValueError:
+            signed = None
+        self._count("images", signed is not None)
+        return data if signed is None else signed
+
+    def _count(self, what: str, there: bool) -> None:
+        have, wanted = self.credentials.get(what, (0, 0))
+        self.credentials[what] = (have + there, wanted + 1)
 
     def _tagged(self, table: pa.Table, weights: np.ndarray) -> pa.Table:
         n = table.num_rows
@@ -185,6 +205,20 @@ class Staging:
         part.writer.close()
         self._parts.pop(part.table, None)
         self._closed.append(part)
+        if self.signer is None:
+            return
+        try:
+            signed = self.signer.beside(part.path, self.stamp)
+            part.path.with_name(part.path.name + SIDECAR).write_bytes(signed)
+        except ValueError:
+            self._count("files of rows", False)
+        else:
+            self._count("files of rows", True)
+
+    def close(self) -> None:
+        """Close the data files, and put their content credentials beside them."""
+        for part in list(self._parts.values()):
+            self._close(part)
 
     def abandon(self) -> None:
         """Close what is open; the folder is removed by whoever opened it."""
@@ -196,9 +230,7 @@ class Staging:
             digest.close()
 
     def finish(self) -> tuple[str, dict[str, list[str]]]:
-        """Close the data files. The logical digest, and the lookup digests per key epoch."""
-        for part in list(self._parts.values()):
-            self._close(part)
+        """The logical digest, and the lookup digests per key epoch."""
         digests = {name: d.value() for name, d in self._digests.items()}
         lookups: dict[str, list[str]] = {}
         for key_id, _ in self.keys:
@@ -277,9 +309,12 @@ def staging(
     depth: float,
     keys: list[tuple[str, bytes]],
     images: ImageForm = "parquet",
+    signer: ContentSigner | None = None,
     kind: Callable[..., Staging] = Staging,
 ) -> Iterator[Staging]:
     """A staging folder beside `target`; gone when the block ends, unless it was published.
+
+    `signer`: who makes the content credentials; None where none are asked for.
 
     Raises: TargetError when the place cannot be written or the disk is full.
     """
@@ -293,7 +328,7 @@ def staging(
         sweep(target.parent)
         folder.mkdir(mode=0o777)
         held = lock(folder / LOCK)
-        stage = kind(folder, target, dataset_id, keys, stamp, depth, images)
+        stage = kind(folder, target, dataset_id, keys, stamp, depth, images, signer)
         yield stage
     except SafegenError:
         raise

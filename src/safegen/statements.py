@@ -255,8 +255,9 @@ def _refuse_contradiction(facts: SourceFacts, books: Books) -> None:
 
 def _refuse(finding: Finding, books: Books, subject: list[str]) -> None:
     policy = load_policy("baseline")
+    unasked = Finding("manifest", "signature", "met", "not asked of statements", "signed datasets")
     decision = decide(
-        policy, "admission", [finding], ledger=books.state, subject=subject, time=now()
+        policy, "admission", [finding, unasked], ledger=books.state, subject=subject, time=now()
     )
     books.write("decision", decision.to_json())
     decision.enforce()

@@ -176,6 +176,9 @@ def test_a_consistent_rewrite_brings_no_weights(place: Path, tmp_path: Path, rel
     with pytest.raises(SourceError, match=NOT_PROVEN):  # where nothing but weights is asked about
         safegen.Generator(policy="lab", ledger=place / "ledger.db").prepare(folder)
     reseal(folder, {**document(folder), "dataset_id": "01" + "A" * 24})
+    with pytest.raises(safegen.AdmissionRefused, match="lineage/intact"):
+        trained_on(place, folder)  # the ledger is said to have decided on it, and does not know it
+    reseal(folder, {**document(folder), "decisions": []})
     assert safegen.verify(folder, ledger=place / "ledger.db").weighted
     with pytest.raises(SourceError, match=NOT_PROVEN):
         trained_on(place, folder)

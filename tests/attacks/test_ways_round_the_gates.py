@@ -162,7 +162,8 @@ def test_a_status_that_nobody_knows_is_no_pass() -> None:
     policy = safegen.Policy.load("baseline")
     for status, allowed in (("met", True), ("failed", False), ("", False)):
         finding = Finding("lineage", "depth", status, "seen", "wanted")  # type: ignore[arg-type]
-        assert decide(policy, "admission", [finding], ledger={}).allowed is allowed
+        findings = [finding, Finding("manifest", "signature", "met", "seen", "wanted")]
+        assert decide(policy, "admission", findings, ledger={}).allowed is allowed
 
 
 def test_a_few_marked_rows_do_not_dilute_a_stamp(ledger: Path) -> None:

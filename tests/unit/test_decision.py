@@ -183,5 +183,5 @@ def test_shipped_policies_refuse_when_every_safeguard_is_silent(name: str) -> No
 
 def test_the_lab_policy_watches_and_blocks_nothing_but_a_missing_manifest() -> None:
     lab = safegen.Policy.load("lab")
-    bad = [finding(r, "unmet") for r in lab.at("admission") if r != "manifest"]
+    bad = [finding(r, "met" if r == "manifest" else "unmet") for r in lab.at("admission")]
     assert decide(lab, "admission", bad, ledger=LEDGER).allowed

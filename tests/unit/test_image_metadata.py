@@ -125,8 +125,14 @@ MARKED: dict[str, tuple[bytes, str]] = {
         picture("JPEG", xmp=xmp("<xmp:CreatorTool>Adobe Firefly 3</xmp:CreatorTool>")),
         "Adobe Firefly named as their tool",
     ),
-    "C2PA, PNG": (chunk(b"caBX", manifest("trainedAlgorithmicMedia")), "names trained models"),
-    "C2PA, JPEG": (signed_jpeg(manifest("trainedAlgorithmicMedia")), "names trained models"),
+    "C2PA, PNG": (
+        chunk(b"caBX", manifest("trainedAlgorithmicMedia")),
+        "names trained models, and is damaged",  # no signature in it is sound
+    ),
+    "C2PA, JPEG": (
+        signed_jpeg(manifest("trainedAlgorithmicMedia")),
+        "names trained models, and is damaged",
+    ),
 }
 
 HONEST: dict[str, bytes] = {
@@ -163,7 +169,6 @@ def test_a_mark_of_a_generator_is_told_and_no_word_of_its_text(name: str) -> Non
     for piece in pieces:
         assert piece.text.startswith("2 images with ")
         assert (piece.ring, piece.origin, piece.share, piece.proof) == (RING, "unknown", 0, False)
-        assert "signature was not checked" in piece.text or "C2PA" not in name
         assert not {"jane", "roe", "portrait", "elm", "4711"} & set(piece.text.lower().split())
 
 

@@ -97,6 +97,7 @@ def verify(
                 "verified": True,
                 "signed_by": [k.id for k in verified.signed_by],
                 "in_ledger": verified.in_ledger,
+                "credentials": verified.credentials,
                 "manifest": verified.manifest.document(),
             }
         )
@@ -105,6 +106,8 @@ def verify(
     depth = "every byte, row and proof" if deep else "every byte"
     show(f"VERIFIED {folder}: {files} files, {depth} as the manifest says")
     show(verified.standing)
+    if verified.credentials:
+        show(verified.credentials)
     table(verified.manifest.facts())
     return 0
 

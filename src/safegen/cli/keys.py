@@ -1,4 +1,4 @@
-"""`safegen key new` and `safegen key show`."""
+"""`safegen key new`, `safegen key certificate` and `safegen key show`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def new(
     show(f"private key  {path} (keep it secret)")
     show(f"public key   {path}.pub (give it to whoever verifies)")
     show(f"key id       {key.id}")
+    return 0
+
+
+@keys.command("certificate")
+def certificate(
+    path: Annotated[str, typer.Argument(help="The private key's file.")],
+    name: Annotated[
+        str, typer.Option("--name", help="Who signs. It stands in every content credential.")
+    ],
+    years: Annotated[int, typer.Option("--years", help="For how long it counts.")] = 10,
+) -> int:
+    """Make a certificate of a key, for content credentials (C2PA), by an authority of its own."""
+    from safegen.manifest.certificate import new_certificate
+
+    made = new_certificate(path, name, years)
+    show(f"certificate  {made} (leave it beside the key)")
+    show(f"authority    {path}.ca.crt (give it to whoever reads the credentials)")
     return 0
 
 

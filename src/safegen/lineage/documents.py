@@ -32,6 +32,7 @@ __all__ = [
     "recorded_keys",
     "sidecar_of",
     "statements_at",
+    "vouched",
 ]
 
 
@@ -40,34 +41,55 @@ def from_folder(
 ) -> list[Evidence]:
     """What the manifest of a dataset's own folder says; what is wrong goes to `problems`. keys:
     whose signatures are looked for, beside those with which the ledger saw it signed."""
+    return [] if source.folder is None else [_folder(source, ledger, problems, keys)[1]]
+
+
+def vouched(
+    source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = ()
+) -> tuple[Manifest, Evidence] | None:
+    """The manifest of a dataset's own folder and what it says, where the folder verifies and the
+    ledger, or a key that is known, vouches for each of its bytes; else None."""
     if source.folder is None:
-        return []
-    check = source.checked or check_folder(source.folder)
+        return None
+    problems: list[str] = []
+    manifest, piece = _folder(source, ledger, problems, keys)
+    if manifest is None or problems or not piece.proof:
+        return None
+    return (manifest, piece) if piece.recorded or piece.signers else None
+
+
+def _folder(
+    source: Source, ledger: Ledger | None, problems: list[str], keys: Sequence[PublicKey]
+) -> tuple[Manifest | None, Evidence]:
+    folder = source.folder
+    assert folder is not None
+    check = source.checked or check_folder(folder)
     if check.manifest is not None and check.signed:
         known = recorded_keys(ledger, check.manifest.dataset_id)
-        check_signature(source.folder, check, [*keys, *known])
+        check_signature(folder, check, [*keys, *known])
     found = list(dict.fromkeys(check.problems))
     if check.manifest is not None and ledger is not None:
         found += ledger_problems(check.manifest, ledger, signed=check.signed)
-    problems += [f"{source.folder}: {p}" for p in found]
+    problems += [f"{folder}: {p}" for p in found]
     if check.manifest is None:
-        return [
-            Evidence(
-                "manifest",
-                "its safegen manifest cannot be read",
-                "synthetic",
-                share=1.0,
-                depth=1,
-                effective_depth=1.0,
-                lower_bound=True,
-            )
-        ]
+        piece = Evidence(
+            "manifest",
+            "its safegen manifest cannot be read",
+            "synthetic",
+            share=1.0,
+            depth=1,
+            effective_depth=1.0,
+            lower_bound=True,
+        )
+        return None, piece
     piece = _from_manifest(check.manifest, "its manifest", ledger, sound=not found)
-    # Whoever signed another content has not signed this.
-    piece = replace(piece, signers=() if found else _ids(check.signers))
+    if not found:  # whoever signed or recorded another content has not vouched for this
+        record = ledger.get(check.manifest.dataset_id) if ledger is not None else None
+        recorded = record is not None and not record.claimed
+        piece = replace(piece, signers=_ids(check.signers), recorded=recorded)
     if piece.origin == "real":  # nobody releases real rows: only the ledger can vouch for this
         piece = replace(piece, origin="unknown", proof=False)
-    return [piece]
+    return check.manifest, piece
 
 
 def _from_manifest(

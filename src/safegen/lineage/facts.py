@@ -35,7 +35,8 @@ class Evidence:
     is set when it speaks of one of several tables only. `roots` are the real sources behind a
     dataset, None where they are not known; `stated` is when somebody stated that data is real;
     `weighted` whether the rows were released with weights that differ; `signers` the ids of the
-    keys, of those that were known, by which the statement is signed.
+    keys, of those that were known, by which the statement is signed; `recorded` whether the ledger
+    has it from when it was made.
     """
 
     ring: str
@@ -55,6 +56,7 @@ class Evidence:
     stated: str | None = None
     weighted: bool = False
     signers: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def synthetic(self) -> bool:

@@ -1,25 +1,29 @@
 """Marks of generators in image files: reasons to ask, never proof. No text of a file is ever told.
 
 Programs that run diffusion models write their settings into PNG texts and EXIF; services say
-`trainedAlgorithmicMedia` (IPTC, "Digital Source Type NewsCodes") in XMP or in a C2PA manifest,
-whose signature is not checked here. Cameras sign manifests, too: one that does not say so is no
-mark.
+`trainedAlgorithmicMedia` (IPTC, "Digital Source Type NewsCodes") in XMP or in a C2PA manifest. The
+latter is more than a mark where its signature is sound and of this very file (`lineage.in_band`),
+for which c2pa-python is needed. Cameras sign manifests, too: one that does not say so is no mark.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 from collections import Counter
 
 import pyarrow as pa
 
+from safegen.errors import MissingExtra
 from safegen.lineage.facts import Evidence
 from safegen.tables.batches import is_provenance
+from safegen.tables.credentials import Mime, parseable, read_credential
 from safegen.tables.embedded import embedded, holds_binary
 from safegen.tables.image_metadata import JPEG, WEBP, Metadatum, metadata_of
 from safegen.tables.images import PNG
 
-__all__ = ["ImageMarks"]
+__all__ = ["Claims", "ImageMarks"]
 
 _TRAINED = re.compile(rb"trainedAlgorithmic(Media|Data)", re.IGNORECASE)
 
@@ -48,11 +52,65 @@ _CREATOR = re.compile(rb"CreatorTool(?:>|=[\"'])([^<\"']{0,200})")
 _MANIFEST = "c2pa"
 
 
+_PLAIN = "a C2PA manifest that names no trained model; its signature was not checked"
+_UNREAD = "a C2PA manifest that is packed or too large to be read"
+_SIGNED = "a C2PA manifest that names trained models; its signature was not checked"
+_BROKEN = "a C2PA manifest that names trained models, and is damaged or of another file"
+_HOLDS = "a C2PA manifest that names trained models, and is of this very file"
+
+_MAX_FILE = 1 << 26  # bytes of an image that the library is given
+_MIMES: dict[bytes, Mime] = {PNG: "image/png", JPEG: "image/jpeg", WEBP: "image/webp"}
+
+
+class Claims:
+    """What C2PA manifests in image files come to; the same file is read once.
+
+    No manifest is given to the library but what names a trained model and is `parseable`. What
+    cannot be read is a mark.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str] = {}
+
+    def hold(self, data: bytes) -> bool:
+        """Whether a file says that a trained model made it, or a part of it, in a manifest that is
+        signed, by whomever, and of this very file."""
+        return self.said(data) == _HOLDS
+
+    def said(self, data: bytes) -> str | None:
+        """What a file's manifests come to, in our words; None without one."""
+        parts = [part.data for part in metadata_of(data) if part.kind == "c2pa"]
+        if not parts:
+            return None
+        if not all(map(parseable, parts)):
+            return _UNREAD
+        if not any(map(_TRAINED.search, parts)):
+            return _PLAIN
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if digest not in self._known:
+            self._known[digest] = _checked(data)
+        return self._known[digest]
+
+
+def _checked(data: bytes) -> str:
+    (mime,) = (m for start, m in _MIMES.items() if data.startswith(start))
+    if len(data) > _MAX_FILE:
+        return _SIGNED
+    try:
+        found = read_credential(io.BytesIO(data), mime)
+    except MissingExtra:
+        return _SIGNED
+    if found is None or not found.holds:
+        return _BROKEN
+    return _HOLDS if found.trained else _PLAIN  # the words stand elsewhere in it
+
+
 class ImageMarks:
     """Counts the image files that generators left a mark in while a table's batches pass by."""
 
-    def __init__(self, schema: pa.Schema, ring: str) -> None:
+    def __init__(self, schema: pa.Schema, ring: str, claims: Claims | None = None) -> None:
         self._ring = ring
+        self._claims = claims or Claims()
         self._names = [f.name for f in schema if holds_binary(f.type) and not is_provenance(f.name)]
         self._found: Counter[str] = Counter()
 
@@ -61,7 +119,11 @@ class ImageMarks:
             column = batch.column(batch.schema.get_field_index(name))
             for _, data in embedded(column, (PNG, JPEG, WEBP)):
                 # Each mark once a file, however often it is in it.
-                self._found.update({m for part in metadata_of(data) for m in _marks(part)})
+                parts = [p for p in metadata_of(data) if p.kind != "c2pa"]
+                found = {m for part in parts for m in _marks(part)}
+                if (said := self._claims.said(data)) not in (None, _HOLDS):
+                    found.add(str(said))
+                self._found.update(found)
 
     def evidence(self) -> list[Evidence]:
         """A piece for each kind of mark."""
@@ -75,15 +137,11 @@ class ImageMarks:
         ]
 
 
-_PLAIN = "a C2PA manifest that names no trained model; its signature was not checked"
-_SIGNED = "a C2PA manifest that names trained models; its signature was not checked"
 _SAID = "a trained model as their DigitalSourceType in XMP"
 
 
 def _marks(part: Metadatum) -> set[str]:
     """What a part of a file says, in our words."""
-    if part.kind == "c2pa":
-        return {_SIGNED if _TRAINED.search(part.data) else _PLAIN}
     if part.kind == "xmp":
         told = b" ".join(_CREATOR.findall(part.data))
         found = {_SAID} if _TRAINED.search(part.data) else set()

@@ -1,4 +1,5 @@
-"""Provenance columns, and stamps in images, row by row: what a table says about itself."""
+"""Provenance columns, and stamps and C2PA manifests in images, row by row: what a table says about
+itself."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
+from safegen.lineage.image_marks import Claims
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, is_provenance
 from safegen.tables.embedded import embedded, holds_binary
+from safegen.tables.image_metadata import JPEG, WEBP
 from safegen.tables.images import PNG, stamps_of
 from safegen.tables.sources import TABLE
 
@@ -20,19 +23,24 @@ __all__ = ["InBand"]
 class InBand:
     """Tally of the provenance columns, and of stamped images, over a table's batches.
 
+    An image counts as stamped, too, where a C2PA manifest of this very file says that a trained
+    model made it, whoever signed: who signs such a thing of a real image says too much, not too
+    little.
     An image keeps its stamp in whatever it is put into, so every cell with binary data is searched,
     in structs and lists too. Databases fold the columns' names and joins add to them on both sides,
     so a name only has to hold one of ours. Where neither origin nor depth is left, a value in what
     is left marks its row.
     """
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, claims: Claims | None = None) -> None:
         folded = {n: n.casefold() for n in schema.names}
         ours = [n for n in schema.names if is_provenance(n)]
         self.origins = [n for n in ours if ORIGIN_COLUMN in folded[n]]
         self.depths = [n for n in ours if DEPTH_COLUMN in folded[n]]
         self.rest = [] if self.origins or self.depths else ours
         self.binary = [f.name for f in schema if holds_binary(f.type)]
+        self.claims = claims or Claims()
+        self.claimed = 0  # images of which a C2PA manifest says so
         self.named: set[str] = set()  # the datasets that stamps in images name
         self.rows = self.synthetic = self.max_depth = 0
         self.depth_sum = 0.0
@@ -55,9 +63,13 @@ class InBand:
         self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
 
     def _stamped(self, column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The depths that stamps in images state: at least 1 where there is a stamp."""
+        """The depths that stamps in images state: at least 1 where there is a stamp, or a C2PA
+        manifest that says as much."""
         depths = np.zeros(len(column))
-        for row, data in embedded(column, (PNG,)):
+        for row, data in embedded(column, (PNG, JPEG, WEBP)):
+            if self.claims.hold(data):
+                self.claimed += 1
+                depths[row] = max(depths[row], 1.0)
             for stamp in stamps_of(data):
                 if stamp.get("origin") == "real":  # a stamp never proves real
                     continue
@@ -73,10 +85,13 @@ class InBand:
         if not self.synthetic:
             return None
         of = "" if table == TABLE else f" of {table!r}"
+        where = " or the stamps in their images" if self.binary else ""
+        if self.claimed:
+            where += f" ({self.claimed:,} C2PA manifests that hold)"
         return Evidence(
             "columns",
             f"{self.synthetic:,} of {self.rows:,} rows{of} are marked as not real by their "
-            f"provenance columns{' or the stamps in their images' if self.binary else ''}",
+            f"provenance columns{where}",
             "synthetic" if self.synthetic == self.rows else "mixed",
             share=self.synthetic / self.rows,
             depth=self.max_depth,

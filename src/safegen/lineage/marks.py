@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
-from safegen.lineage.image_marks import ImageMarks
+from safegen.lineage.image_marks import Claims, ImageMarks
 from safegen.places import Place
 from safegen.tables.batches import is_provenance
 from safegen.tables.numbers import decoded
@@ -38,10 +38,10 @@ _SYNTHETIC = re.compile(
 class Marks:
     """Counts the values of other tools while a table's batches pass by."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, claims: Claims | None = None) -> None:
         self._names = [f.name for f in schema if not is_provenance(f.name) and is_text(f.type)]
         self._found: dict[tuple[str, str], int] = {}
-        self._images = ImageMarks(schema, RING)
+        self._images = ImageMarks(schema, RING, claims)
 
     def __call__(self, batch: pa.RecordBatch) -> None:
         self._images(batch)

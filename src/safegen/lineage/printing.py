@@ -125,9 +125,12 @@ class Printing:
 def _counted(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct words, in order, and how often each is there; the array's own memory is used."""
     words.sort()
-    first = np.flatnonzero(np.concatenate([[True], words[1:] != words[:-1]])[: len(words)])
+    new = words[1:] != words[:-1]
+    if new.all():  # the usual case, without eight bytes a row for places
+        return words, np.ones(len(words), dtype=np.uint16)
+    first = np.flatnonzero(np.concatenate([[True], new]))
     often = np.minimum(np.diff(first, append=len(words)), 2**16 - 1).astype(np.uint16)
-    return (words if len(first) == len(words) else words[first]), often
+    return words[first], often
 
 
 def _whole(

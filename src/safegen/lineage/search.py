@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,108 +137,126 @@ def searched(
     these, in the sample. Raises: LedgerError."""
     keys = dict(ledger.lookup_keys())
     attached = ledger.attached(PRINTS, FORMS)
-    every = [a for a in attached if a.kind == PRINTS]
+    of_form: dict[str, list[Attached]] = {}
+    for where in (a for a in attached if a.kind == PRINTS):
+        of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
+    every = sum(map(len, of_form.values()))
     columns = sample.columns()
     if not every or not columns:
-        return Searched((), len(every), 0, 1.0, None, power)
-    some = {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
-    of_form: dict[str, list[Attached]] = {}
-    for where in every:
-        of_form.setdefault(where.name.rpartition("/")[0], []).append(where)
+        return Searched((), every, 0, 1.0, None, power)
     forms = [k for k in known_forms(ledger, keys, attached) if k.form_id in of_form]
-    alike = _alike(forms, some)
-    if batches is None:
-        whole = {
-            form_id: WholeRows.of(
-                _hasher(known).whole({c.number: columns[c.name] for c in match.columns})
-            )
-            for form_id, (known, match) in alike.items()
-            if match.whole(known.form)
-        }
-    else:
-        whole = _whole(batches, alike)
-    columns = {n: c[np.arange(min(len(c), SAMPLE))] for n, c in columns.items()}
-    found: list[Found] = []
-    least: list[float] = []
-    of_alike = 0
-    rings: dict[str, tuple[float, float]] = {}
+    alike = _alike(
+        forms, {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
+    )
+    whole = _whole(alike, [columns] if batches is None else _columns_of(batches, alike))
+    some = {n: c[np.arange(min(len(c), SAMPLE))] for n, c in columns.items()}
+    seen = _Seen(ledger, every, power)
+    for form_id, (known, match) in alike.items():
+        mine = {c.number: some[c.name] for c in match.columns}
+        seen.marked(
+            met_watermark(Watermark.of(known.key, known.form), match, mine, len(of_form), power)
+        )
+        cells = Cells(_hasher(known), known.form, mine, match)
+        there = seen.routed(of_form[form_id], known, match, cells, whole.get(form_id))
+        seen.compared(there, known, match, cells, whole.get(form_id))
+    return seen.outcome(sum(len(of_form[form_id]) for form_id in alike))
 
-    def asked(ring: str, met: Met | None) -> list[Met]:
-        if met is None:
-            return []
-        p, share = rings.get(ring, (1.0, 0.0))
-        rings[ring] = min(p, met.p), max(share, met.least)
-        return [met]
 
-    def read(where: Attached) -> Prints:
-        return _parsed(ledger.attachment(where), where)
+class _Seen:
+    """What one table's search has come to so far."""
 
-    def held(
+    def __init__(self, ledger: Ledger, datasets: int, power: float):
+        self._ledger, self._datasets, self._power = ledger, datasets, power
+        self._found: list[Found] = []
+        self._least: list[float] = []
+        self._rings: dict[str, tuple[float, float]] = {}
+
+    def marked(self, met: Met | None) -> None:
+        """The watermark of one form."""
+        self._asked("watermark", met)
+        if met is not None and met.p <= ALPHA:
+            self._found.append(Found(None, met, 1, 1.0))
+
+    def routed(
+        self,
         there: Sequence[Attached],
         known: Known,
         match: Matched,
         cells: Cells,
         rows: WholeRows | None,
-    ) -> Iterator[tuple[Attached, Met | None, Met | None]]:
-        """What is shared with each of some releases, in their order."""
+    ) -> Sequence[Attached]:
+        """Of many releases of one form those that the table has most in common with; what the
+        others would have needed counts as what is not found."""
+        if len(there) <= DIRECT:
+            return there
+        views = {i: cells.counted(v) for i, v in enumerate(known.form.views) if match.has(v)}
+        kept = routes(self._ledger.ledger_id, known, there, self._prints)
+        looked_at = len(next(iter(cells.columns.values())))
+        found = kept.routed(there, rows, views, looked_at, self._datasets, self._power)
+        self._least.append(found.least)
+        return [*found.chosen]
+
+    def compared(
+        self,
+        there: Sequence[Attached],
+        known: Known,
+        match: Matched,
+        cells: Cells,
+        rows: WholeRows | None,
+    ) -> None:
+        """Releases of one form, each on its views and by whole rows."""
         for view in known.form.views:  # found once, and not by each thread
             if match.has(view):
                 cells.counted(view)
 
         def one(where: Attached, data: bytes) -> tuple[Attached, Met | None, Met | None]:
             prints = _parsed(data, where)
-            parts = met_on_views(prints, known.form, match, cells, len(every), power)
-            found = None if rows is None else met_whole(prints, rows, len(every), power)
+            parts = met_on_views(prints, known.form, match, cells, self._datasets, self._power)
+            found = None if rows is None else met_whole(prints, rows, self._datasets, self._power)
             return where, parts, found
 
         # Those of a few releases are in memory at a time: of ten million rows each is 65 MiB.
         with ThreadPoolExecutor(cores()) as pool:
             waiting: deque[Future[tuple[Attached, Met | None, Met | None]]] = deque()
             for where in there:
-                waiting.append(pool.submit(one, where, ledger.attachment(where)))
+                waiting.append(pool.submit(one, where, self._ledger.attachment(where)))
                 if len(waiting) > cores():
-                    yield waiting.popleft().result()
+                    self._told(*waiting.popleft().result())
             while waiting:
-                yield waiting.popleft().result()
+                self._told(*waiting.popleft().result())
 
-    for form_id, (known, match) in alike.items():
-        there, mine = of_form[form_id], {c.number: columns[c.name] for c in match.columns}
-        of_alike += len(there)
-        marked = met_watermark(
-            Watermark.of(known.key, known.form), match, mine, len(of_form), power
+    def outcome(self, alike: int) -> Searched:
+        return Searched(
+            tuple(sorted(self._found, key=lambda f: -f.met.share)),
+            self._datasets,
+            alike,
+            min((p for p, _ in self._rings.values()), default=1.0),
+            max(self._least, default=None),
+            self._power,
+            self._rings,
         )
-        if any(m.p <= ALPHA for m in asked("watermark", marked)):
-            assert marked is not None
-            found.append(Found(None, marked, 1, 1.0))
-        cells = Cells(_hasher(known), known.form, mine, match)
-        if len(there) > DIRECT:
-            views = {i: cells.counted(v) for i, v in enumerate(known.form.views) if match.has(v)}
-            kept = routes(ledger.ledger_id, known, there, read)
-            rows = len(next(iter(mine.values())))
-            routed = kept.routed(there, whole.get(form_id), views, rows, len(every), power)
-            there = [*routed.chosen]
-            least.append(routed.least)
-        for where, parts, rows_ in held(there, known, match, cells, whole.get(form_id)):
-            told = [*asked("parts of rows", parts), *asked("whole rows", rows_)]
-            if not told:
-                continue
-            best = min(told, key=lambda m: m.p)
-            if best.p <= ALPHA:
-                record = ledger.get(where.dataset_id)
-                if record is None:
-                    raise LedgerError(f"dataset {where.dataset_id} has fingerprints and no record")
-                found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
-            least.append(min(m.least for m in told))
-    found.sort(key=lambda f: -f.met.share)
-    return Searched(
-        tuple(found),
-        len(every),
-        of_alike,
-        min((p for p, _ in rings.values()), default=1.0),
-        max(least, default=None),
-        power,
-        rings,
-    )
+
+    def _told(self, where: Attached, parts: Met | None, rows: Met | None) -> None:
+        told = [*self._asked("parts of rows", parts), *self._asked("whole rows", rows)]
+        if not told:
+            return
+        best = min(told, key=lambda m: m.p)
+        if best.p <= ALPHA:
+            record = self._ledger.get(where.dataset_id)
+            if record is None:
+                raise LedgerError(f"dataset {where.dataset_id} has fingerprints and no record")
+            self._found.append(Found(where.dataset_id, best, record.depth, record.effective_depth))
+        self._least.append(min(m.least for m in told))
+
+    def _asked(self, ring: str, met: Met | None) -> list[Met]:
+        if met is None:
+            return []
+        p, share = self._rings.get(ring, (1.0, 0.0))
+        self._rings[ring] = min(p, met.p), max(share, met.least)
+        return [met]
+
+    def _prints(self, where: Attached) -> Prints:
+        return _parsed(self._ledger.attachment(where), where)
 
 
 def copies(searched: Searched) -> list[Evidence]:
@@ -312,23 +330,29 @@ def _hasher(known: Known) -> Hasher:
     return Hasher(known.key, tuple(c.name for c in known.form.columns))
 
 
-def _whole(batches: Batches, alike: Mapping[str, tuple[Known, Matched]]) -> dict[str, WholeRows]:
-    """Fingerprints of all rows, for the forms whose columns are all there."""
+def _columns_of(
+    batches: Batches, alike: Mapping[str, tuple[Known, Matched]]
+) -> Iterator[Mapping[str, Column]]:
+    """Those columns of each batch that forms know whole rows by."""
+    matched = [match for known, match in alike.values() if match.whole(known.form)]
+    names = {c.name for match in matched for c in match.columns}
+    for batch in batches if names else ():
+        yield {n: Column.of(batch.column(batch.schema.get_field_index(n))) for n in names}
+
+
+def _whole(
+    alike: Mapping[str, tuple[Known, Matched]], rows: Iterable[Mapping[str, Column]]
+) -> dict[str, WholeRows]:
+    """Fingerprints of rows, for the forms whose columns are all there."""
     wanted = {
         form_id: (_hasher(known), {c.number: c.name for c in match.columns})
         for form_id, (known, match) in alike.items()
         if match.whole(known.form)
     }
-    if not wanted:
-        return {}
     found: dict[str, list[np.ndarray]] = {form_id: [] for form_id in wanted}
-    for batch in batches:
-        cells: dict[str, Column] = {}
+    for columns in rows:
         for form_id, (hasher, names) in wanted.items():
-            for name in names.values():
-                if name not in cells:
-                    cells[name] = Column.of(batch.column(batch.schema.get_field_index(name)))
-            found[form_id].append(hasher.whole({i: cells[n] for i, n in names.items()}))
+            found[form_id].append(hasher.whole({i: columns[n] for i, n in names.items()}))
     return {
         form_id: WholeRows.of(np.concatenate(parts)) for form_id, parts in found.items() if parts
     }

@@ -116,6 +116,16 @@ class SigningKey:
             key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         )
 
+    def pem(self) -> bytes:
+        """The private key as its file has it, for a library that signs by itself."""
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
 
 def new_key(path: str | Path) -> PublicKey:
     """Write a new private key to `path` (mode 0600) and its public half to `path`.pub.

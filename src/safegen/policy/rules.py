@@ -133,7 +133,9 @@ class ManifestParams(RuleParams):
 
     A signature is optional by default, because a key has to exist first; the in-band columns are
     required, because they are what survives when the files beside the rows get lost. Keys are named
-    here by themselves and not by a file, so that the policy's digest covers whom it trusts.
+    here by themselves and not by a file, so that the policy's digest covers whom it trusts. Content
+    credentials (C2PA) are for whoever shows images to others: they take a certificate, and 3 kB an
+    image.
     """
 
     gates = _ADMISSION | _RELEASE
@@ -175,6 +177,14 @@ class ManifestParams(RuleParams):
             order="listed",
         ),
     ] = "required"
+    c2pa: Annotated[
+        Literal["off", "required"],
+        Param(
+            "Whether every image, and every file of rows, has to carry a content credential.",
+            unit="choice",
+            order="listed",
+        ),
+    ] = "off"
 
     @model_validator(mode="after")
     def _can_be_met(self) -> ManifestParams:

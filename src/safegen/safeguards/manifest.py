@@ -1,10 +1,10 @@
 """The `manifest` rule: who has signed the datasets that are trained on, and what leaves: rows with
-their provenance columns, signed where asked.
+their provenance columns, signed where asked, with content credentials, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
@@ -18,7 +18,8 @@ __all__ = ["ManifestComplete"]
 
 
 class ManifestComplete:
-    """Judges that every staged row says what it is, and that keys that are trusted have signed."""
+    """Judges that every staged row says what it is, that keys that are trusted have signed, and
+    that no content credential is missing."""
 
     rule: ClassVar[str] = "manifest"
 
@@ -64,6 +65,8 @@ class ManifestComplete:
         ]
         if params.signature == "required":
             findings.append(_signing(context.signer, {key_id(t) for t in params.trusted_keys}))
+        if params.c2pa == "required":
+            findings.append(_credentials(context.credentials))
         return findings
 
 
@@ -107,3 +110,18 @@ def _said(source: SourceFacts) -> str:
     if not keys:
         return f"{name}: no signature by a key that is known here"
     return f"{name}: signed by {', '.join(k[:16] for k in keys)}"
+
+
+def _credentials(found: Mapping[str, tuple[int, int]]) -> Finding:
+    missing = not found or any(have < wanted for have, wanted in found.values())
+    said = [f"{have:,} of {wanted:,} {what}" for what, (have, wanted) in found.items() if wanted]
+    step = "safegen key new KEY, safegen key certificate KEY --name NAME, then pass --key KEY"
+    return Finding(
+        "manifest",
+        "c2pa",
+        "unmet" if missing else "met",
+        f"{' and '.join(said)} carry a content credential" if found else "no key to sign with",
+        "every image and every file of rows carries one",
+        n=sum(wanted for _, wanted in found.values()) or None,
+        next_step=None if not missing else "try again, and report this" if found else step,
+    )

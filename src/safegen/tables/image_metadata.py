@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from safegen.tables.images import PNG, png_chunks
+from safegen.tables.images import CREDENTIAL, PNG, png_chunks
 
-__all__ = ["JPEG", "WEBP", "Metadatum", "metadata_of"]
+__all__ = ["JPEG", "MAX_BYTES", "WEBP", "Metadatum", "metadata_of"]
 
 JPEG = b"\xff\xd8\xff"
 WEBP = b"RIFF"
@@ -57,7 +57,7 @@ def metadata_of(data: bytes) -> Iterator[Metadatum]:
 
 def _png(data: bytes) -> Iterator[Metadatum]:
     texts = (b"tEXt", b"zTXt", b"iTXt")
-    told = (c for c in png_chunks(data) if c[2] in (*texts, b"eXIf", b"caBX"))
+    told = (c for c in png_chunks(data) if c[2] in (*texts, b"eXIf", CREDENTIAL))
     for start, end, kind in islice(told, MAX_PARTS):
         body = data[start + 8 : min(end - 4, start + 8 + MAX_BYTES)]
         if kind in texts:

@@ -12,7 +12,7 @@ import json
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "CREDENTIAL",
     "IMAGE",
     "MAGIC",
     "MAX_BYTES",
@@ -76,6 +77,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 MAGIC = (PNG, b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P5", b"P6")
 """What files of the formats that are read begin with."""
 
+
+CREDENTIAL = b"caBX"
+"""The PNG chunk with a C2PA manifest ("C2PA Technical Specification 2.1", A.3.3)."""
 
 _HEADER = b"\x00\x00\x00\x0dIHDR"
 _AFTER_HEADER = len(PNG) + 25  # the IHDR chunk is always first, with 13 bytes of content
@@ -312,8 +316,10 @@ def _shape(data: bytes) -> tuple[int, int, int, int]:
 
 
 def without_stamp(data: bytes) -> bytes:
-    """The file without our stamp: its content. A file that has none comes back as it is."""
-    for start, end, _ in reversed(list(_stamps(data))):
+    """The file without our stamp and without any C2PA manifest: its content. The signature in one
+    is another each time. A file that has neither comes back as it is."""
+    signed = ((start, end) for start, end, kind in png_chunks(data) if kind == CREDENTIAL)
+    for start, end in sorted([*signed, *((a, b) for a, b, _ in _stamps(data))], reverse=True):
         data = data[:start] + data[end:]
     return data
 
@@ -337,13 +343,21 @@ def stamp_of(data: bytes) -> dict[str, Any] | None:
     return next((s for s in found if s.get("origin") != "real"), next(iter(found), None))
 
 
-def stamped_images(table: pa.Table, stamp: Mapping[str, Any], first_row: int) -> pa.Table:
+def stamped_images(
+    table: pa.Table,
+    stamp: Mapping[str, Any],
+    first_row: int,
+    signed: Callable[[bytes], bytes] = bytes,
+) -> pa.Table:
     """The table with the stamp in every image of its image columns, and each image named by its
-    row number in the whole output. Raises: ValueError for what is no image."""
+    row number in the whole output. `signed`: what is to be done to each of the files at last.
+    Raises: ValueError for what is no image."""
     for i, field in enumerate(table.schema):
         if not is_image(field.type):
             continue
-        files = [b if b is None else with_stamp(b, stamp) for b in image_bytes(table.column(i))]
+        files = [
+            b if b is None else signed(with_stamp(b, stamp)) for b in image_bytes(table.column(i))
+        ]
         paths = [f"{first_row + row:07d}.png" for row in range(len(files))]
         column = image_column(files, paths, field.type)  # type: ignore[arg-type]
         if None in files:
