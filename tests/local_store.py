@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import safegen
+from safegen.lineage.descent import Descent
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import ColumnEntry
+from safegen.measure.figures import Figures
 from safegen.places import place_of
 from safegen.targets import staging
 from safegen.testing import example_table
@@ -77,7 +79,8 @@ def released(
             ],
             logical_digest=digest,
         )
-        stage.describe(manifest, [])
+        tree = Descent(None, [manifest]).ancestors({"dataset_id": dataset_id})
+        stage.describe(manifest, Figures(asked=rows, noun="rows"), tree)
         signer = None if key is None else SigningKey(key)
         manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), signer)
         return safegen.Dataset(stage.publish(), manifest)

@@ -24,14 +24,31 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from safegen.policy import Policy
 
-__all__ = ["Decision", "Finding", "Gate", "Status", "decide"]
+__all__ = ["Decision", "Finding", "Gate", "Part", "Status", "Within", "decide"]
 
 Gate = Literal["admission", "release"]
 Status = Literal["met", "unmet", "inconclusive", "broken"]
 Severity = Literal["off", "audit", "warn", "enforce"]
 Outcome = Literal["pass", "audit", "warn", "block"]
 
+Within = tuple[float | None, float | None]
+"""The least and the most that is allowed; None where there is no such end."""
+
 _RANK: dict[str, int] = {"off": 0, "audit": 1, "warn": 2, "enforce": 3}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several numbers that a finding rests on: of a column, a pair, a tail or a level.
+
+    judged: whether it can be told from its margin at this number of rows.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+    within: Within
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,10 @@ class Finding:
     """What a safeguard established about one question of a rule.
 
     `observed` and `required` are short texts with numbers, never with values of the data.
-    `interval`, `n` and `method` belong to every measured number. `at_most` caps the severity.
+    `interval`, `n` and `method` belong to every measured number; `value` is that number, `of` what
+    it is the number of, and `within` where its interval has to lie. `parts` are all numbers that
+    the finding rests on: a report draws them, and no manifest holds them. `at_most` caps the
+    severity.
     """
 
     rule: str
@@ -53,6 +73,10 @@ class Finding:
     evidence: tuple[str, ...] = ()
     next_step: str | None = None
     at_most: Severity = "enforce"
+    value: float | None = None
+    of: str | None = None
+    within: Within | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,7 +148,7 @@ class Decision:
                     **{
                         k: list(v) if isinstance(v, tuple) else v
                         for k, v in asdict(r.finding).items()
-                        if k not in ("rule", "check", "at_most") and v not in (None, ())
+                        if k not in ("rule", "check", "at_most", "parts") and v not in (None, ())
                     },
                     "severity": r.severity,
                     "outcome": r.outcome,

@@ -68,6 +68,9 @@ def draft(
                 "interval": list(f.interval),
                 "n": f.n,
                 "method": f.method,
+                **({} if f.value is None else {"value": f.value}),
+                **({} if f.of is None else {"of": f.of}),
+                **({} if f.within is None else {"within": list(f.within)}),
             }
             for f in decision.findings.values()
             if f.interval is not None

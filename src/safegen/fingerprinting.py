@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from safegen.lineage.fingerprints import SEEN
 from safegen.lineage.printing import Printing
 from safegen.lineage.registering import form_like, printed, recognised
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from safegen.release import Staging
     from safegen.requests import Request
     from safegen.sampling import Sampling
-    from safegen.shaping.shape import Shape
     from safegen.tables.schema import TableSchema
 
 __all__ = ["fingerprinted", "printings"]
@@ -56,7 +53,10 @@ def fingerprinted(
         return ()
     key_id, key = stage.keys[0]
     shape = sampling.shape(request)
-    decoys = _decoys(request, sampling, shape, _wanted(prepared.kind, request.rows), key)
+    asked = request.decoys(_wanted(prepared.kind, request.rows), key)
+    for block in sampling.blocks(asked, shape, workers=1):
+        for name, printing in stage.printings.items():
+            printing.update_decoys(block.tables[name])
     mark = None if shape is None else shape.watermark
     attachments: list[Attachment] = []
     for name, printing in stage.printings.items():
@@ -64,9 +64,8 @@ def fingerprinted(
             continue
         kept = books.ledger, key_id, key
         form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
-        beside = printing.one_each(decoys[name])
         real = None if prepared.parts is None else prepared.parts.real(name)
-        attachments += printed(name, printing, form, beside, real, *kept)
+        attachments += printed(name, printing, form, real, *kept)
     return attachments
 
 
@@ -74,15 +73,6 @@ def _wanted(kind: str, rows: int) -> int:
     """How many decoys a release of so many rows is to have."""
     many = min(rows // BESIDE, MOST) if kind == "table" else 0
     return min(rows, max(UNITS[kind], many))
-
-
-def _decoys(
-    request: Request, sampling: Sampling, shape: Shape | None, rows: int, key: bytes
-) -> dict[str, pa.Table]:
-    """Rows of the model that are not released, from a seed that the key makes of the release's."""
-    asked = request.decoys(rows, key)
-    made = [block.tables for block in sampling.blocks(asked, shape, workers=1)]
-    return {name: pa.concat_tables([tables[name] for tables in made]) for name in made[0]}
 
 
 def _unit(schema: TableSchema) -> str | None:

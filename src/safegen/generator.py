@@ -40,6 +40,7 @@ from safegen.errors import (
 from safegen.fingerprinting import fingerprinted, printings
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.image_printing import image_printings, images_printed
+from safegen.lineage.descent import Descent, Node
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
@@ -54,6 +55,7 @@ from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
 from safegen.release import IfExists, ImageForm, Staging, scratch_folder
+from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
 from safegen.sampling import Sampling, check_strata
@@ -80,9 +82,8 @@ _KINDS = {
 }
 
 
-_LOOKING = {"fidelity", "privacy"}
 _ROWS_SEEN = 50_000
-"""Rows of a release that these rules measure: enough for a share of 1 % to have an error of 4 %."""
+"""Rows of a release that are measured: enough for a share of 1 % to have an error of 4 %."""
 _IMAGES_SEEN = 2_000
 
 
@@ -337,13 +338,14 @@ class Generator:
             )
             shaped = self._stage(stage, request, sampling, workers)  # 6, 7, 8
             decision = self._judge(stage, profiles, request)  # 9
+            figures = drawn_up(prepared, stage, request, decision, self.policy)
             if not decision.allowed:
                 if keep_report:
-                    refusal_report(target, decision)
+                    refusal_report(target, [prepared.decision, decision], figures)
                 decision.enforce()
             digest, lookups = stage.finish()
             manifest = self._draft(stage, request, shaped, digest, decision)  # 10
-            stage.describe(manifest, [prepared.decision, decision])
+            stage.describe(manifest, figures, self._ancestors(manifest))
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
             prints = fingerprinted(stage, request, sampling, prepared, self._books)
             prints = [*prints, *images_printed(stage, request, sampling, prepared, workers)]
@@ -385,13 +387,11 @@ class Generator:
     def _reservoirs(
         self, request: Request, keys: Sequence[tuple[str, bytes]]
     ) -> dict[str, Reservoir]:
-        """What the rules that look at single rows will see; nothing where none does.
+        """What the report and the rules that look at single rows will see.
 
         Which rows that are hangs on the ledger's key: a model knows the seed of a request, and
         could put its copies where nobody would look.
         """
-        if not _LOOKING & self.policy.at("release").keys():
-            return {}
         prepared = self._ready()
         most = _IMAGES_SEEN if prepared.kind == "images" else _ROWS_SEEN
         key = keys[-1][1][:64] if keys else b""
@@ -417,7 +417,7 @@ class Generator:
             real=profiles,
             anchor=None if parts is None else request.meeting(parts.anchor),
             held=None if parts is None else request.meeting(parts.held),
-            made={n: d for n, r in stage.reservoirs.items() if (d := r.value()) is not None},
+            made=stage.drawn(),
             depth=prepared.depth,
             staged=stage.tallies,
             in_band=stage.in_band,
@@ -429,6 +429,12 @@ class Generator:
         decision = gates.release(self.policy, context, self._books, subject, prepared.facts)
         self._decision = decision
         return decision
+
+    def _ancestors(self, manifest: Manifest) -> Node:
+        """The tree behind a release that the ledger does not know yet."""
+        return Descent(self._books.ledger, [manifest]).ancestors(
+            {"dataset_id": manifest.dataset_id}
+        )
 
     def _draft(
         self,

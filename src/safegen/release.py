@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +24,15 @@ import pyarrow.parquet as pq
 from safegen.errors import BackendError, SafegenError, TargetError
 from safegen.exports import exported
 from safegen.ledger.places import cache_folder
+from safegen.lineage.descent import Node
 from safegen.lineage.image_prints import ImagePrinting
 from safegen.lineage.printing import Printing
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
 from safegen.manifest.check import file_leaves
 from safegen.manifest.model import FileEntry, RowGroup
 from safegen.manifest.sign import envelope_for
-from safegen.measure.drawn import Reservoir
+from safegen.measure.drawn import Drawn, Reservoir
+from safegen.measure.figures import Figures
 from safegen.measure.profile import TableTally
 from safegen.pages import report
 from safegen.places import Place
@@ -257,13 +259,17 @@ class Staging:
             entries.append(data.get(name) or file_entry(path, name))
         return entries
 
-    def describe(self, manifest: Manifest, decisions: Iterable[Any]) -> None:
+    def drawn(self) -> dict[str, Drawn]:
+        """The rows that were drawn at random while all of them were written, by table."""
+        return {n: d for n, r in self.reservoirs.items() if (d := r.value()) is not None}
+
+    def describe(self, manifest: Manifest, figures: Figures, tree: Node) -> None:
         """Write what is derived: README.md (a dataset card), report.html, croissant.json."""
         manifest = manifest.model_copy(update={"files": self.data_files()})
         pages = {
             "README.md": exported(manifest, "card"),
             "croissant.json": exported(manifest, "croissant"),
-            "report.html": report(manifest, [d._repr_html_() for d in decisions]),
+            "report.html": report(manifest, figures, tree),
         }
         for name, text in pages.items():
             (self.folder / name).write_text(text, encoding="utf-8")

@@ -16,6 +16,8 @@ import pytest
 import safegen
 from local_store import Store, released
 from safegen import places, targets
+from safegen.cli.report import report
+from safegen.pages import figures_in
 from safegen.places import place_of
 from safegen.tables.images import image_bytes
 from safegen.tables.sources import read_source
@@ -86,6 +88,12 @@ def test_a_dataset_is_made_and_used_in_a_store(store: Store, real: Path) -> None
     # The same rows as on a disk.
     pd.testing.assert_frame_equal(gen.sample(ROWS).to_pandas(), frame)
 
+    # The page about it, verified, has the figures of its own.
+    assert report(out, None, None, None) == 0
+    page, its_own = ("out/people.report.html", f"out/people/{own}/report.html")
+    figures = figures_in(store.get(page).decode())
+    assert figures is not None
+    assert figures == figures_in(store.get(its_own).decode())
     part = f"out/people/{own}/data/part-00000.parquet"
     data = bytearray(store.get(part))
     data[len(data) // 2] ^= 1

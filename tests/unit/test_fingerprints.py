@@ -197,8 +197,10 @@ def printed(
 ) -> tuple[Prints, Form]:
     printing = Printing(made.column_names, key)
     printing.update(made)
+    if decoys is not None:
+        printing.update_decoys(decoys)
     form = form_of(printing.first(), 7)
-    return printing.finish(form, decoys, real), form
+    return printing.finish(form, real), form
 
 
 def asked(prints: Prints, form: Form, table: pa.Table, key: bytes = KEY) -> list[Met]:
@@ -408,7 +410,8 @@ def test_more_decoys_for_whole_rows_leave_views_as_they_are() -> None:
     for beside in (decoys.slice(0, 1_000), decoys):
         printing = Printing(made.column_names, KEY, seen=1_000)
         printing.update(made)
-        found.append(printing.finish(form_of(printing.first(), 7), beside, None))
+        printing.update_decoys(beside)
+        found.append(printing.finish(form_of(printing.first(), 7), None))
     few, many = found
     assert (few.beside, many.beside) == (1_000, 4_000)
     for one, other in zip(few.views, many.views, strict=True):
@@ -484,9 +487,25 @@ def test_rows_that_hang_together_count_once() -> None:
             printing.update(families(seed, 600))
             assert printing.rows == 6_000
             form = form_of(printing.first(), 7)
-            decoys = printing.one_each(families(100 + seed, 600))
-            assert decoys.num_rows == (600 if unit else 6_000)
-            prints = printing.finish(form, decoys, families(200 + seed, 600))
+            printing.update_decoys(families(100 + seed, 600))
+            prints = printing.finish(form, families(200 + seed, 600))
+            assert prints.beside == (600 if unit else 6_000)
             found += [m.p for m in asked(prints, form, families(300 + seed, 600).select(names))]
     assert min(p["family"]) > 1e-3
     assert min(p[None]) < 1e-3  # as it would be otherwise
+
+
+def test_rows_that_are_there_often_are_counted_in_their_own_memory() -> None:
+    """What is kept of whole rows, however often each is there; `np.unique` for a reference."""
+    rng = np.random.default_rng(5)
+    for n, levels in ((1, 1), (10, 3), (200_000, 2**40), (200_000, 1_000), (70_000, 1)):
+        printing = Printing(["number"], KEY)
+        table = pa.table({"number": rng.integers(0, levels, n)})
+        for start in range(0, n, 9_000):
+            printing.update(table.slice(start, 9_000))
+        words = printing.hasher.whole(printing._columns(table))
+        expected, often = np.unique(words, return_counts=True)
+        tally = printing.finish(form_of(printing.first(), 7), None).whole
+        assert np.array_equal(tally.cells, expected)
+        assert np.array_equal(tally.released, np.minimum(often, 2**16 - 1))
+        assert not tally.decoys.any()

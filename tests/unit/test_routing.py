@@ -44,8 +44,8 @@ class Releases:
             number = int(where.dataset_id[1:])
             printing = Printing(made(0).column_names, KEY)
             printing.update(made(number))
-            decoys = law(5_000 + number, ROWS, fitted=True)
-            self._prints[where.dataset_id] = printing.finish(self.form, decoys, law(3, 3_000))
+            printing.update_decoys(law(5_000 + number, ROWS, fitted=True))
+            self._prints[where.dataset_id] = printing.finish(self.form, law(3, 3_000))
         return self._prints[where.dataset_id]
 
     def routes(self, upto: int = MANY) -> Routes:

@@ -58,6 +58,7 @@ class Node:
     depth_is_lower_bound: bool
     verdicts: tuple[Verdict, ...]
     expires: str | None
+    license: str | None
     expired: bool
     claimed_by: str | None
     withdrawn: Withdrawal | None
@@ -193,6 +194,7 @@ class Descent:
             or bool(told["depth_is_lower_bound"] if stated else told.get("ancestry") != "attested"),
             verdicts=_verdicts(told.get("decisions") or ()),
             expires=told.get("expires"),
+            license=told.get("license"),
             expired=expired(told.get("expires")),
             claimed_by=record.imported_from if record is not None and claimed else None,
             withdrawn=self._withdrawn.get(str(dataset_id)),

@@ -78,7 +78,6 @@ def printed(
     table: str,
     printing: Printing,
     form: Form,
-    decoys: pa.Table | None,
     real: pa.Table | None,
     ledger: Ledger,
     key_id: str,
@@ -92,7 +91,7 @@ def printed(
         document = sealed(key, form.to_json(), FORMS)
         form_id = f"{printing.hasher.signature}/{hashlib.sha256(document).hexdigest()[:16]}"
         added.append(Attachment(FORMS, form_id, key_id, document))
-    prints = printing.finish(form, decoys, real)
+    prints = printing.finish(form, real)
     return [*added, Attachment(PRINTS, f"{form_id}/{table}", key_id, prints.to_bytes())]
 
 
@@ -117,9 +116,9 @@ def printed_beside(
     rng = np.random.default_rng(int.from_bytes(drawn, "little"))
     printing = Printing(names, key, seen=count)
     printing.update(taken(made, rng.permutation(made.num_rows)))
-    beside = taken(decoys.select(names), rng.permutation(decoys.num_rows)[:count])
+    printing.update_decoys(taken(decoys.select(names), rng.permutation(decoys.num_rows)[:count]))
     form = form_like(printing.first(), printing.hasher, ledger, key_id, key)
-    attached = printed(name, printing, form, beside, None, ledger, key_id, key)
+    attached = printed(name, printing, form, None, ledger, key_id, key)
     given = Prints.from_bytes(attached[-1].body)
     if len(given.own) < given.distinct / 2:
         raise UsageError(

@@ -138,6 +138,7 @@ def gains(probe: Probe, most: float) -> Verdict:
             normal.cdf((limit - gain[k]) / error[k]) if math.isfinite(limit) else 1.0,
             bool(high[k] < limit),
             bool(room[k] <= limit),
+            (None, most),
         )
         for k, (name, *_) in enumerate(probe.parts)
     ]

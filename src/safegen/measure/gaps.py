@@ -244,6 +244,7 @@ def _cells(
                 min(1.0, sides * math.exp(-2 * beyond**2)),
                 high <= margin,
                 may_judge(noise, margin, alpha, len(gaps), *gap.planned),
+                (None, margin),
             )
         )
     return found
@@ -280,6 +281,7 @@ def _mean(samples: Samples, gaps: Sequence[_Gap], margin: float, alpha: float, w
         student_tail(beyond),
         high <= margin,
         best <= margin,
+        (None, margin),
     )
 
 

@@ -146,6 +146,7 @@ def _pooled(
         student_tail(beyond / error if error else math.copysign(math.inf, beyond)),
         ends[0] >= margin if kept else ends[1] <= margin,
         judged,
+        (margin, None) if kept else (None, margin),
     )
 
 
@@ -198,6 +199,7 @@ def _cells(
                 normal.cdf(-max(below, above)),
                 bool(-below >= z and -above >= z),
                 bool((z + power) * faithful[k] <= room),
+                margins,
             )
         )
     return found

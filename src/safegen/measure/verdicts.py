@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from safegen.decision import Status
+from safegen.decision import Part, Status, Within
 
 __all__ = ["MISSED", "Cell", "Verdict", "normal_point", "spent", "verdict"]
 
@@ -31,7 +31,8 @@ question, and in its pooled figures: the power that is declared before is one le
 class Cell:
     """What is known of one cell. low, high: one-sided bounds at level alpha each. p: the largest
     chance of such a value within the margin. kept: whether the bound clears the margin. judged:
-    whether it would, at these numbers of rows, for a generator without fault."""
+    whether it would, at these numbers of rows, for a generator without fault. within: the margin on
+    either side, where there is one."""
 
     name: str
     value: float
@@ -40,6 +41,22 @@ class Cell:
     p: float
     kept: bool
     judged: bool = True
+    within: Within = (None, None)
+
+    @property
+    def strain(self) -> float:
+        """How near to its margin a value is, or how far beyond: 1 at the margin, 0 where nothing is
+        lost."""
+        least, most = self.within
+        if least is not None and most is not None and least > 0:  # a ratio
+            off = math.log(max(self.value, 1e-9))
+            return off / math.log(most) if off > 0 else off / math.log(least)
+        return self.value / most if most else 0.0
+
+    @property
+    def part(self) -> Part:
+        """The cell as a finding shows it."""
+        return Part(self.name, self.value, (self.low, self.high), self.within, self.judged)
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,10 @@ def _gain(probe: Probe, most: float) -> Finding:
         observed,
         required,
         interval=None if worst is None else (worst.low, worst.high),
+        value=None if worst is None else worst.value,
+        of=None if worst is None else worst.name,
+        within=None if worst is None else worst.within,
+        parts=tuple(c.part for c in found.cells),
         n=probe.rows[1],
         method=f"a fit on the synthetic rows alone, its rows {shaped}; delta method, bounds at "
         f"{1 - ALPHA:.0%} each; unmet after Holm over all; real weight {probe.weight:.3f}",

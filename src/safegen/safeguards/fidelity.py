@@ -155,6 +155,10 @@ def _asked(context: ReleaseContext, params: Any, check: str, both: dict[str, Sam
         observed=_observed(result, every, few, words)
         + (f"; {len(result.lost)} beyond the margin" if result.lost else ""),
         interval=(worst.low, worst.high),
+        value=worst.value,
+        of=worst.name,
+        within=worst.within,
+        parts=tuple(c.part for c in [*pooled, *sorted(cells, key=lambda c: -c.strain)]),
         n=sum(s.rows[1] for s in both.values()),
         method=f"{words.method}; each {_level(params)} on its side; unmet by Holm at "
         f"{spent(params.alpha, context.depth):.2g}, for depth {context.depth}",
@@ -289,6 +293,9 @@ def _utility(context: ReleaseContext, params: Any) -> list[Finding]:
             observed=f"AUC {of_made:.3f} where real rows give {of_real:.3f}: {drop:.3f} less"
             + ("" if due else "; on so few held-out rows chance decides"),
             interval=(low, high),
+            value=drop,
+            of="the AUC that is lost",
+            within=(None, params.utility_drop),
             n=held[table].num_rows,
             method="gradient-boosted trees trained on as many made and real rows, tested on the "
             "same real rows that neither saw; bounds by the paired influence function (DeLong et "

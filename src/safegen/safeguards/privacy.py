@@ -144,6 +144,9 @@ def _copies(context: ReleaseContext, margin: float) -> Finding:
         f"({worst.share:.3%}), where chance makes {worst.boost * worst.chance:.3%}",
         required,
         interval=interval,
+        value=worst.share - worst.boost * worst.chance,
+        of="the share of rows that are copies, beyond chance",
+        within=(None, _most(worst, margin)) if worst.people == 1 else None,
         n=worst.rows,
         method=f"rows drawn at random, compared with {worst.real_rows:,} real rows in all columns "
         "but ids and personal data; chance by Turing's estimate; 95 % of the share beyond it "
@@ -186,8 +189,12 @@ def _judged(
     above = surely_above(hits, c.effective, chance_hits, c.chance_rows, times=times, alpha=alpha)
     if c.people > 1:
         return "unmet" if above else "met", interval
-    most = max(margin, (_TIMES - 1) * c.boost * c.chance)
-    return "unmet" if above else "met" if interval[1] <= most else "inconclusive", interval
+    kept = interval[1] <= _most(c, margin)
+    return "unmet" if above else "met" if kept else "inconclusive", interval
+
+
+def _most(c: Coincidence, margin: float) -> float:  # copies beyond chance, to be ruled out
+    return max(margin, (_TIMES - 1) * c.boost * c.chance)
 
 
 # ---- near copies and membership ------------------------------------------------------------------
@@ -241,6 +248,9 @@ def _near_copies(context: ReleaseContext, margin: float) -> Finding:
         + ("" if found[0].able(margin) else _FEW),
         required,
         interval=intervals[id(worst)],
+        value=worst.share - worst.real_share,
+        of="the share of rows that are closer, beyond that of real rows",
+        within=(None, margin),
         n=worst.rows,
         method=f"distance to the nearest of {worst.targets:,} real rows over that one's to the "
         "next; rows drawn at random; 95 % of the share beyond that of real rows (Newcombe 1998)",
@@ -306,6 +316,9 @@ def _membership(context: ReleaseContext, params: Any) -> Iterator[Finding]:
             max(0.0, worst.area - _SURE * worst.error),
             min(1.0, worst.area + _SURE * worst.error),
         ),
+        value=worst.area,
+        of="the area",
+        within=(None, limit),
         n=worst.members + worst.others,
         method=f"AUC of a density ratio by nearest neighbours, {worst.members:,} rows trained on "
         f"and {worst.others:,} held out; 95 % by its influence function (DeLong et al. 1988)",
@@ -371,6 +384,9 @@ def _small_groups(context: ReleaseContext, few: int, most: float) -> Finding:
         + (f"; most in {worst[0]}: {worst[1][0] / worst[1][2]:.2%} of the rows" if worst else ""),
         required,
         interval=share_interval(worst[1][0], worst[1][2]) if worst else None,
+        value=worst[1][0] / worst[1][2] if worst else None,
+        of=worst[0] if worst else None,
+        within=(None, most) if worst else None,
         n=worst[1][2] if worst else None,
         method="rows drawn at random; Wilson interval, 95 %" if worst else None,
         evidence=tuple(

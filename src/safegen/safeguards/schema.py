@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
-from safegen.decision import Finding, Status
+from safegen.decision import Finding, Part, Status
 from safegen.measure.clusters import Spread, asked
 from safegen.measure.intervals import difference_interval
 from safegen.measure.keys import unique_keys
@@ -194,6 +194,10 @@ def _missingness(
         observed,
         required,
         interval=interval,
+        value=worst.value,
+        of=worst.name,
+        within=(-margin, margin),
+        parts=tuple(Part(g.name, g.value, g.sure, (-margin, margin)) for g in judged),
         n=worst.units,
         method="Newcombe 1998, method 10; met at 95 % each, unmet at 99.9 % over all columns",
         evidence=tuple(

@@ -150,6 +150,8 @@ def _strata(context: ReleaseContext, params: Any, check: str, strata: Any) -> Fi
         observed,
         required,
         interval=share_interval(len(judged) - len(gone), len(judged)) if judged else None,
+        value=1 - len(gone) / len(judged) if judged else None,
+        of="the share of strata that are present" if judged else None,
         n=n,
         method="presence; Wilson interval of the share of strata, 95 %",
         evidence=tuple(_missing(s, context.real_values) for s in gone[:_SHOWN]),
