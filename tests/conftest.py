@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from local_store import Store
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
@@ -34,3 +38,39 @@ def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of its own for every test."""
     _isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+
+
+# ---- a store, on this machine --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    server.stop()
+
+
+@pytest.fixture
+def store(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket, and the environment that leads to it."""
+    import secrets
+
+    import boto3
+
+    from local_store import SECRET, Store
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTKEYOFNOBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    client = boto3.client("s3", region_name="us-east-1")
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=bucket)
+    return Store(client, bucket, _s3_server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safegen import gates
@@ -13,8 +14,9 @@ from safegen.errors import UsageError
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.lineage.beside_anchor import told_apart
 from safegen.manifest import PublicKey
+from safegen.places import Place, place_of
 from safegen.policy import Policy
-from safegen.tables.sources import SourceLike
+from safegen.tables.sources import SourceLike, read_source
 
 __all__ = ["check", "guard", "open"]
 
@@ -60,7 +62,7 @@ def guard(
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Place,
     *,
     policy: str | Path | Policy = "training",
     trusted_keys: Sequence[str | Path | PublicKey] | None = None,
@@ -70,11 +72,13 @@ def open(
 
     Raises: VerificationError, AdmissionRefused, PolicyError.
     """
+    place = place_of(path)
     rules = load_policy(policy)
     books = Books.open(ledger)
     keys = gates.trusted(rules)
-    verified = inspect_folder(path, trusted_keys, ledger=books.ledger, known=keys)
+    verified = inspect_folder(place, trusted_keys, ledger=books.ledger, known=keys)
     keys = [*keys, *verified.signed_by]
-    _, facts, books = gates.resolve_all([Path(path)], books, keys=keys, released=True)
+    source = replace(read_source(place), checked=verified.check)  # every byte is read already
+    _, facts, books = gates.resolve_all([source], books, keys=keys, released=True)
     gates.admit(rules, facts, books).enforce()
-    return Dataset(Path(path), verified.manifest)
+    return Dataset(place, verified.manifest)

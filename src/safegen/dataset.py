@@ -20,9 +20,10 @@ from safegen.errors import (
 from safegen.ledger import Ledger
 from safegen.lineage.documents import ledger_problems, recorded_keys
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
-from safegen.manifest.check import check_signature
+from safegen.manifest.check import FolderCheck, check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
+from safegen.places import Place, StorePath, place_of
 from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
 from safegen.tables.credited import credentials_of
 from safegen.tables.digests import combine, table_digests
@@ -49,6 +50,7 @@ class Verified:
     in_ledger: str | None
     deep: bool
     credentials: str | None = None  # one line on its content credentials, where they were looked at
+    check: FolderCheck | None = field(default=None, repr=False, compare=False)
 
     @property
     def standing(self) -> str:
@@ -65,7 +67,7 @@ class Verified:
 
 
 def inspect_folder(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Place,
     trusted_keys: Sequence[str | Path | PublicKey] | None = None,
     *,
     deep: bool = False,
@@ -77,7 +79,7 @@ def inspect_folder(
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
-    folder = Path(path)
+    folder = place_of(path)
     keys = read_keys(trusted_keys or [])
     record = None
     problems: list[str] = []
@@ -120,16 +122,17 @@ def inspect_folder(
         ledger_url if record is not None and not record.claimed else None,
         deep,
         credentials,
+        first,
     )
 
 
-def sign(path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None) -> Verified:
+def sign(path: str | os.PathLike[str] | Place, key: str | Path, *, ledger: Any = None) -> Verified:
     """Sign a dataset that verifies; a further signature joins those that are there.
 
     The ledger, when it knows the dataset, remembers the key. Raises: VerificationError,
     UsageError for a key that cannot be used, TargetError when the folder cannot be written.
     """
-    folder, signer = Path(path), SigningKey(key)
+    folder, signer = place_of(path), SigningKey(key)
     books = existing_ledger(ledger)
     check = check_folder(folder)
     manifest = check.manifest
@@ -150,7 +153,7 @@ def sign(path: str | os.PathLike[str], key: str | Path, *, ledger: Any = None) -
 
 
 def verify(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Place,
     trusted_keys: Sequence[str | Path | PublicKey] | None = None,
     deep: bool = False,
     *,
@@ -207,7 +210,7 @@ def _content_problems(source: Source, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _as_written(table: pa.Table, part: Path) -> pa.Table:
+def _as_written(table: pa.Table, part: Place) -> pa.Table:
     """The table in the types that were released: Parquet has no date64, no seconds of a day, and
     no dictionaries of anything but text, so its reader gives the nearest."""
     import base64
@@ -215,7 +218,8 @@ def _as_written(table: pa.Table, part: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    written = (pq.read_metadata(part).metadata or {}).get(b"ARROW:schema")
+    with part.open("rb") as file:
+        written = (pq.read_metadata(file).metadata or {}).get(b"ARROW:schema")
     if written is None:
         return table
     for made in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written))):
@@ -239,7 +243,7 @@ class Dataset:
     where they differ, use them, or take `resampled()`, whose rows count alike.
     """
 
-    path: Path
+    path: Place
     manifest: Manifest
     table: str = TABLE
     _origin: str | None = field(default=None, repr=False)
@@ -251,9 +255,7 @@ class Dataset:
 
         from safegen.tables.numbers import taken
 
-        source = read_source(self.path)
-        name = self._name(tuple(source.tables))
-        table = source.tables[name].table()
+        name, table = self._rows()
         part = next((f.path for f in self.manifest.files if f.table == name), None)
         if part is not None:
             table = _as_written(table, self.path / part)
@@ -269,6 +271,27 @@ class Dataset:
             metadata = table.schema.metadata
             table = table.select(keep).replace_schema_metadata(metadata)
         return table
+
+    def _rows(self) -> tuple[str, pa.Table]:
+        """The table that is looked at, and its name. What lies in a store may change at any time:
+        each row group is hashed as it is read."""
+        if isinstance(self.path, StorePath) and not self._beside:
+            import pyarrow as pa
+
+            from safegen.loading.groups import groups_of
+
+            name = self._name(self.tables)
+            if groups := groups_of(self.path, self.manifest, name):
+                return name, pa.concat_tables([g.read() for g in groups])
+        source = read_source(self.path)
+        name = self._name(tuple(source.tables))
+        return name, source.tables[name].table()
+
+    @property
+    def _beside(self) -> bool:
+        """Whether its images are files beside the table of the rest."""
+        paths = [f.path for f in self.manifest.files]
+        return any(p.startswith("data/") and p.endswith(".png") for p in paths)
 
     def _name(self, there: Sequence[str]) -> str:
         """The table that is looked at. Raises: UsageError where one has to be chosen."""
@@ -378,7 +401,7 @@ class Dataset:
         from safegen.loading.torch import TorchRows
 
         name = self._name(self.tables)
-        if any(f.path.startswith("data/") and f.path.endswith(".png") for f in self.manifest.files):
+        if self._beside:
             raise UsageError("images that are files make no stream: release them as Parquet")
         groups = groups_of(self.path, self.manifest, name)
         return TorchRows(

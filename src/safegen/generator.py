@@ -49,19 +49,12 @@ from safegen.measure.gains import Probe
 from safegen.measure.profile import TableProfile, TableTally
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
+from safegen.places import Place, absolute, local, place_of
 from safegen.policy import Policy
 from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
-from safegen.release import (
-    IfExists,
-    ImageForm,
-    Staging,
-    destination,
-    is_free,
-    scratch_folder,
-    staging,
-)
+from safegen.release import IfExists, ImageForm, Staging, scratch_folder
 from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import restored
@@ -71,6 +64,7 @@ from safegen.tables.credentials import ContentSigner
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
 from safegen.tables.units import units
+from safegen.targets import destination, is_free, staging
 
 if TYPE_CHECKING:
     from safegen.shaping.shape import Shape
@@ -278,7 +272,7 @@ class Generator:
     def generate(
         self,
         rows: int,
-        out: str | os.PathLike[str],
+        out: str | os.PathLike[str] | Place,
         *,
         seed: int = 11,
         conditions: Mapping[str, Scalar] | None = None,
@@ -287,7 +281,8 @@ class Generator:
         keep_report: bool = True,
         images: ImageForm = "parquet",
     ) -> Dataset:
-        """Sample, judge and publish `rows` rows as a dataset folder at `out`.
+        """Sample, judge and publish `rows` rows as a dataset folder at `out`: a path, or the URI
+        of a folder in an object store (`s3://bucket/folder`, `gs://…`).
 
         The same seed gives the same rows; a shorter request is a prefix of a longer one, and the
         number of `workers` (processes; None: as many as there are cores, where that is worth their
@@ -303,7 +298,7 @@ class Generator:
         prepared = self._ready()
         request = self._request(rows, seed, conditions, images)
         workers = None if workers is None else checked_count(workers, "workers")
-        target = destination(out, if_exists)
+        target = destination(out, if_exists, images)
         if if_exists == "same" and not is_free(target):
             return self._same(target, request)
         if self._model is None:
@@ -430,7 +425,7 @@ class Generator:
             credentials=stage.credentials,
             real_values=self.policy.report.real_values,
         )
-        subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.target}"]
+        subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.place}"]
         decision = gates.release(self.policy, context, self._books, subject, prepared.facts)
         self._decision = decision
         return decision
@@ -488,7 +483,7 @@ class Generator:
             "probe": None if prepared.probe is None else prepared.probe.to_json(),
             "versions": self._versions,
         }
-        path, digest = write_model(Path(folder), self._model, document)
+        path, digest = write_model(local(folder, "a model"), self._model, document)
         if self._books.ledger is not None:
             self._books.ledger.record_model(digest, {"backend": self.backend_name})
         return path
@@ -513,7 +508,7 @@ class Generator:
         Raises: VerificationError (tampered, other columns than the real rows, or `pickles` and no
         ledger vouches for it), AdmissionRefused, SourceError (`source` has other content).
         """
-        saved = read_model(Path(folder))
+        saved = read_model(local(folder, "a model"))
         document = saved.document
         gen = cls(
             str(document["backend"]),
@@ -615,21 +610,21 @@ class Generator:
         self._request(rows, seed, conditions, images).profiles(self._ready(), self._tail)
 
     def existing(
-        self, rows: int, out: str | os.PathLike[str], *, seed: int = 11, **more: Any
+        self, rows: int, out: str | os.PathLike[str] | Place, *, seed: int = 11, **more: Any
     ) -> Dataset | None:
         """What `generate(..., if_exists="same")` would keep, known before training; else None.
 
         Raises: what that would: TargetError when something else is there, or when nobody knows what
         the backend's models were trained on.
         """
-        target = Path(os.path.abspath(os.fspath(out)))
+        target = absolute(place_of(out))
         if is_free(target):
             return None
         return self._same(
             target, self._request(rows, seed, more.get("conditions"), more.get("images", "parquet"))
         )
 
-    def _same(self, target: Path, request: Request) -> Dataset:
+    def _same(self, target: Place, request: Request) -> Dataset:
         if self._ready().doubts:
             raise TargetError(
                 f"{target} exists, and what a model of unknown training has made cannot be told by "

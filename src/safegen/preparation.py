@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from safegen.gates import Books
 from safegen.lineage.depth import child_depth
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
+from safegen.places import absolute
 from safegen.policy import Policy
 from safegen.shaping.drawing import thinned
 from safegen.tables.batches import WEIGHT_COLUMN, Batches, sound_weights
@@ -224,8 +224,8 @@ def _place(source: Source) -> str | dict[str, Any]:
     """A source's place with an absolute path, or its tables' places; in memory there is none."""
     if source.parts:
         return {name: _place(part) for name, part in source.parts.items()}
-    uri = source.uri
-    return uri if uri == "memory:" or not os.path.exists(uri) else os.path.abspath(uri)
+    place = source.place
+    return source.uri if place is None else str(absolute(place))
 
 
 def _check_tables(tables: Mapping[str, pa.Table]) -> None:

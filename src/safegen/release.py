@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safegen.errors import BackendError, SafegenError, TargetError, UsageError
+from safegen.errors import BackendError, SafegenError, TargetError
 from safegen.exports import exported
 from safegen.ledger.places import cache_folder
 from safegen.lineage.descent import Node
@@ -35,6 +35,7 @@ from safegen.measure.drawn import Drawn, Reservoir
 from safegen.measure.figures import Figures
 from safegen.measure.profile import TableTally
 from safegen.pages import report
+from safegen.places import Place
 from safegen.tables.batches import (
     DEPTH_COLUMN,
     ORIGIN_COLUMN,
@@ -100,6 +101,11 @@ class Staging:
     _parts: dict[str, _Part] = field(default_factory=dict)
     _closed: list[_Part] = field(default_factory=list)
     _entries: dict[Path, FileEntry] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Where the dataset will be."""
+        return self.target
 
     def write(self, tables: Mapping[str, pa.Table], weights: np.ndarray | None = None) -> None:
         """Tag one block's rows, tally them, digest them, and append them as a row group.
@@ -276,7 +282,7 @@ class Staging:
             (self.folder / SIGNATURE_NAME).write_bytes(envelope_for(manifest, key))
         return manifest
 
-    def publish(self) -> Path:
+    def publish(self) -> Place:
         """Make the folder visible under its name, in one rename, after all bytes are on disk."""
         (self.folder / LOCK).unlink(missing_ok=True)
         for path in self.folder.rglob("*"):
@@ -310,6 +316,7 @@ def staging(
     keys: list[tuple[str, bytes]],
     images: ImageForm = "parquet",
     signer: ContentSigner | None = None,
+    kind: Callable[..., Staging] = Staging,
 ) -> Iterator[Staging]:
     """A staging folder beside `target`; gone when the block ends, unless it was published.
 
@@ -327,8 +334,10 @@ def staging(
         sweep(target.parent)
         folder.mkdir(mode=0o777)
         held = lock(folder / LOCK)
-        stage = Staging(folder, target, dataset_id, keys, stamp, depth, images, signer)
+        stage = kind(folder, target, dataset_id, keys, stamp, depth, images, signer)
         yield stage
+    except SafegenError:
+        raise
     except OSError as error:
         raise _target_error(target, error) from None
     except pa.ArrowException as error:
@@ -430,44 +439,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def destination(out: str | os.PathLike[str], if_exists: IfExists) -> Path:
-    """Where a release goes. Raises: TargetError when something is there, UsageError.
-
-    `same` is decided by the caller, who knows what would be made.
-    """
-    if if_exists not in ("error", "same", "version"):
-        raise UsageError(f"if_exists is error, same or version, not {if_exists!r}")
-    text = os.fspath(out)
-    if not text or "://" in text:
-        raise UsageError("out= must be a folder on a file system of this machine")
-    target = Path(os.path.abspath(text))
-    if if_exists == "version":
-        number = 2
-        versioned = target
-        while versioned.exists():
-            versioned = target.with_name(f"{target.name}-{number}")
-            number += 1
-        return versioned
-    base = next(p for p in (target, *target.parents) if p.exists())
-    if not base.is_dir():
-        raise TargetError(f"{base}: a file is in the way; choose another place")
-    kept = if_exists == "same" and base == target  # nothing will be written there
-    if not kept and not os.access(target.parent if base == target else base, os.W_OK):
-        raise TargetError(f"{target}: no permission to write there; choose another place")
-    if if_exists == "error" and not is_free(target):
-        raise TargetError(
-            f"{target} exists; remove it, choose another place, or say if_exists=same (keep it if "
-            "it is what this call would make) or version (write beside it)"
-        )
-    return target
-
-
-def is_free(target: Path) -> bool:
-    """Whether nothing is in the way: no such path, or an empty folder."""
-    return not target.exists() or (target.is_dir() and not any(target.iterdir()))
-
-
-def file_entry(path: Path, name: str) -> FileEntry:
+def file_entry(path: Place, name: str) -> FileEntry:
     """A file as a manifest lists it."""
     with path.open("rb") as stream:
         digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
 from safegen.manifest.sign import envelope_for
+from safegen.places import StorePath, redacted
 from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
 from safegen.tables.images import is_image
@@ -106,12 +107,19 @@ def attest(
         license=license,
         attested_by=by.strip(),
         expires=until,
-        extra={k: v for k, v in (("source_uri", source_uri), ("tool", tool)) if v},
+        extra={k: v for k, v in (("source_uri", _uri(opened, source_uri)), ("tool", tool)) if v},
         files=_source_files(opened),
     ).sealed()
     attachments = () if decoys is None else _prints(opened, read_source(decoys), books)
     _state(manifest, facts, books, opened, signer, attachments)
     return manifest
+
+
+def _uri(source: Source, stated: str | None) -> str | None:
+    """Where the data came from, as stated, else where it lies in a store. Without credentials."""
+    if stated is None and isinstance(source.place, StorePath):
+        stated = str(source.place)
+    return None if stated is None else redacted(stated)
 
 
 def _prints(source: Source, decoys: Source, books: Books) -> Sequence[Attachment]:
@@ -294,7 +302,7 @@ def _state(
         if k in own  # under others' keys nothing is kept
     }
     register(books, manifest, lookups, key, attachments)
-    place = source.file or (None if source.uri == "memory:" else Path(source.uri))
+    place = source.place
     if place is None or not place.exists() or source.folder is not None:
         return
     sidecar = sidecar_of(place)

@@ -223,7 +223,8 @@ def test_every_reader_says_the_same(command: str, case: str, run: Run, place: Pa
     [
         ("missing.csv", "missing.csv: no such file"),
         ("empty", "empty: no data file"),
-        ("s3://bucket/x.parquet", "s3://"),
+        ("ftp://host/x.parquet", "ftp://"),
+        ("s3://me:Zanzibar-7731@bucket/x.parquet", "environment"),
         ("https://[half/x.parquet", "https://"),
         ("", "empty"),
         ("a\0b.csv", "no such file"),
@@ -322,7 +323,8 @@ def test_wrong_names_are_told_with_the_nearest(run: Run, people: Path, place: Pa
         (("--colour", "blue"), ("--colour", "--help")),
         (("--schema", "none.yaml"), ("none.yaml",)),
         (("--key", "none.pem"), ("none.pem",)),
-        (("--out", "s3://bucket/x"), ("out",)),
+        (("--out", "ftp://host/x"), ("ftp://",)),
+        (("--out", "s3://bucket/x?key=Zanzibar-7731"), ("environment",)),
     ],
 )
 def test_wrong_use_says_what_is_meant(

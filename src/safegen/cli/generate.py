@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -21,6 +20,7 @@ from safegen.cli.output import (
     table,
 )
 from safegen.errors import TargetError, UsageError
+from safegen.places import local
 
 if TYPE_CHECKING:
     from safegen.decision import Decision
@@ -110,8 +110,8 @@ def generate(
     """Make a synthetic dataset with its manifest from real data (or from a saved model)."""
     from safegen.generator import Generator
     from safegen.planning import plan
-    from safegen.release import destination
     from safegen.requests import MAX_ROWS
+    from safegen.targets import destination
 
     if engine != "local":
         raise UsageError(f"--engine is local in this version, not {engine!r}")
@@ -136,7 +136,7 @@ def generate(
         raise UsageError(f"{', '.join(said)}: about a fit, and a saved model (--model) is fitted")
     exists = cast(Literal["error", "same", "version"], if_exists)
     if out is not None:
-        destination(out, exists)  # before hours of work
+        destination(out, exists, form)  # before hours of work
     found = None
     if model is not None:
         given = parse_sources(sources) if sources else None
@@ -196,7 +196,7 @@ def fit(
     """Admit data under a policy, fit a backend on it, and save the model."""
     from safegen.generator import Generator
 
-    if Path(save).exists():
+    if local(save, "a model").exists():
         raise TargetError(f"{save} exists; a model is never overwritten")
     gen = Generator(backend or _BACKEND, policy, options=options(set_), ledger=ledger)
     decision = gen.prepare(*parse_sources(sources), schema=schema, **_seeded(fit_seed))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safegen.cli.output import LedgerOption, say, show
 from safegen.errors import ManifestError, TargetError, UsageError, VerificationError
+from safegen.places import Place, place_of
 
 if TYPE_CHECKING:
     from safegen.manifest import Manifest
@@ -40,13 +41,13 @@ def report(
     from safegen.manifest import Manifest
     from safegen.pages import Standing, report, unreadable_report
 
-    place = Path(folder).resolve()
-    target = Path(out).resolve() if out else place.with_name(f"{place.name}.report.html")
+    place = place_of(folder).resolve()
+    target = place_of(out).resolve() if out else place.with_name(f"{place.name}.report.html")
     _check(place, target)
     books = existing_ledger(ledger)
     problems: list[str] = []
     try:
-        verified = inspect_folder(folder, trusted_key or None, ledger=books)
+        verified = inspect_folder(place, trusted_key or None, ledger=books)
         manifest, standing = verified.manifest, Standing(True, verified.standing)
     except VerificationError as error:
         problems = [str(p) for p in error.problems]
@@ -62,41 +63,43 @@ def report(
     return _said(target, problems)
 
 
-def _check(place: Path, target: Path) -> None:
+def _check(place: Any, target: Any) -> None:
     """Raises: UsageError for what is no folder, or for a page that would spoil one."""
     if not place.is_dir():
         raise UsageError(f"{place} is no folder; name the dataset's")
-    if target.is_relative_to(place):
+    if type(target) is type(place) and target.is_relative_to(place):
         raise UsageError("--out: a file more in its folder, and the dataset would not verify")
     if target.is_dir():
         raise UsageError(f"--out: {target} is a folder; name the page's file")
 
 
-def _figures(place: Path, manifest: Manifest) -> Figures | None:
+def _figures(place: Place, manifest: Manifest) -> Figures | None:
     """What the dataset's own report draws, of which everything is checked that is read."""
     from safegen.manifest.model import read_plain
     from safegen.pages import figures_in
 
-    size = next((f.bytes for f in manifest.files if f.path == PAGE), 0)
+    own = (PAGE, f"{manifest.dataset_id}/{PAGE}")  # as in a folder, and as in a store
+    path, size = next(((f.path, f.bytes) for f in manifest.files if f.path in own), (PAGE, 0))
     try:
-        data = read_plain(place / PAGE, min(size, _MOST))
+        data = read_plain(place / path, min(size, _MOST))
     except OSError:
         return None
     return figures_in(data.decode("utf-8", "replace"))
 
 
-def _write(target: Path, page: str) -> None:
+def _write(target: Place, page: str) -> None:
     from safegen.manifest.model import write_whole
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(target, Path):
+            target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, page.encode("utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise TargetError(f"{target}: cannot be written ({reason}); choose another --out") from None
 
 
-def _said(target: Path, problems: list[str]) -> int:
+def _said(target: Place, problems: list[str]) -> int:
     show(str(target))
     for problem in problems:
         say(f"safegen: NOT VERIFIED: {problem}")

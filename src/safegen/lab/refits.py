@@ -22,6 +22,7 @@ from safegen.lab.arms import Arm
 from safegen.lab.settings import whole
 from safegen.lab.store import Run
 from safegen.lab.ways import WAYS, Way
+from safegen.places import local
 from safegen.tables.batches import WEIGHT_COLUMN
 from safegen.tables.sources import SourceLike, read_source
 from safegen.tables.streams import stream
@@ -198,7 +199,7 @@ class Refits:
                     # The gate itself has held a release against the real rows that it was told of.
                     told = way.pick is None and first in shown
                     faults = _unmet(dataset.manifest) if told or not judge else judge(rows, weights)
-                    made.append(path)
+                    made.append(local(path, "a release of the lab"))
                     depth = float(dataset.manifest.effective_depth)
                     last = {
                         "effective_depth": depth,

@@ -5,11 +5,9 @@ ledger recorded. Each becomes a piece of evidence; what they come to, `lineage.f
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from safegen.errors import ManifestError
@@ -22,6 +20,7 @@ from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.check import check_signature
 from safegen.manifest.model import Ancestry, Origin
 from safegen.manifest.sign import read_envelope, signed_by
+from safegen.places import Place, absolute
 from safegen.tables.sources import Source
 
 __all__ = [
@@ -42,7 +41,7 @@ def from_folder(
 ) -> list[Evidence]:
     """What the manifest of a dataset's own folder says; what is wrong goes to `problems`. keys:
     whose signatures are looked for, beside those with which the ledger saw it signed."""
-    return [] if source.folder is None else [_folder(source.folder, ledger, problems, keys)[1]]
+    return [] if source.folder is None else [_folder(source, ledger, problems, keys)[1]]
 
 
 def vouched(
@@ -53,16 +52,18 @@ def vouched(
     if source.folder is None:
         return None
     problems: list[str] = []
-    manifest, piece = _folder(source.folder, ledger, problems, keys)
+    manifest, piece = _folder(source, ledger, problems, keys)
     if manifest is None or problems or not piece.proof:
         return None
     return (manifest, piece) if piece.recorded or piece.signers else None
 
 
 def _folder(
-    folder: Path, ledger: Ledger | None, problems: list[str], keys: Sequence[PublicKey]
+    source: Source, ledger: Ledger | None, problems: list[str], keys: Sequence[PublicKey]
 ) -> tuple[Manifest | None, Evidence]:
-    check = check_folder(folder)
+    folder = source.folder
+    assert folder is not None
+    check = source.checked or check_folder(folder)
     if check.manifest is not None and check.signed:
         known = recorded_keys(ledger, check.manifest.dataset_id)
         check_signature(folder, check, [*keys, *known])
@@ -239,16 +240,16 @@ def _withdrawn(dataset_ids: Sequence[str], ledger: Ledger) -> list[str]:
     return [f"{which} was withdrawn on {found.time[:10]} by {found.by}: {found.reason}"]
 
 
-def sidecar_of(path: Path) -> Path:
+def sidecar_of(path: Place) -> Place:
     """Where the attestation of a file or folder lies: beside it."""
-    path = Path(os.path.abspath(path))  # "." has no name
+    path = absolute(path)  # "." has no name
     return path.with_name(path.name + ".safegen.json")
 
 
 def from_sidecar(
     source: Source, digest: str, ledger: Ledger | None, keys: Sequence[PublicKey] = ()
 ) -> list[Evidence]:
-    place = source.file or (Path(source.uri) if Path(source.uri).is_dir() else None)
+    place = source.place
     if place is None or source.folder is not None or not sidecar_of(place).exists():
         return []
     name = sidecar_of(place).name
@@ -282,7 +283,7 @@ def statements_at(source: Source) -> list[Manifest]:
 
 
 def _signature_of(
-    sidecar: Path, manifest: Manifest, ledger: Ledger | None, keys: Sequence[PublicKey]
+    sidecar: Place, manifest: Manifest, ledger: Ledger | None, keys: Sequence[PublicKey]
 ) -> tuple[str, tuple[str, ...]]:
     """What the signature beside a statement is worth, and whose it is. Raises: ManifestError for
     another's."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.ledger import Ledger, Record
@@ -91,8 +90,8 @@ def resolve(source: Source, ledger: Ledger | None, keys: Sequence[PublicKey] = (
     for part, one in parts_of(source):
         own = digest if part is None else digests[part]
         pieces += [replace(p, part=part) for p in from_sidecar(one, own, ledger, keys)]
-    if source.folder is None and source.uri != "memory:" and not source.parts:
-        hints += carded(source.file or Path(source.uri))
+    if source.folder is None:
+        hints += carded(source.place)
     # 5, where nothing cheaper has settled it
     searches: list[Searched] = []
     if held and ledger is not None and not any(_settles(p, ledger) for p in pieces):

@@ -9,13 +9,13 @@ image files is in `lineage.image_marks`.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen.lineage.facts import Evidence
 from safegen.lineage.image_marks import Claims, ImageMarks
+from safegen.places import Place
 from safegen.tables.batches import is_provenance
 from safegen.tables.numbers import decoded
 from safegen.tables.types import is_text
@@ -66,13 +66,13 @@ class Marks:
         return values + self._images.evidence()
 
 
-def carded(place: Path | None) -> list[Evidence]:
+def carded(place: Place | None) -> list[Evidence]:
     """What a dataset card beside a file, or in a folder, says of its rows."""
     if place is None:
         return []
     card = (place if place.is_dir() else place.parent) / "README.md"
     try:
-        with open(card, "rb") as file:
+        with card.open("rb") as file:
             text = file.read(_CARD_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from safegen.errors import SourceError, UsageError
+from safegen.errors import ManifestError, SourceError, UsageError
 from safegen.ledger import Ledger
 from safegen.lineage.evidence import resolve
 from safegen.lineage.facts import SourceFacts
 from safegen.lineage.marks import RING
-from safegen.manifest import MANIFEST_NAME
+from safegen.manifest import MANIFEST_NAME, Manifest
+from safegen.manifest.check import left_behind
+from safegen.places import Place, StorePath, place_of, walk
 from safegen.tables.files import is_known
 from safegen.tables.sources import MAX_FILES, read_source
 
@@ -43,26 +44,26 @@ class Scanned:
         return "; ".join(parts)
 
 
-def scan(folder: str | os.PathLike[str], ledger: Ledger | None) -> Iterator[Scanned]:
+def scan(folder: str | os.PathLike[str] | Place, ledger: Ledger | None) -> Iterator[Scanned]:
     """Everything below a folder, in order of its names. Links are not followed, and what is hidden
-    is left out; a dataset's folder is one thing.
+    is left out; a dataset's folder is one thing, and in a store what other runs left in it others.
 
     Raises: UsageError for what is no folder, and for more than 100,000 files; LedgerError.
     """
-    top = Path(folder)
+    top = place_of(folder)
     if not top.is_dir():
         raise UsageError(f"{top}: no folder to look through")
     seen = 0
-    for place, folders, files in os.walk(top):
+    for place, folders, files in walk(top):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found = [Path(place)] if MANIFEST_NAME in files else []
+        found = [place] if MANIFEST_NAME in files else []
         if found:
-            folders.clear()
+            folders[:] = _left_behind(place, folders)
         else:
             found = [
                 p
                 for name in sorted(files)
-                if not name.startswith(".") and is_known(p := Path(place) / name)
+                if not name.startswith(".") and is_known(p := place / name)
                 if not p.is_symlink()
             ]
         for path in found:
@@ -73,3 +74,14 @@ def scan(folder: str | os.PathLike[str], ledger: Ledger | None) -> Iterator[Scan
                 yield Scanned(str(path), resolve(read_source(path), ledger))
             except SourceError as error:
                 yield Scanned(str(path), None, str(error))
+
+
+def _left_behind(place: Place, folders: list[str]) -> list[str]:
+    """The folders in a dataset's that are none of it, and that nobody counts as extra."""
+    if not isinstance(place, StorePath):
+        return []
+    try:
+        own = Manifest.read(place).dataset_id
+    except ManifestError:
+        return []
+    return sorted(f for f in folders if left_behind(f"{f}/", own))

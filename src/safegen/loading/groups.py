@@ -10,7 +10,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from safegen.errors import VerificationError
 from safegen.manifest import Manifest, merkle
 from safegen.manifest.model import FileEntry
+from safegen.places import Place, read_range
 
 __all__ = ["Group", "VerifiedFile", "groups_of"]
 
@@ -40,7 +40,7 @@ class VerifiedFile:
     """A data file that a manifest lists. Opening it hashes its footer, and holds the leaves that
     the manifest has against the root. Raises: VerificationError."""
 
-    def __init__(self, folder: Path, entry: FileEntry):
+    def __init__(self, folder: Place, entry: FileEntry):
         self._path, self._entry = folder / entry.path, entry
         groups = entry.row_groups
         self._end = groups[-1].offset + groups[-1].bytes if groups else 0
@@ -82,9 +82,7 @@ class VerifiedFile:
 
     def _bytes(self, start: int, length: int) -> bytes:
         try:
-            with self._path.open("rb") as stream:
-                stream.seek(start)
-                return stream.read(length)
+            return read_range(self._path, start, length)
         except OSError as error:
             raise VerificationError(
                 [f"{self._path}: cannot be read ({error.strerror or type(error).__name__})"]
@@ -126,7 +124,7 @@ class _Window(io.RawIOBase):
         return self._data[begin : begin + length]
 
 
-def groups_of(folder: Path, manifest: Manifest, table: str) -> list[Group]:
+def groups_of(folder: Place, manifest: Manifest, table: str) -> list[Group]:
     """The row groups of a dataset's table, in order. Raises: VerificationError."""
     entries: list[Any] = [f for f in manifest.files if f.table == table]
     files = [VerifiedFile(folder, e) for e in entries]

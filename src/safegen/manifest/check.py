@@ -2,7 +2,8 @@
 
 1. The manifest is canonical JSON of a known schema and its self-digest matches.
 2. Every path in it stays inside the folder; no link is followed.
-3. Every listed file is there with its size and SHA-256; nothing else is there.
+3. Every listed file is there with its size and SHA-256; nothing else is there, but in a store what
+   another run may have left that never published.
 4. With trees (deep): every row group lies where the manifest says and hashes to the root.
 5. The signature, when there is one, is of this manifest and by a key that we know.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +25,15 @@ from safegen.errors import ManifestError
 from safegen.manifest import merkle
 from safegen.manifest.model import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
 from safegen.manifest.sign import PublicKey, key_ids, read_envelope, signed_by
+from safegen.places import Place, StorePath, absent
 from safegen.processes import cores
 
-__all__ = ["FolderCheck", "check_folder"]
+__all__ = ["CLAIM", "FolderCheck", "check_folder", "left_behind"]
 
+CLAIM = ".safegen-claim-"
+"""In a store, what a run that is about to publish calls its claim, before its dataset's id."""
+
+_ID = "[0-9A-HJKMNP-TV-Z]{26}"
 _CHUNK = 1 << 20
 _MAX_FILES = 1_000_000
 
@@ -43,12 +50,12 @@ class FolderCheck:
 
 
 def check_folder(
-    folder: Path, keys: Sequence[PublicKey] = (), *, deep: bool = False
+    folder: Place, keys: Sequence[PublicKey] = (), *, deep: bool = False
 ) -> FolderCheck:
     """Check a dataset folder; every problem is listed, none is raised."""
     result = FolderCheck()
     if not folder.is_dir():
-        result.problems.append(f"{folder}: no such folder")
+        result.problems.append(f"{folder}: {absent(folder)}")
         return result
     # 1
     try:
@@ -63,7 +70,7 @@ def check_folder(
     return result
 
 
-def check_signature(folder: Path, result: FolderCheck, keys: Sequence[PublicKey]) -> None:
+def check_signature(folder: Place, result: FolderCheck, keys: Sequence[PublicKey]) -> None:
     """Step 5 alone, into `result`: again with other keys, without hashing the files again."""
     assert result.manifest is not None
     try:
@@ -92,7 +99,7 @@ def _inside(path: str) -> bool:
     )
 
 
-def _files(folder: Path, manifest: Manifest, deep: bool) -> list[str]:
+def _files(folder: Place, manifest: Manifest, deep: bool) -> list[str]:
     problems: list[str] = []
     listed: dict[str, FileEntry] = {}
     for entry in manifest.files:
@@ -107,6 +114,8 @@ def _files(folder: Path, manifest: Manifest, deep: bool) -> list[str]:
     problems += odd
     missing = [p for p in listed if p not in found]
     extra = sorted(found - set(listed))
+    if isinstance(folder, StorePath):
+        extra = [p for p in extra if not left_behind(p, manifest.dataset_id)]
     by_digest: dict[str, str] = {}
     if missing and extra:
         by_digest = {_sha256(folder / p): p for p in extra[:1000]}
@@ -135,8 +144,20 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _walk(folder: Path) -> tuple[set[str], list[str]]:
+def left_behind(path: str, dataset_id: str) -> bool:
+    """Whether an object of a store may be of another run, which works there or was killed, or is
+    a run's claim to the place: nobody reads those as this dataset's."""
+    if re.fullmatch(re.escape(CLAIM) + _ID, path):
+        return True
+    run = re.match(f"({_ID})/", path)
+    return run is not None and run[1] != dataset_id
+
+
+def _walk(folder: Place) -> tuple[set[str], list[str]]:
     """The regular files under a folder, and whatever is neither file nor folder."""
+    if isinstance(folder, StorePath):
+        names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        return names - {MANIFEST_NAME, SIGNATURE_NAME}, []
     found: set[str] = set()
     odd: list[str] = []
 
@@ -162,12 +183,12 @@ def _walk(folder: Path) -> tuple[set[str], list[str]]:
     return found, odd
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Place) -> str:
     with path.open("rb") as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _content(path: Path, entry: FileEntry, deep: bool) -> list[str]:
+def _content(path: Place, entry: FileEntry, deep: bool) -> list[str]:
     size = path.stat().st_size
     if size != entry.bytes:
         return [f"{entry.path}: has {size:,} bytes, the manifest says {entry.bytes:,}"]
@@ -178,7 +199,7 @@ def _content(path: Path, entry: FileEntry, deep: bool) -> list[str]:
     return []
 
 
-def _tree(path: Path, entry: FileEntry) -> list[str]:
+def _tree(path: Place, entry: FileEntry) -> list[str]:
     """Check each row group's Merkle proof against the file's root."""
     problems = []
     spans = [(g.offset, g.bytes) for g in entry.row_groups]
@@ -192,7 +213,7 @@ def _tree(path: Path, entry: FileEntry) -> list[str]:
     return problems
 
 
-def file_leaves(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+def file_leaves(path: Place, spans: Sequence[tuple[int, int]]) -> list[bytes]:
     """Leaf hashes of a file: its row groups' byte ranges in order, then all that is left."""
     leaves = []
     end = 0

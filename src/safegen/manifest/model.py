@@ -31,6 +31,7 @@ from safegen.manifest.canonical import (
     digest_of,
     parse_canonical,
 )
+from safegen.places import Place, StorePath, place_of
 
 __all__ = [
     "MANIFEST_NAME",
@@ -217,12 +218,12 @@ class Manifest(_Part):
         return manifest
 
     @classmethod
-    def read(cls, path: str | Path) -> Manifest:
-        """The manifest at `path`: a dataset folder, or the file itself.
+    def read(cls, path: str | Place) -> Manifest:
+        """The manifest at `path` (or URI): a dataset folder, or the file itself.
 
         Raises: ManifestError; it checks the document only, `safegen.verify` checks the data too.
         """
-        file = Path(path)
+        file = place_of(path)
         if file.is_dir():
             file = file / MANIFEST_NAME
         try:
@@ -299,11 +300,13 @@ def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return f"<table><caption>{escape(title)}</caption><tbody>{body}</tbody></table>"
 
 
-def read_plain(path: Path, most: int) -> bytes:
+def read_plain(path: Place, most: int) -> bytes:
     """The first `most` bytes of a plain file; a pipe in its place is not waited for.
 
     Raises: OSError.
     """
+    if isinstance(path, StorePath):
+        return path.read_bytes(most)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -311,8 +314,11 @@ def read_plain(path: Path, most: int) -> bytes:
         return stream.read(most)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Place, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
+    if isinstance(path, StorePath):
+        path.write_bytes(data)
+        return
     descriptor, name = tempfile.mkstemp(prefix=".safegen-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:

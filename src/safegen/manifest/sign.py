@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import ManifestError, UsageError
 from safegen.manifest.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical
 from safegen.manifest.model import MANIFEST_NAME, Manifest, read_plain
+from safegen.places import Place
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
@@ -288,7 +289,7 @@ def read_keys(keys: Iterable[str | Path | PublicKey]) -> list[PublicKey]:
     return [k if isinstance(k, PublicKey) else PublicKey.read(k) for k in keys]
 
 
-def read_envelope(path: Path) -> bytes | None:
+def read_envelope(path: Place) -> bytes | None:
     """The bytes of a signature file, or None when there is none."""
     try:
         return read_plain(path, 2 * MAX_DOCUMENT_BYTES)

@@ -23,6 +23,7 @@ from safegen.pages.gates import gates
 from safegen.pages.html import document, text
 from safegen.pages.lineage import lineage
 from safegen.pages.story import Standing
+from safegen.places import Place
 
 __all__ = ["Standing", "figures_in", "refusal_report", "report", "unreadable_report"]
 
@@ -124,7 +125,7 @@ def unreadable_report(name: str, problems: Sequence[str]) -> str:
     return document(f"safegen: {name}", head, "")
 
 
-def refusal_report(target: Path, decisions: Sequence[Decision], figures: Figures) -> None:
+def refusal_report(target: Place, decisions: Sequence[Decision], figures: Figures) -> None:
     """The findings of a refused release, as a page where the dataset would have been; without one
     of its rows."""
     path = target.with_name(f"{target.name}.refused.html")
@@ -142,7 +143,6 @@ def refusal_report(target: Path, decisions: Sequence[Decision], figures: Figures
     sections = gates(documents, figures) + _drawn(figures, None)
     # The refusal itself is what matters: it is raised, and it is in the ledger.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            _page("safegen: release refused", head, sections, figures), encoding="utf-8"
-        )
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_page("safegen: release refused", head, sections, figures).encode())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from safegen.errors import MissingExtra
+from safegen.places import Place
 from safegen.tables.batches import Batches
 from safegen.tables.credentials import FILE, PNG_FILE, SIDECAR, parseable, read_credential
 from safegen.tables.embedded import embedded, holds_binary
@@ -17,7 +17,7 @@ __all__ = ["credentials_of"]
 
 
 def credentials_of(
-    folder: Path, paths: Sequence[str], tables: Mapping[str, Batches]
+    folder: Place, paths: Sequence[str], tables: Mapping[str, Batches]
 ) -> tuple[str | None, list[str]]:
     """One line on the content credentials of a dataset, None where it has none, and those that do
     not hold: signed wrongly, or of another file, or not saying that a model made it.
@@ -41,7 +41,7 @@ def credentials_of(
     return f"content credentials hold: {' and '.join(parts)} have one", problems
 
 
-def _file_holds(folder: Path, sidecar: str) -> bool:
+def _file_holds(folder: Place, sidecar: str) -> bool:
     path = folder / sidecar
     data = path.with_name(path.name.removesuffix(SIDECAR))
     with path.open("rb") as stream:

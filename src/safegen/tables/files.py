@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from safegen.errors import SafegenError, SourceError, hidden, upstream
+from safegen.places import Place
 from safegen.tables.batches import BATCH_ROWS, Batches
 from safegen.tables.images import is_image
 
@@ -37,13 +38,13 @@ _ARROW = (".arrow", ".feather", ".ipc")
 KNOWN = (*_PARQUET, *_CSV, *_JSON, *_ARROW)
 
 
-def is_known(path: Path) -> bool:
+def is_known(path: Place) -> bool:
     return path.name.lower().endswith(KNOWN)
 
 
-def open_file(path: Path) -> Batches:
+def open_file(path: Place) -> Batches:
     name = path.name.lower()
-    openers: tuple[tuple[tuple[str, ...], Callable[[Path], Batches]], ...] = (
+    openers: tuple[tuple[tuple[str, ...], Callable[[Place], Batches]], ...] = (
         (_PARQUET, _open_parquet),
         (_CSV, _open_csv),
         (_JSON, _open_json),
@@ -60,22 +61,38 @@ def open_file(path: Path) -> Batches:
     raise SourceError(f"{path}: not a kind of file that safegen reads ({', '.join(KNOWN)})")
 
 
-def _open_parquet(path: Path) -> Batches:
+def _readable(path: Place) -> Any:
+    """What pyarrow's readers take: a path of this machine, or an open file of a store."""
+    if isinstance(path, Path):
+        return path
+    packed = "gzip" if path.name.lower().endswith(".gz") and not is_parquet(path) else None
+    return pa.input_stream(path.open(), compression=packed) if packed else path.open()
+
+
+def is_parquet(path: Place) -> bool:
+    return path.name.lower().endswith(_PARQUET)
+
+
+def _open_parquet(path: Place) -> Batches:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(_readable(path)) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
 
     size = _BATCH_IMAGES if any(map(is_image, schema.types)) else BATCH_ROWS
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with reading(str(path)), pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=size)
+        with reading(str(path)), pq.ParquetFile(_readable(path)) as file:
+            if isinstance(path, Path):
+                yield from file.iter_batches(batch_size=size)
+                return
+            for group in range(file.num_row_groups):  # one after another: a store is asked for each
+                yield from file.iter_batches(batch_size=size, row_groups=[group])
 
     return Batches(schema, batches, rows)
 
 
-def _open_csv(path: Path) -> Batches:
+def _open_csv(path: Place) -> Batches:
     """The table in a CSV file. An empty cell, or one like NA or null without quotes, is null."""
     import pyarrow.csv as csv
 
@@ -85,7 +102,7 @@ def _open_csv(path: Path) -> Batches:
     convert = csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
 
     def read(block: int | None) -> pa.Table:
-        return csv.read_csv(path, csv.ReadOptions(block_size=block), parse, convert)
+        return csv.read_csv(_readable(path), csv.ReadOptions(block_size=block), parse, convert)
 
     try:
         table = _one_type_per_column(path, read)
@@ -115,16 +132,16 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _open_json(path: Path) -> Batches:
+def _open_json(path: Place) -> Batches:
     import pyarrow.json as json
 
     def read(block: int | None) -> pa.Table:
-        return json.read_json(path, json.ReadOptions(block_size=block))
+        return json.read_json(_readable(path), json.ReadOptions(block_size=block))
 
     return Batches.of(_one_type_per_column(path, read))
 
 
-def _one_type_per_column(path: Path, read: Callable[[int | None], pa.Table]) -> pa.Table:
+def _one_type_per_column(path: Place, read: Callable[[int | None], pa.Table]) -> pa.Table:
     """Read a text file whose types are inferred from its first block, else from all of it.
 
     1 and 2 in the first megabyte and 2.5 in the second make a column of floats, not an error.
@@ -138,8 +155,14 @@ def _one_type_per_column(path: Path, read: Callable[[int | None], pa.Table]) -> 
         return read(min(unpacked + 1, 2**31 - 1))
 
 
-def _open_arrow(path: Path) -> Batches:
-    with pa.memory_map(str(path)) as source:
+def _mapped(path: Place) -> pa.NativeFile:
+    if isinstance(path, Path):
+        return pa.memory_map(str(path))
+    return pa.PythonFile(path.open(), mode="r")
+
+
+def _open_arrow(path: Place) -> Batches:
+    with _mapped(path) as source:
         schema = _ipc(source).schema
     return Batches(schema, lambda: arrow_batches(path, None))
 
@@ -153,8 +176,8 @@ def _ipc(source: pa.NativeFile) -> Any:
         return pa.ipc.open_stream(source)
 
 
-def arrow_batches(path: Path, keep: object) -> Iterator[pa.RecordBatch]:
-    with reading(str(path)), pa.memory_map(str(path)) as source:
+def arrow_batches(path: Place, keep: object) -> Iterator[pa.RecordBatch]:
+    with reading(str(path)), _mapped(path) as source:
         reader = _ipc(source)
         count = getattr(reader, "num_record_batches", None)
         batches = reader if count is None else map(reader.get_batch, range(count))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from safegen.errors import SourceError, UsageError
+from safegen.places import Place
 from safegen.tables.files import open_file, reading
 from safegen.tables.images import (
     MAX_BYTES,
@@ -45,15 +46,15 @@ _COLUMN = b"safegen_image_column"  # field metadata of `file_name`: what the ima
 _PER_FOLDER = 1_000
 
 
-def is_image_file(path: Path) -> bool:
+def is_image_file(path: Place) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def is_metadata(path: Path) -> bool:
+def is_metadata(path: Place) -> bool:
     return path.name.lower() in _METADATA
 
 
-def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) -> pa.Table:
+def read_image_folder(root: Any, images: Sequence[Any], data: Sequence[Any]) -> pa.Table:
     """The table of an image folder: a column `image`, then `label` or the columns of its metadata.
 
     `images` and `data` are the image files and the metadata files in `root`. With a metadata file
@@ -105,7 +106,7 @@ def read_image_folder(root: Path, images: Sequence[Path], data: Sequence[Path]) 
     return table.append_column("label", pa.array(folders))
 
 
-def _joined(root: Path, files: Mapping[str, bytes], rows: pa.Table) -> pa.Table:
+def _joined(root: Place, files: Mapping[str, bytes], rows: pa.Table) -> pa.Table:
     """The metadata's rows with their images where `file_name` stood."""
     at = rows.schema.get_field_index(FILE_NAME)
     if at < 0:

@@ -9,16 +9,17 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from safegen.errors import SourceError, hidden, upstream
-from safegen.manifest import MANIFEST_NAME
+from safegen.errors import ManifestError, SourceError, UsageError, hidden, upstream
+from safegen.manifest import MANIFEST_NAME, Manifest
+from safegen.manifest.check import FolderCheck
+from safegen.places import Place, StorePath, absent, place_of
 from safegen.tables.batches import Batches
 from safegen.tables.files import (
     KNOWN,
@@ -52,20 +53,29 @@ class Source:
 
     `uri` names it in manifests (`memory:` for what is in memory); `folder` is set when it is a
     folder with a safegen manifest, `file` when it is one file (a sidecar may lie beside it);
-    `parts` are the sources of the single tables when a dict of them was given.
+    `parts` are the sources of the single tables when a dict of them was given. `checked` is what
+    came of checking the folder, where that was done just now.
     """
 
     uri: str
     tables: Mapping[str, Batches]
     stamps: tuple[dict[str, Any], ...] = ()
-    folder: Path | None = None
-    file: Path | None = None
+    folder: Place | None = None
+    file: Place | None = None
     parts: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    checked: FolderCheck | None = field(default=None, repr=False, compare=False)
     spool: object = field(default=None, repr=False, compare=False)
 
     @property
     def names(self) -> str:
         return ", ".join(self.tables)
+
+    @property
+    def place(self) -> Place | None:
+        """The file or folder that it is; None for what is in memory, and for several."""
+        if self.uri == "memory:" or self.parts:
+            return None
+        return self.file or place_of(self.uri)
 
 
 def read_source(source: SourceLike) -> Source:
@@ -79,10 +89,16 @@ def read_source(source: SourceLike) -> Source:
         arrays = any(getattr(value, "ndim", 0) > 2 for value in source.values())
         return _from_memory(source) if arrays else _several(source)
     path = getattr(source, "path", None)
-    if isinstance(path, Path) and hasattr(source, "manifest"):  # a Dataset
+    if isinstance(path, Place) and hasattr(source, "manifest"):  # a Dataset
         return _from_path(path)
-    if isinstance(source, str | os.PathLike):
-        return _from_path(_local(source))
+    if isinstance(source, str | os.PathLike | StorePath):
+        if source == "":
+            raise SourceError("the source's path is empty")
+        try:
+            place = place_of(source)
+        except UsageError as error:
+            raise SourceError(str(error)) from None
+        return _from_path(place)
     return _from_memory(source)
 
 
@@ -207,24 +223,14 @@ def _spooled(reader: pa.RecordBatchReader) -> Source:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _local(source: str | os.PathLike[str]) -> Path:
-    text = os.fspath(source)
-    if not text:
-        raise SourceError("the source's path is empty")
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme.lower() == "file" and rest.startswith("/"):
-        return Path(unquote(urlsplit(text).path))
-    if colon and rest.startswith("//") and len(scheme) > 1 and scheme.isalnum():
-        raise SourceError(f"{scheme}:// is not read by this version; copy the data here")
-    return Path(text)
-
-
-def _from_path(path: Path) -> Source:
+def _from_path(path: Place) -> Source:
     try:
         if path.is_dir():
             return _from_folder(path)
         if not path.exists():
-            raise SourceError(f"{path}: no such file or folder")
+            raise SourceError(f"{path}: {absent(path)}")
+    except SourceError:
+        raise
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
     if not path.is_file():
@@ -233,15 +239,28 @@ def _from_path(path: Path) -> Source:
     return Source(str(path), {TABLE: batches}, tuple(read_stamps(batches.schema)), file=path)
 
 
-def _from_folder(folder: Path) -> Source:
+def _listed(folder: Place) -> dict[str, str | None]:
+    """The files of a dataset's folder as its manifest names them, with the table that each is of;
+    nothing where it cannot be read."""
+    try:
+        return {f.path: f.table for f in Manifest.read(folder).files}
+    except ManifestError:
+        return {}
+
+
+def _from_folder(folder: Place) -> Source:
     has_manifest = (folder / MANIFEST_NAME).exists()
+    listed = _listed(folder) if has_manifest else {}
     root = folder / "data" if has_manifest and (folder / "data").is_dir() else folder
+    found: Iterable[Any] = root.rglob("*")
     visible = sorted(
         p
-        for p in root.rglob("*")
+        for p in found
         if p.is_file()
         and not any(part.startswith((".", "_")) for part in p.relative_to(root).parts)
     )
+    if listed and isinstance(folder, StorePath):  # what else is there may be another run's
+        visible = [p for p in visible if p.relative_to(folder).as_posix() in listed]
     files = [p for p in visible if is_known(p)]
     images = [p for p in visible if is_image_file(p)]
     if not files and not images:
@@ -259,10 +278,11 @@ def _from_folder(folder: Path) -> Source:
             "call the table metadata.csv with a column file_name"
         )
     if has_manifest:
-        groups: dict[str, list[Path]] = {}
+        groups: dict[str, list[Any]] = {}
         for file in files:
             parts = file.relative_to(root).parts
-            groups.setdefault(parts[0] if len(parts) > 1 else TABLE, []).append(file)
+            table = listed.get(file.relative_to(folder).as_posix())
+            groups.setdefault(table or (parts[0] if len(parts) > 1 else TABLE), []).append(file)
         opened = {name: [open_file(f) for f in group] for name, group in groups.items()}
     else:
         groups, opened = _grouped(root, files)
@@ -272,15 +292,13 @@ def _from_folder(folder: Path) -> Source:
     return Source(str(folder), tables, tuple(stamps), folder=folder if has_manifest else None)
 
 
-def _grouped(
-    root: Path, files: list[Path]
-) -> tuple[dict[str, list[Path]], dict[str, list[Batches]]]:
+def _grouped(root: Any, files: list[Any]) -> tuple[dict[str, list[Any]], dict[str, list[Batches]]]:
     """A plain folder's files by table: parts of one when all have the same columns.
 
     Related tables, named by file or subfolder, when no two of these have the same columns.
     Raises: SourceError for a mixture, and for columns that differ between numbered parts.
     """
-    groups: dict[str, list[Path]] = {}
+    groups: dict[str, list[Any]] = {}
     for file in files:
         first, *rest = file.relative_to(root).parts
         groups.setdefault(first if rest else file.name.partition(".")[0], []).append(file)
@@ -301,7 +319,7 @@ def _grouped(
     )
 
 
-def _concatenated(folder: Path, files: list[Path], opened: list[Batches]) -> Batches:
+def _concatenated(folder: Place, files: list[Any], opened: list[Batches]) -> Batches:
     if len(opened) == 1:
         return opened[0]
     first = opened[0].schema
