@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, ch
 from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
+from safegen.tables.batches import DEPTH_COLUMN, WEIGHT_COLUMN
 from safegen.tables.digests import combine, table_digests
 from safegen.tables.sources import TABLE, read_source
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from safegen.loading.groups import Group
+    from safegen.loading.rows import Rows
     from safegen.loading.torch import TorchRows
 
 __all__ = ["Dataset", "Verified", "inspect_folder", "sign", "verify"]
@@ -207,28 +206,6 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _as_written(table: pa.Table, part: Path) -> pa.Table:
-    """The table in the types that were released: Parquet has no date64, no seconds of a day, and
-    no dictionaries of anything but text, so its reader gives the nearest."""
-    import base64
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    written = (pq.read_metadata(part).metadata or {}).get(b"ARROW:schema")
-    if written is None:
-        return table
-    for made in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written))):
-        i = table.schema.get_field_index(made.name)
-        if i < 0 or table.schema.field(i).type == made.type:
-            continue
-        column = table.column(i)
-        if pa.types.is_dictionary(made.type) and not pa.types.is_dictionary(column.type):
-            column = column.cast(made.type.value_type).dictionary_encode()
-        table = table.set_column(i, made, column.cast(made.type))
-    return table
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A released dataset. `.path`, `.manifest`, and loaders that leave provenance columns out.
@@ -245,30 +222,28 @@ class Dataset:
     _origin: str | None = field(default=None, repr=False)
     _thinned: int | None = field(default=None, repr=False)
 
-    def _columns(self, provenance: bool) -> pa.Table:
-        import numpy as np
-        import pyarrow as pa
+    @property
+    def _illustrated(self) -> bool:
+        """Whether its images lie beside the table as files."""
+        return any(f.table is None and f.path.startswith("data/") for f in self.manifest.files)
 
-        from safegen.tables.numbers import taken
+    def _rows(self) -> Rows:
+        """Its rows, to be read a verified row group at a time."""
+        from safegen.loading.groups import files_of
+        from safegen.loading.rows import Rows
 
-        source = read_source(self.path)
-        name = self._name(tuple(source.tables))
-        table = source.tables[name].table()
-        part = next((f.path for f in self.manifest.files if f.table == name), None)
-        if part is not None:
-            table = _as_written(table, self.path / part)
-        if (rows := self._selected(table)) is not None:
-            table = taken(table, rows)
-        if self._thinned is not None:
-            one = pa.array(np.ones(table.num_rows, dtype=np.float32))
-            table = table.set_column(
-                table.schema.get_field_index(WEIGHT_COLUMN), WEIGHT_COLUMN, one
-            )
-        if not provenance:
-            keep = [n for n in table.schema.names if not is_provenance(n)]
-            metadata = table.schema.metadata
-            table = table.select(keep).replace_schema_metadata(metadata)
-        return table
+        if self._illustrated:
+            raise UsageError("images that are files make no stream: release them as Parquet")
+        files = files_of(self.path, self.manifest, self._name(self.tables))
+        return Rows(self.manifest, files, self._origin, self._thinned)
+
+    def _columns(self, provenance: bool, columns: Sequence[str] | None = None) -> pa.Table:
+        if self._illustrated:
+            from safegen.loading.rows import chosen
+
+            whole = read_source(self.path).tables[TABLE].table()
+            return chosen(whole, self._origin, self._thinned, provenance)
+        return self._rows().table(provenance, columns)
 
     def _name(self, there: Sequence[str]) -> str:
         """The table that is looked at. Raises: UsageError where one has to be chosen."""
@@ -279,38 +254,6 @@ class Dataset:
                 f"the dataset has the tables {', '.join(there)}; choose one: ds.of(NAME)"
             )
         return self.table
-
-    def _selected(self, table: pa.Table) -> np.ndarray[Any, Any] | None:
-        """The numbers of the rows that `real()`, `synthetic()` and `resampled()` leave, by the
-        columns of provenance; None for all."""
-        import numpy as np
-        import pyarrow.compute as pc
-
-        rows = None
-        if self._origin is not None:
-            origin = table.column(ORIGIN_COLUMN).cast("string")
-            rows = np.flatnonzero(np.asarray(pc.equal(origin, self._origin)))
-        if self._thinned is not None:
-            from safegen.shaping.drawing import thinned
-
-            weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
-            left = thinned(weights if rows is None else weights[rows], self._thinned)
-            rows = left if rows is None else rows[left]
-        return rows
-
-    def _kept(self, groups: Sequence[Group]) -> list[np.ndarray[Any, Any] | None]:
-        """Of each row group the numbers of the rows that are selected; None for all."""
-        import numpy as np
-        import pyarrow as pa
-
-        if self._origin is None and self._thinned is None:
-            return [None] * len(groups)
-        rows = self._selected(
-            pa.concat_tables([g.read([ORIGIN_COLUMN, WEIGHT_COLUMN]) for g in groups])
-        )
-        assert rows is not None
-        ends = np.cumsum([0, *(g.rows for g in groups)])
-        return [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(ends)]
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -327,13 +270,11 @@ class Dataset:
 
     def to_pandas(self, *, provenance: bool = False) -> pd.DataFrame:
         """The rows as a pandas frame; `attrs["safegen"]` carries the stamp through re-saves."""
+        from safegen.loading.rows import stamp_of
+
         table = self._columns(provenance)
         frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-        frame.attrs["safegen"] = {
-            "dataset_id": self.manifest.dataset_id,
-            "origin": self.manifest.origin,
-            "depth": self.manifest.effective_depth,
-        }
+        frame.attrs["safegen"] = stamp_of(self.manifest)
         return frame
 
     def to_polars(self, *, provenance: bool = False) -> pl.DataFrame:
@@ -356,6 +297,33 @@ class Dataset:
         rows = self._columns(provenance).replace_schema_metadata(None)
         return (connection or duckdb.connect()).from_arrow(rows)
 
+    def to_hf(self, *, streaming: bool = False, provenance: bool = False) -> Any:
+        """The rows as a Hugging Face `datasets.Dataset`; streaming, as an `IterableDataset` with a
+        shard for each row group, which is hashed when it is read. `info.description` carries the
+        stamp. Raises: MissingExtra without datasets.
+        """
+        from safegen.loading.frames import to_hf
+
+        return to_hf(self._rows(), provenance, streaming)
+
+    def to_ray(self, *, provenance: bool = False) -> Any:
+        """The rows as a `ray.data.Dataset`, read in its tasks, each row group hashed there. Ray
+        keeps no metadata: hold on to the manifest. Raises: MissingExtra without Ray Data.
+        """
+        from safegen.loading.frames import to_ray
+
+        return to_ray(self._rows(), provenance)
+
+    def to_spark(self, session: Any, *, provenance: bool = False) -> Any:
+        """The rows as a DataFrame of a Spark session, read in its executors, each row group hashed
+        there. The metadata of each column carries the stamp through re-saves.
+
+        Raises: MissingExtra without pyspark; UsageError for a column that Spark has no type for.
+        """
+        from safegen.loading.frames import to_spark
+
+        return to_spark(self._rows(), session, provenance)
+
     def to_torch(
         self,
         batch_size: int = 1024,
@@ -374,17 +342,13 @@ class Dataset:
 
         Raises: VerificationError, UsageError for images that lie beside the table as files.
         """
-        from safegen.loading.groups import groups_of
         from safegen.loading.torch import TorchRows
 
-        name = self._name(self.tables)
-        if any(f.table is None and f.path.startswith("data/") for f in self.manifest.files):
-            raise UsageError("images that are files make no stream: release them as Parquet")
-        groups = groups_of(self.path, self.manifest, name)
+        rows = self._rows()
         return TorchRows(
             self.manifest,
-            groups,
-            self._kept(groups),
+            rows.groups,
+            rows.kept(),
             weighted=self._thinned is None,
             batch_size=batch_size,
             columns=columns,
@@ -415,13 +379,15 @@ class Dataset:
         """The rows' weights, float32, in row order."""
         import numpy as np
 
-        return np.asarray(self._columns(True).column(WEIGHT_COLUMN), dtype=np.float32)
+        weights = self._columns(True, [WEIGHT_COLUMN]).column(WEIGHT_COLUMN)
+        return np.asarray(weights, dtype=np.float32)
 
     def depths(self) -> np.ndarray[Any, Any]:
         """The rows' effective depths, float32, in row order."""
         import numpy as np
 
-        return np.asarray(self._columns(True).column(DEPTH_COLUMN), dtype=np.float32)
+        depths = self._columns(True, [DEPTH_COLUMN]).column(DEPTH_COLUMN)
+        return np.asarray(depths, dtype=np.float32)
 
     def __str__(self) -> str:
         return f"{self.path}\n{self.manifest}"
