@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from safegen import gates
-from safegen.dataset import Dataset, inspect_folder
+from safegen.dataset import Dataset, Verified, inspect_folder
 from safegen.decision import Decision
-from safegen.errors import UsageError
+from safegen.errors import LedgerError, UsageError, VerificationError
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.lineage.beside_anchor import told_apart
-from safegen.manifest import PublicKey
+from safegen.lineage.facts import SourceFacts
+from safegen.loading.unweighted import warn_of_weights
+from safegen.manifest import MANIFEST_NAME, PublicKey
 from safegen.policy import Policy
-from safegen.tables.sources import SourceLike
+from safegen.receipts import Receipt, turn
+from safegen.tables.batches import WEIGHT_COLUMN
+from safegen.tables.sources import Source, SourceLike, read_source
 
 __all__ = ["check", "guard", "open"]
 
@@ -52,9 +57,21 @@ def guard(
 ) -> Decision:
     """`check`, enforced: one line at the top of a training script.
 
+    A dataset's folder that this user's earlier run, or another rank of this job, has verified is
+    not read again while it is as it was (`safegen.receipts`); `check` always looks itself. Warns,
+    once, of a dataset whose rows have weights that differ and that no `Dataset` hands out.
+
     Raises: AdmissionRefused when the policy does not admit the data.
     """
-    return check(source, *more_sources, policy=policy, ledger=ledger).enforce()
+    rules, sources = load_policy(policy), [source, *more_sources]
+    opened, facts, books = _established(sources, Books.open(ledger))
+    folder = None if more_sources else _folder(source)
+    with nullcontext() if folder is None else turn(folder) as receipt:
+        decision = _admitted(rules, facts, books, receipt, told_apart(opened, facts))
+    for one, place, known in zip(sources, opened, facts, strict=True):
+        if known.weighted and not _hands_weights_out(one, place):
+            warn_of_weights(known.dataset_id or place.uri, place.uri)
+    return decision
 
 
 def open(
@@ -66,11 +83,90 @@ def open(
 ) -> Dataset:
     """A dataset, verified and admitted by the policy.
 
+    Its bytes are hashed and its rows looked at once: while the folder stays as it was, later runs
+    of this user, and other ranks of the same job, take what was found then from a receipt
+    (`safegen.receipts`). The policy, the ledger and the calendar are asked each time.
+
     Raises: VerificationError, AdmissionRefused, PolicyError.
     """
     rules = load_policy(policy)
     books = Books.open(ledger)
-    verified = inspect_folder(path, trusted_keys, ledger=books.ledger)
-    _, facts, books = gates.resolve_all([Path(path)], books)
-    gates.admit(rules, facts, books).enforce()
+    with turn(Path(path)) as receipt:
+        verified, facts, books = _verified(Path(path), trusted_keys, books, receipt)
+        _admitted(rules, [facts], books, receipt)
     return Dataset(Path(path), verified.manifest)
+
+
+def _verified(
+    folder: Path,
+    trusted_keys: Sequence[str | Path | PublicKey] | None,
+    books: Books,
+    receipt: Receipt,
+) -> tuple[Verified, SourceFacts, Books]:
+    """A dataset's folder, and what it is: from the receipt where that has it, else into it.
+
+    Raises: VerificationError.
+    """
+    verified = inspect_folder(folder, trusted_keys, ledger=books.ledger, known=receipt.known)
+    facts = None
+    with suppress(LedgerError):  # one that fails now fails below too, and is dealt with there
+        facts = receipt.facts(verified.manifest, books.state, books.ledger)
+    if facts is None:
+        _, [facts], books = gates.resolve_all([folder], books)
+        if books.ledger is not None and not facts.problems:
+            receipt.keep(verified.manifest, facts, books.state)
+    return verified, facts, books
+
+
+def _established(
+    sources: Sequence[SourceLike], books: Books
+) -> tuple[list[Source], list[SourceFacts], Books]:
+    """`gates.resolve_all`, where datasets' folders have receipts."""
+    opened, every = [], []
+    for source in sources:
+        folder, now = _folder(source), books
+        facts = None
+        if folder is not None:
+            # What does not verify is for the policy to judge: its problems are findings.
+            with suppress(VerificationError), turn(folder) as receipt:
+                _, facts, now = _verified(folder, None, books, receipt)
+                opened.append(read_source(source))
+        if facts is None:
+            [place], [facts], now = gates.resolve_all([source], books)
+            opened.append(place)
+        if now.ledger is None and books.ledger is not None:
+            return gates.resolve_all(sources, now)
+        every.append(facts)
+    return opened, every, books
+
+
+def _admitted(
+    rules: Policy,
+    facts: Sequence[SourceFacts],
+    books: Books,
+    receipt: Receipt | None,
+    notes: Sequence[str] = (),
+) -> Decision:
+    """The decision, enforced. It is taken now; where nothing else was found than when it was last
+    written down, that one stands, and is not written again."""
+    before = None if receipt is None else receipt.decision(rules.digest, books.state)
+    decision = gates.admit(rules, facts, books, notes=notes, before=before).enforce()
+    if receipt is not None and books.ledger is not None:
+        receipt.keep_decision(rules.digest, books.state, decision.said)
+    return decision
+
+
+def _folder(source: SourceLike) -> Path | None:
+    """The folder of a released dataset, where the source is one."""
+    if isinstance(source, Dataset):
+        return source.path
+    if isinstance(source, str | os.PathLike) and (Path(source) / MANIFEST_NAME).is_file():
+        return Path(source)
+    return None
+
+
+def _hands_weights_out(source: SourceLike, opened: Source) -> bool:
+    """Whether the caller holds the weights: a `Dataset` hands them out, and a frame may have kept
+    their column."""
+    kept = any(WEIGHT_COLUMN in batches.schema.names for batches in opened.tables.values())
+    return isinstance(source, Dataset) or (opened.uri == "memory:" and kept)

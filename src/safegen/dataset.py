@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import (
     LedgerError,
-    MissingExtra,
     SourceError,
     TargetError,
     UsageError,
@@ -67,8 +66,10 @@ def inspect_folder(
     *,
     deep: bool = False,
     ledger: Ledger | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Verified:
-    """Verify a dataset folder and say what the verification is worth.
+    """Verify a dataset folder and say what the verification is worth. known: the SHA-256 of files
+    that a receipt has.
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
@@ -77,7 +78,7 @@ def inspect_folder(
     record = None
     problems: list[str] = []
     ledger_url = None
-    first = check_folder(folder, keys, deep=deep)
+    first = check_folder(folder, keys, deep=deep, known=known)
     if ledger is not None and first.manifest is not None:
         try:
             record = ledger.get(first.manifest.dataset_id)
@@ -237,6 +238,17 @@ class Dataset:
         files = files_of(self.path, self.manifest, self._name(self.tables))
         return Rows(self.manifest, files, self._origin, self._thinned)
 
+    def _warn(self, provenance: bool) -> None:
+        """Before rows are handed out whose different weights are lost by that."""
+        from safegen.loading.unweighted import warn_of_weights
+
+        if self.weighted and not provenance:
+            warn_of_weights(self.manifest.dataset_id, str(self.path))
+
+    def _bare(self, provenance: bool) -> Rows:
+        self._warn(provenance)
+        return self._rows()
+
     def _columns(self, provenance: bool, columns: Sequence[str] | None = None) -> pa.Table:
         if self._illustrated:
             from safegen.loading.rows import chosen
@@ -266,36 +278,30 @@ class Dataset:
 
     def to_arrow(self, *, provenance: bool = False) -> pa.Table:
         """The rows as an Arrow table; its schema metadata carries the stamp."""
+        self._warn(provenance)
         return self._columns(provenance)
 
     def to_pandas(self, *, provenance: bool = False) -> pd.DataFrame:
         """The rows as a pandas frame; `attrs["safegen"]` carries the stamp through re-saves."""
-        from safegen.loading.rows import stamp_of
+        from safegen.loading.frames import to_pandas
 
-        table = self._columns(provenance)
-        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-        frame.attrs["safegen"] = stamp_of(self.manifest)
-        return frame
+        return to_pandas(self.to_arrow(provenance=provenance), self.manifest)
 
     def to_polars(self, *, provenance: bool = False) -> pl.DataFrame:
-        """The rows as a polars frame. polars keeps no metadata: hold on to the manifest."""
-        import polars as pl
+        """The rows as a polars frame. polars keeps no metadata: hold on to the manifest, and write
+        with `safegen.sink`."""
+        from safegen.loading.frames import to_polars
 
-        frame = pl.from_arrow(self._columns(provenance).replace_schema_metadata(None))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return to_polars(self.to_arrow(provenance=provenance))
 
     def to_duckdb(self, connection: Any = None, *, provenance: bool = False) -> Any:
         """The rows as a DuckDB relation, of `connection` or of a new one in memory.
 
         Raises: MissingExtra without duckdb.
         """
-        try:
-            import duckdb
-        except ImportError:
-            raise MissingExtra("to_duckdb() needs duckdb: pip install duckdb") from None
-        rows = self._columns(provenance).replace_schema_metadata(None)
-        return (connection or duckdb.connect()).from_arrow(rows)
+        from safegen.loading.frames import to_duckdb
+
+        return to_duckdb(self.to_arrow(provenance=provenance), connection)
 
     def to_hf(self, *, streaming: bool = False, provenance: bool = False) -> Any:
         """The rows as a Hugging Face `datasets.Dataset`; streaming, as an `IterableDataset` with a
@@ -304,7 +310,7 @@ class Dataset:
         """
         from safegen.loading.frames import to_hf
 
-        return to_hf(self._rows(), provenance, streaming)
+        return to_hf(self._bare(provenance), provenance, streaming)
 
     def to_ray(self, *, provenance: bool = False) -> Any:
         """The rows as a `ray.data.Dataset`, read in its tasks, each row group hashed there. Ray
@@ -312,7 +318,7 @@ class Dataset:
         """
         from safegen.loading.frames import to_ray
 
-        return to_ray(self._rows(), provenance)
+        return to_ray(self._bare(provenance), provenance)
 
     def to_spark(self, session: Any, *, provenance: bool = False) -> Any:
         """The rows as a DataFrame of a Spark session, read in its executors, each row group hashed
@@ -322,7 +328,7 @@ class Dataset:
         """
         from safegen.loading.frames import to_spark
 
-        return to_spark(self._rows(), session, provenance)
+        return to_spark(self._bare(provenance), session, provenance)
 
     def to_torch(
         self,
@@ -376,8 +382,13 @@ class Dataset:
         return self.manifest.weighted and self._thinned is None
 
     def weights(self) -> np.ndarray[Any, Any]:
-        """The rows' weights, float32, in row order."""
+        """The rows' weights, float32, in row order. Ask for them before the rows: loaders that
+        leave different weights out warn, once, where nobody has."""
         import numpy as np
+
+        from safegen.loading.unweighted import weights_asked
+
+        weights_asked(self.manifest.dataset_id)
 
         weights = self._columns(True, [WEIGHT_COLUMN]).column(WEIGHT_COLUMN)
         return np.asarray(weights, dtype=np.float32)

@@ -1,15 +1,15 @@
-"""The rows of a dataset as other libraries' own objects: `Dataset.to_hf`, `to_ray`, `to_spark`.
+"""The rows of a dataset as other libraries' own objects.
 
-Each library gets plain columns: dictionaries are decoded, so that a text is a text. Where rows are
-read later, in other processes or on other machines, each row group is hashed there before it is
-parsed, and the folder must be reachable there under the same path.
+`to_hf`, `to_ray` and `to_spark` give plain columns: dictionaries are decoded, so that a text is a
+text. Where rows are read later, in other processes or on other machines, each row group is hashed
+there before it is parsed, and the folder must be reachable there under the same path.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,7 +18,35 @@ from safegen.loading.rows import Piece, Rows, plain, stamp_of
 from safegen.tables.images import is_image
 from safegen.tables.stamps import KEY
 
-__all__ = ["to_hf", "to_ray", "to_spark"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from safegen.manifest import Manifest
+
+__all__ = ["to_duckdb", "to_hf", "to_pandas", "to_polars", "to_ray", "to_spark"]
+
+
+def to_pandas(table: pa.Table, manifest: Manifest) -> pd.DataFrame:
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+    frame.attrs[KEY] = stamp_of(manifest)
+    return frame
+
+
+def to_polars(table: pa.Table) -> pl.DataFrame:
+    import polars as pl
+
+    frame = pl.from_arrow(table.replace_schema_metadata(None))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def to_duckdb(table: pa.Table, connection: Any) -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise MissingExtra("to_duckdb() needs duckdb: pip install duckdb") from None
+    return (connection or duckdb.connect()).from_arrow(table.replace_schema_metadata(None))
 
 
 def to_hf(rows: Rows, provenance: bool, streaming: bool) -> Any:
