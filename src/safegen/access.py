@@ -21,7 +21,7 @@ from safegen.receipts import Receipt, turn
 from safegen.tables.batches import WEIGHT_COLUMN
 from safegen.tables.sources import Source, SourceLike, read_source
 
-__all__ = ["check", "guard", "open"]
+__all__ = ["check", "guard", "guarded", "open"]
 
 
 def check(
@@ -63,15 +63,21 @@ def guard(
 
     Raises: AdmissionRefused when the policy does not admit the data.
     """
-    rules, sources = load_policy(policy), [source, *more_sources]
+    return guarded([source, *more_sources], load_policy(policy), ledger)[0]
+
+
+def guarded(
+    sources: Sequence[SourceLike], rules: Policy, ledger: LedgerLike = None
+) -> tuple[Decision, list[SourceFacts]]:
+    """`guard`, and what each source is."""
     opened, facts, books = _established(sources, Books.open(ledger))
-    folder = None if more_sources else _folder(source)
+    folder = _folder(sources[0]) if len(sources) == 1 else None
     with nullcontext() if folder is None else turn(folder) as receipt:
         decision = _admitted(rules, facts, books, receipt, told_apart(opened, facts))
     for one, place, known in zip(sources, opened, facts, strict=True):
         if known.weighted and not _hands_weights_out(one, place):
             warn_of_weights(known.dataset_id or place.uri, place.uri)
-    return decision
+    return decision, facts
 
 
 def open(

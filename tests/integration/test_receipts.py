@@ -269,7 +269,7 @@ def test_without_a_place_for_receipts_all_is_verified(
 
 # ---- ranks ---------------------------------------------------------------------------------------
 
-RANK = """
+RANK = r"""
 import sys, time
 from pathlib import Path
 from safegen import receipts
