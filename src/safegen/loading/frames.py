@@ -17,6 +17,7 @@ from safegen.errors import MissingExtra, UsageError
 from safegen.loading.rows import Piece, Rows, plain, stamp_of
 from safegen.tables.images import is_image
 from safegen.tables.stamps import KEY
+from safegen.tables.types import computable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,8 @@ def to_duckdb(table: pa.Table, connection: Any) -> Any:
         import duckdb
     except ImportError:
         raise MissingExtra("to_duckdb() needs duckdb: pip install duckdb") from None
-    return (connection or duckdb.connect()).from_arrow(table.replace_schema_metadata(None))
+    known = pa.schema([f.with_type(computable(f.type)) for f in table.schema])  # no half floats
+    return (connection or duckdb.connect()).from_arrow(table.cast(known))
 
 
 def to_hf(rows: Rows, provenance: bool, streaming: bool) -> Any:

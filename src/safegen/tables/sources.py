@@ -31,7 +31,7 @@ from safegen.tables.files import (
     reading,
 )
 from safegen.tables.image_folders import from_arrays, is_image_file, is_metadata, read_image_folder
-from safegen.tables.stamps import read_stamps
+from safegen.tables.stamps import described, read_stamps
 
 __all__ = ["MAX_FILES", "TABLE", "Source", "SourceLike", "read_source"]
 
@@ -126,6 +126,7 @@ def _from_memory(source: Any) -> Source:
             table = frame.to_arrow()
         elif module == "datasets" and hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
+            attrs = described(source.info.description)
         elif module == "numpy" or isinstance(source, Mapping):
             table = from_arrays(source)
         elif hasattr(source, "__arrow_c_stream__"):

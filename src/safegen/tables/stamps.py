@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["KEY", "read_stamps", "stamped"]
+__all__ = ["KEY", "described", "read_stamps", "stamped"]
 
 KEY = "safegen"
 _PANDAS = b"PANDAS_ATTRS"
@@ -63,6 +63,16 @@ def stamped(schema: pa.Schema, stamp: Mapping[str, Any]) -> pa.Schema:
     metadata[_PANDAS] = json.dumps({KEY: dict(stamp)}).encode()
     metadata[_SPARK] = json.dumps(spark).encode()
     return schema.with_metadata(metadata)
+
+
+def described(text: str | None) -> dict[str, Any]:
+    """The stamp in the description of a Hugging Face dataset, as attributes; datasets that were
+    put together have the descriptions of all, one after the other."""
+    for line in (text or "").splitlines():
+        found = _parsed(line) if f'"{KEY}"' in line else None
+        if isinstance(found, Mapping) and KEY in found:
+            return {KEY: found[KEY]}
+    return {KEY: "damaged"} if f'"{KEY}"' in (text or "") else {}
 
 
 def _parsed(text: Any) -> Any:
