@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from safegen.generator import Generator
     from safegen.manifest.model import Manifest
     from safegen.policy import Policy, Waiver
+    from safegen.sinks import sink
     from safegen.statements import attest, derive
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _HOME = {
     "Waiver": "safegen.policy",
     "attest": "safegen.statements",
     "derive": "safegen.statements",
+    "sink": "safegen.sinks",
 }
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "derive",
     "guard",
     "open",
+    "sink",
     "verify",
 ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """User folders in `home`, and two releases: `good`, and `deep`, which was made from it."""
     place = tmp_path_factory.mktemp("callbacks")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         gen.generate(300, place / "other", seed=2)
         again = safegen.Generator(policy="lab").fit(place / "good", seed=1)
         again.generate(300, place / "deep")
-    yield place
+    return place
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ from safegen.testing import example_table
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with user folders in `home`, and a release of attested rows in `good`."""
     place = tmp_path_factory.mktemp("receipts")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         safegen.attest(place / "real.parquet", by="a test")
         gen = safegen.Generator(policy="lab").fit(place / "real.parquet", seed=1)
         gen.generate(500, place / "good")
-    yield place
+    return place
 
 
 @pytest.fixture

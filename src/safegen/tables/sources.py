@@ -126,7 +126,7 @@ def _from_memory(source: Any) -> Source:
             table = frame.to_arrow()
         elif module == "datasets" and hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
-            attrs = described(source.info.description)
+            attrs = described(getattr(getattr(source, "info", None), "description", None))
         elif module == "numpy" or isinstance(source, Mapping):
             table = from_arrays(source)
         elif hasattr(source, "__arrow_c_stream__"):
