@@ -87,7 +87,7 @@ class Receipt:
             return None
         facts = SourceFacts.from_json(self.found)
         # Rows that were looked up among all releases may be those of one that came since.
-        bound = ("ledger_id",) if facts.search is None else _SEARCHED
+        bound = set(_SEARCHED) - ({"datasets"} if facts.search is None else set())
         if any(state.get(k) != self.state.get(k) for k in bound):
             return None
         tables = list(dict.fromkeys(c.table for c in manifest.columns))

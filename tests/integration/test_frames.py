@@ -168,9 +168,20 @@ def test_hf_carries_the_stamp_and_a_source_of_it_is_known(
     for one in (hf, kept, datasets.load_from_disk(str(tmp_path / "saved"))):
         [stamp] = read_source(one).stamps
         assert stamp["dataset_id"] == made.manifest.dataset_id
+        assert stamp["place"] == "Hugging Face description"
         assert "synthetic" in safegen.check(one, policy="lab").subject[0]
     bare = datasets.Dataset.from_dict({"id": list(range(100))})
+    bare.info.description = 'not made with "safegen"'
     assert read_source(bare).stamps == ()
+    both = datasets.concatenate_datasets([bare, kept.select_columns("id")])
+    assert len(read_source(both).stamps) == 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hf_of_no_rows_is_empty(heavy: Dataset, tmp_path: Path, streaming: bool) -> None:
+    none = dataset(tmp_path / "ds", pa.table({"id": pa.array([], pa.int64())}))
+    assert list(none.to_hf(streaming=streaming)) == []
+    assert none.to_pandas().shape == (0, 1)
 
 
 def test_hf_honours_selections(made: Dataset, heavy: Dataset) -> None:

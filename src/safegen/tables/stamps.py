@@ -65,14 +65,16 @@ def stamped(schema: pa.Schema, stamp: Mapping[str, Any]) -> pa.Schema:
     return schema.with_metadata(metadata)
 
 
-def described(text: str | None) -> dict[str, Any]:
-    """The stamp in the description of a Hugging Face dataset, as attributes; datasets that were
-    put together have the descriptions of all, one after the other."""
-    for line in (text or "").splitlines():
-        found = _parsed(line) if f'"{KEY}"' in line else None
-        if isinstance(found, Mapping) and KEY in found:
-            return {KEY: found[KEY]}
-    return {KEY: "damaged"} if f'"{KEY}"' in (text or "") else {}
+def described(text: str | None) -> list[dict[str, Any]]:
+    """The stamps in the description of a Hugging Face dataset: a line each, for datasets that were
+    put together have the descriptions of all. Prose that names safegen is none."""
+    lines = [_parsed(line) for line in (text or "").splitlines() if f'"{KEY}"' in line]
+    found = [
+        _known(line[KEY] or "damaged", "Hugging Face description")
+        for line in lines
+        if isinstance(line, Mapping) and KEY in line
+    ]
+    return [s for s in found if s is not None]
 
 
 def _parsed(text: Any) -> Any:
