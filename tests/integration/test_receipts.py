@@ -25,7 +25,7 @@ from safegen.testing import example_table
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with user folders in `home`, and a release of attested rows in `good`."""
+    """User folders in `home`, a release of attested rows in `good`, one of that in `deep`."""
     place = tmp_path_factory.mktemp("receipts")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA", "CONFIG", "CACHE"):
@@ -34,6 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         safegen.attest(place / "real.parquet", by="a test")
         gen = safegen.Generator(policy="lab").fit(place / "real.parquet", seed=1)
         gen.generate(500, place / "good")
+        again = safegen.Generator(policy="lab").fit(place / "good", seed=1)
+        again.generate(100, place / "deep")
     return place
 
 
@@ -123,6 +125,23 @@ def test_the_source_behind_it_was_withdrawn_since(good: Path) -> None:
     withdraw(open_ledger(), source.dataset_id, reason="no consent", by="Bo")
     with pytest.raises((VerificationError, AdmissionRefused), match="withdrawn"):
         safegen.open(good)
+
+
+def test_what_the_ledger_learned_since_counts_though_nothing_is_hashed(
+    good: Path, hashed: list[Path]
+) -> None:
+    rows = safegen.open(good).to_arrow()
+    safegen.derive(
+        rows, sources=[good.parent / "deep"]
+    )  # the same content, two models from reality
+    hashed.clear()
+    count = decisions()
+    for ask in (safegen.open, safegen.guard):
+        with pytest.raises(AdmissionRefused, match="lineage/depth"):
+            ask(good)
+    assert hashed == []
+    assert decisions() == count + 2
+    assert not safegen.check(good).allowed
 
 
 def test_another_ledger_is_asked_itself(good: Path, tmp_path: Path) -> None:
