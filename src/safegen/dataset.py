@@ -17,6 +17,10 @@ from safegen.errors import (
 )
 from safegen.ledger import Ledger, Record
 from safegen.lineage.documents import ledger_problems
+from safegen.loading import frames
+from safegen.loading.groups import files_of
+from safegen.loading.rows import Rows, chosen
+from safegen.loading.unweighted import warn_of_weights, weights_asked
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
 from safegen.manifest.check import check_signature
 from safegen.manifest.model import html_table, write_whole
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from safegen.loading.rows import Rows
     from safegen.loading.torch import TorchRows
 
 __all__ = ["Dataset", "Verified", "inspect_folder", "sign", "verify"]
@@ -230,9 +233,6 @@ class Dataset:
 
     def _rows(self) -> Rows:
         """Its rows, to be read a verified row group at a time."""
-        from safegen.loading.groups import files_of
-        from safegen.loading.rows import Rows
-
         if self._illustrated:
             raise UsageError("images that are files make no stream: release them as Parquet")
         files = files_of(self.path, self.manifest, self._name(self.tables))
@@ -240,8 +240,6 @@ class Dataset:
 
     def _warn(self, provenance: bool) -> None:
         """Before rows are handed out whose different weights are lost by that."""
-        from safegen.loading.unweighted import warn_of_weights
-
         if self.weighted and not provenance:
             warn_of_weights(self.manifest.dataset_id, str(self.path))
 
@@ -251,8 +249,6 @@ class Dataset:
 
     def _columns(self, provenance: bool, columns: Sequence[str] | None = None) -> pa.Table:
         if self._illustrated:
-            from safegen.loading.rows import chosen
-
             whole = read_source(self.path).tables[TABLE].table()
             return chosen(whole, self._origin, self._thinned, provenance)
         return self._rows().table(provenance, columns)
@@ -283,42 +279,32 @@ class Dataset:
 
     def to_pandas(self, *, provenance: bool = False) -> pd.DataFrame:
         """The rows as a pandas frame; `attrs["safegen"]` carries the stamp through re-saves."""
-        from safegen.loading.frames import to_pandas
-
-        return to_pandas(self.to_arrow(provenance=provenance), self.manifest)
+        return frames.to_pandas(self.to_arrow(provenance=provenance), self.manifest)
 
     def to_polars(self, *, provenance: bool = False) -> pl.DataFrame:
         """The rows as a polars frame. polars keeps no metadata: hold on to the manifest, and write
         with `safegen.sink`."""
-        from safegen.loading.frames import to_polars
-
-        return to_polars(self.to_arrow(provenance=provenance))
+        return frames.to_polars(self.to_arrow(provenance=provenance))
 
     def to_duckdb(self, connection: Any = None, *, provenance: bool = False) -> Any:
         """The rows as a DuckDB relation, of `connection` or of a new one in memory.
 
         Raises: MissingExtra without duckdb.
         """
-        from safegen.loading.frames import to_duckdb
-
-        return to_duckdb(self.to_arrow(provenance=provenance), connection)
+        return frames.to_duckdb(self.to_arrow(provenance=provenance), connection)
 
     def to_hf(self, *, streaming: bool = False, provenance: bool = False) -> Any:
         """The rows as a Hugging Face `datasets.Dataset`; streaming, as an `IterableDataset` with a
         shard for each row group, which is hashed when it is read. `info.description` carries the
         stamp. Raises: MissingExtra without datasets.
         """
-        from safegen.loading.frames import to_hf
-
-        return to_hf(self._bare(provenance), provenance, streaming)
+        return frames.to_hf(self._bare(provenance), provenance, streaming)
 
     def to_ray(self, *, provenance: bool = False) -> Any:
         """The rows as a `ray.data.Dataset`, read in its tasks, each row group hashed there. Ray
         keeps no metadata: hold on to the manifest. Raises: MissingExtra without Ray Data.
         """
-        from safegen.loading.frames import to_ray
-
-        return to_ray(self._bare(provenance), provenance)
+        return frames.to_ray(self._bare(provenance), provenance)
 
     def to_spark(self, session: Any, *, provenance: bool = False) -> Any:
         """The rows as a DataFrame of a Spark session, read in its executors, each row group hashed
@@ -326,9 +312,7 @@ class Dataset:
 
         Raises: MissingExtra without pyspark; UsageError for a column that Spark has no type for.
         """
-        from safegen.loading.frames import to_spark
-
-        return to_spark(self._bare(provenance), session, provenance)
+        return frames.to_spark(self._bare(provenance), session, provenance)
 
     def to_torch(
         self,
@@ -386,10 +370,7 @@ class Dataset:
         leave different weights out warn, once, where nobody has."""
         import numpy as np
 
-        from safegen.loading.unweighted import weights_asked
-
         weights_asked(self.manifest.dataset_id)
-
         weights = self._columns(True, [WEIGHT_COLUMN]).column(WEIGHT_COLUMN)
         return np.asarray(weights, dtype=np.float32)
 
