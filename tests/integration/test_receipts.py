@@ -144,6 +144,24 @@ def test_what_the_ledger_learned_since_counts_though_nothing_is_hashed(
     assert not safegen.check(good).allowed
 
 
+def test_guard_of_several_says_what_check_says(good: Path, hashed: list[Path]) -> None:
+    sources = [good, good.parent / "real.parquet", safegen.open(good).to_pandas().head(20)]
+    for _ in range(2):
+        checked = safegen.check(*sources, policy="lab")
+        hashed.clear()
+        guarded = safegen.guard(*sources, policy="lab")
+        assert hashed == []
+        assert guarded.subject == checked.subject
+        assert guarded.findings == checked.findings
+
+
+def test_guard_of_what_does_not_verify_is_a_refusal(good: Path) -> None:
+    safegen.open(good)
+    spoil(data_file(good))
+    with pytest.raises(AdmissionRefused, match="lineage/intact"):
+        safegen.guard(good)
+
+
 def test_another_ledger_is_asked_itself(good: Path, tmp_path: Path) -> None:
     safegen.open(good)
     decision = safegen.guard(good, ledger=tmp_path / "other.db")
