@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safegen.testing import example_table
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Attested rows, a release of them, and one of that; in the ledger `books.db`."""
+    """Attested rows, a release of them, in the ledger `books.db`; one of that in `deep.db`."""
     place = tmp_path_factory.mktemp("sinks")
     books = place / "books.db"
     patch = pytest.MonkeyPatch()
@@ -32,9 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source, out in (("real.parquet", "one"), ("one", "two")):
         gen = safegen.Generator(policy="lab", ledger=books).fit(place / source, seed=1)
         gen.generate(400, place / out)
-    pq.write_table(example_table(300, seed=5), place / "unattested.parquet")
-    gen = safegen.Generator(policy="lab", ledger=books).fit(place / "unattested.parquet", seed=3)
-    gen.generate(400, place / "unverified")
+        # Each its own: models of like rows look alike, to a ledger that knows both.
+        books = Path(shutil.copy(books, place / "deep.db")) if out == "one" else books
     patch.undo()
     return place
 
@@ -44,8 +44,8 @@ def _keys(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
 
 
-def opened(place: Path, name: str = "one") -> Dataset:
-    return safegen.open(place / name, policy="lab", ledger=place / "books.db")
+def opened(place: Path, name: str = "one", books: str = "books.db") -> Dataset:
+    return safegen.open(place / name, policy="lab", ledger=place / books)
 
 
 FRAMES: dict[str, Callable[[Dataset], Any]] = {
@@ -63,13 +63,14 @@ FRAMES: dict[str, Callable[[Dataset], Any]] = {
 def test_what_is_written_is_synthetic_and_as_deep(
     place: Path, tmp_path: Path, kind: str, depth: int
 ) -> None:
-    ds = opened(place, ("one", "two")[depth - 1])
+    name, books = (("one", "books.db"), ("two", "deep.db"))[depth - 1]
+    ds = opened(place, name, books)
     out = tmp_path / "out.parquet"
-    manifest = safegen.sink(FRAMES[kind](ds), out, sources=[ds], ledger=place / "books.db")
+    manifest = safegen.sink(FRAMES[kind](ds), out, sources=[ds], ledger=place / books)
     expected = ds.to_pandas().query("age > 30")
     assert len(expected) == manifest.rows == pq.read_table(out).num_rows
     assert (manifest.origin, manifest.depth, manifest.ancestry) == ("synthetic", depth, "attested")
-    decision = safegen.check(out, policy="lab", ledger=place / "books.db")
+    decision = safegen.check(out, policy="lab", ledger=place / books)
     assert "synthetic, attested" in decision.subject[0]
     # Where the statement is lost, and the ledger, the file itself still says it.
     sidecar_of(out).unlink()
@@ -115,9 +116,12 @@ def test_a_synthetic_frame_does_not_become_real_by_naming_real_sources(
 def test_rows_of_a_release_that_is_not_named_take_the_ancestry_with_them(
     place: Path, tmp_path: Path
 ) -> None:
-    ds, other = opened(place), opened(place, "unverified")
+    books = shutil.copy(place / "books.db", tmp_path)  # models of like rows look alike
+    pq.write_table(example_table(300, seed=5), tmp_path / "unattested.parquet")
+    gen = safegen.Generator(policy="lab", ledger=books).fit(tmp_path / "unattested.parquet", seed=3)
+    ds, other = opened(place), gen.generate(400, tmp_path / "unverified")
     rows, out = pl.concat([ds.to_polars(), other.to_polars()]), tmp_path / "out.parquet"
-    manifest = safegen.sink(rows, out, sources=[ds], ledger=place / "books.db")
+    manifest = safegen.sink(rows, out, sources=[ds], ledger=books)
     assert (manifest.origin, manifest.ancestry) == ("synthetic", "unverified")
 
 
