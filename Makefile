@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check fix test-slow test-system test-lowest bench docs build clean
+.PHONY: help install demo test check fix test-slow test-system test-pipelines test-lowest bench docs build clean
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -36,6 +36,13 @@ test-system: $(STAMP)  ## Run the tests that need Debian's Chromium, which it in
 	@command -v chromium > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
 	$(BIN)/python -m pytest -m system tests/system
+
+test-pipelines: $(STAMP)  ## Run the tests on Ray, Spark (needs Java) and Airflow, installed for them
+	$(BIN)/python -m venv --clear .venv-pipelines
+	echo "$(CURDIR)/$(VENV)/lib/python3.11/site-packages" > .venv-pipelines/lib/python3.11/site-packages/shared.pth
+	.venv-pipelines/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-pipelines/bin/python -m pip install --quiet --group cluster --group airflow
+	PYTHONPATH=src .venv-pipelines/bin/python -m pytest -m slow tests/integration/test_frames.py tests/integration/test_airflow.py
 
 test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allows
 	$(PYTHON) -m venv .venv-lowest
@@ -68,4 +75,4 @@ build: $(STAMP)  ## Build the wheel and the source distribution
 	$(BIN)/python -m build --outdir dist .
 
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) .venv-lowest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-pipelines dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -67,7 +67,7 @@ def run(path: Path, target: str, level: str, rows: int, seed: int) -> dict[str, 
         gen = Generator("sdv.gaussian_copula", policy, ledger=Path(name) / "ledger.db")
         gen.fit(train, schema=schema, seed=seed)
         dataset = gen.generate(count, Path(name) / "out", seed=seed)
-        made, weights = dataset.to_arrow(), dataset.weights().astype(np.float64)
+        weights, made = dataset.weights().astype(np.float64), dataset.to_arrow()
         strata = dataset.manifest.safeguards["tails"]["done"]["strata"]
 
     def hit(t: pa.Table) -> np.ndarray:

@@ -19,6 +19,7 @@ from safegen.errors import (
     Refused,
     ReleaseRefused,
     SafegenError,
+    SafegenWarning,
     SourceError,
     TargetError,
     UnknownBackend,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from safegen.generator import Generator
     from safegen.manifest.model import Manifest
     from safegen.policy import Policy, Waiver
+    from safegen.sinks import sink
     from safegen.statements import attest, derive
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ _HOME = {
     "Waiver": "safegen.policy",
     "attest": "safegen.statements",
     "derive": "safegen.statements",
+    "sink": "safegen.sinks",
 }
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "Refused",
     "ReleaseRefused",
     "SafegenError",
+    "SafegenWarning",
     "SourceError",
     "TargetError",
     "UnknownBackend",
@@ -82,6 +86,7 @@ __all__ = [
     "derive",
     "guard",
     "open",
+    "sink",
     "verify",
 ]
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.errors import (
     LedgerError,
-    MissingExtra,
     SourceError,
     TargetError,
     UsageError,
@@ -19,12 +17,16 @@ from safegen.errors import (
 )
 from safegen.ledger import Ledger
 from safegen.lineage.documents import ledger_problems, recorded_keys
+from safegen.loading import frames
+from safegen.loading.groups import files_of
+from safegen.loading.rows import Rows, chosen
+from safegen.loading.unweighted import warn_of_weights, weights_asked
 from safegen.manifest import SIGNATURE_NAME, Manifest, PublicKey, SigningKey, check_folder
 from safegen.manifest.check import FolderCheck, check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
-from safegen.places import Place, StorePath, place_of
-from safegen.tables.batches import DEPTH_COLUMN, ORIGIN_COLUMN, WEIGHT_COLUMN, is_provenance
+from safegen.places import Place, place_of
+from safegen.tables.batches import DEPTH_COLUMN, WEIGHT_COLUMN
 from safegen.tables.credited import credentials_of
 from safegen.tables.digests import combine, table_digests
 from safegen.tables.sources import TABLE, Source, read_source
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from safegen.loading.groups import Group
     from safegen.loading.torch import TorchRows
 
 __all__ = ["Dataset", "Verified", "inspect_folder", "sign", "verify"]
@@ -73,9 +74,11 @@ def inspect_folder(
     deep: bool = False,
     ledger: Ledger | None = None,
     known: Sequence[PublicKey] = (),
+    hashed: Mapping[str, str] | None = None,
 ) -> Verified:
     """Verify a dataset folder and say what the verification is worth. known: keys whose signature
-    counts where no `trusted_keys` are named, as those do that the ledger recorded.
+    counts where no `trusted_keys` are named, as those do that the ledger recorded. hashed: the
+    SHA-256 of files that a receipt has.
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
@@ -84,7 +87,7 @@ def inspect_folder(
     record = None
     problems: list[str] = []
     ledger_url = None
-    first = check_folder(folder, keys, deep=deep)
+    first = check_folder(folder, keys, deep=deep, hashed=hashed)
     if ledger is not None and first.manifest is not None:
         try:
             record = ledger.get(first.manifest.dataset_id)
@@ -210,29 +213,6 @@ def _content_problems(source: Source, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _as_written(table: pa.Table, part: Place) -> pa.Table:
-    """The table in the types that were released: Parquet has no date64, no seconds of a day, and
-    no dictionaries of anything but text, so its reader gives the nearest."""
-    import base64
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with part.open("rb") as file:
-        written = (pq.read_metadata(file).metadata or {}).get(b"ARROW:schema")
-    if written is None:
-        return table
-    for made in pa.ipc.read_schema(pa.py_buffer(base64.b64decode(written))):
-        i = table.schema.get_field_index(made.name)
-        if i < 0 or table.schema.field(i).type == made.type:
-            continue
-        column = table.column(i)
-        if pa.types.is_dictionary(made.type) and not pa.types.is_dictionary(column.type):
-            column = column.cast(made.type.value_type).dictionary_encode()
-        table = table.set_column(i, made, column.cast(made.type))
-    return table
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A released dataset. `.path`, `.manifest`, and loaders that leave provenance columns out.
@@ -249,49 +229,32 @@ class Dataset:
     _origin: str | None = field(default=None, repr=False)
     _thinned: int | None = field(default=None, repr=False)
 
-    def _columns(self, provenance: bool) -> pa.Table:
-        import numpy as np
-        import pyarrow as pa
-
-        from safegen.tables.numbers import taken
-
-        name, table = self._rows()
-        part = next((f.path for f in self.manifest.files if f.table == name), None)
-        if part is not None:
-            table = _as_written(table, self.path / part)
-        if (rows := self._selected(table)) is not None:
-            table = taken(table, rows)
-        if self._thinned is not None:
-            one = pa.array(np.ones(table.num_rows, dtype=np.float32))
-            table = table.set_column(
-                table.schema.get_field_index(WEIGHT_COLUMN), WEIGHT_COLUMN, one
-            )
-        if not provenance:
-            keep = [n for n in table.schema.names if not is_provenance(n)]
-            metadata = table.schema.metadata
-            table = table.select(keep).replace_schema_metadata(metadata)
-        return table
-
-    def _rows(self) -> tuple[str, pa.Table]:
-        """The table that is looked at, and its name. What lies in a store may change at any time:
-        each row group is hashed as it is read."""
-        if isinstance(self.path, StorePath) and not self._beside:
-            import pyarrow as pa
-
-            from safegen.loading.groups import groups_of
-
-            name = self._name(self.tables)
-            if groups := groups_of(self.path, self.manifest, name):
-                return name, pa.concat_tables([g.read() for g in groups])
-        source = read_source(self.path)
-        name = self._name(tuple(source.tables))
-        return name, source.tables[name].table()
-
     @property
-    def _beside(self) -> bool:
-        """Whether its images are files beside the table of the rest."""
-        paths = [f.path for f in self.manifest.files]
-        return any(p.startswith("data/") and p.endswith(".png") for p in paths)
+    def _illustrated(self) -> bool:
+        """Whether its images lie beside the table as files."""
+        return any(f.table is None and f.path.startswith("data/") for f in self.manifest.files)
+
+    def _rows(self) -> Rows:
+        """Its rows, to be read a verified row group at a time."""
+        if self._illustrated:
+            raise UsageError("images that are files make no stream: release them as Parquet")
+        files = files_of(self.path, self.manifest, self._name(self.tables))
+        return Rows(self.manifest, files, self._origin, self._thinned)
+
+    def _warn(self, provenance: bool) -> None:
+        """Before rows are handed out whose different weights are lost by that."""
+        if self.weighted and not provenance:
+            warn_of_weights(self.manifest.dataset_id, str(self.path))
+
+    def _bare(self, provenance: bool) -> Rows:
+        self._warn(provenance)
+        return self._rows()
+
+    def _columns(self, provenance: bool, columns: Sequence[str] | None = None) -> pa.Table:
+        if self._illustrated:
+            whole = read_source(self.path).tables[TABLE].table()
+            return chosen(whole, self._origin, self._thinned, provenance)
+        return self._rows().table(provenance, columns)
 
     def _name(self, there: Sequence[str]) -> str:
         """The table that is looked at. Raises: UsageError where one has to be chosen."""
@@ -302,38 +265,6 @@ class Dataset:
                 f"the dataset has the tables {', '.join(there)}; choose one: ds.of(NAME)"
             )
         return self.table
-
-    def _selected(self, table: pa.Table) -> np.ndarray[Any, Any] | None:
-        """The numbers of the rows that `real()`, `synthetic()` and `resampled()` leave, by the
-        columns of provenance; None for all."""
-        import numpy as np
-        import pyarrow.compute as pc
-
-        rows = None
-        if self._origin is not None:
-            origin = table.column(ORIGIN_COLUMN).cast("string")
-            rows = np.flatnonzero(np.asarray(pc.equal(origin, self._origin)))
-        if self._thinned is not None:
-            from safegen.shaping.drawing import thinned
-
-            weights = np.asarray(table.column(WEIGHT_COLUMN), dtype=np.float64)
-            left = thinned(weights if rows is None else weights[rows], self._thinned)
-            rows = left if rows is None else rows[left]
-        return rows
-
-    def _kept(self, groups: Sequence[Group]) -> list[np.ndarray[Any, Any] | None]:
-        """Of each row group the numbers of the rows that are selected; None for all."""
-        import numpy as np
-        import pyarrow as pa
-
-        if self._origin is None and self._thinned is None:
-            return [None] * len(groups)
-        rows = self._selected(
-            pa.concat_tables([g.read([ORIGIN_COLUMN, WEIGHT_COLUMN]) for g in groups])
-        )
-        assert rows is not None
-        ends = np.cumsum([0, *(g.rows for g in groups)])
-        return [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(ends)]
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -346,38 +277,45 @@ class Dataset:
 
     def to_arrow(self, *, provenance: bool = False) -> pa.Table:
         """The rows as an Arrow table; its schema metadata carries the stamp."""
+        self._warn(provenance)
         return self._columns(provenance)
 
     def to_pandas(self, *, provenance: bool = False) -> pd.DataFrame:
         """The rows as a pandas frame; `attrs["safegen"]` carries the stamp through re-saves."""
-        table = self._columns(provenance)
-        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-        frame.attrs["safegen"] = {
-            "dataset_id": self.manifest.dataset_id,
-            "origin": self.manifest.origin,
-            "depth": self.manifest.effective_depth,
-        }
-        return frame
+        return frames.to_pandas(self.to_arrow(provenance=provenance), self.manifest)
 
     def to_polars(self, *, provenance: bool = False) -> pl.DataFrame:
-        """The rows as a polars frame. polars keeps no metadata: hold on to the manifest."""
-        import polars as pl
-
-        frame = pl.from_arrow(self._columns(provenance).replace_schema_metadata(None))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        """The rows as a polars frame. polars keeps no metadata: hold on to the manifest, and write
+        with `safegen.sink`."""
+        return frames.to_polars(self.to_arrow(provenance=provenance))
 
     def to_duckdb(self, connection: Any = None, *, provenance: bool = False) -> Any:
         """The rows as a DuckDB relation, of `connection` or of a new one in memory.
 
         Raises: MissingExtra without duckdb.
         """
-        try:
-            import duckdb
-        except ImportError:
-            raise MissingExtra("to_duckdb() needs duckdb: pip install duckdb") from None
-        rows = self._columns(provenance).replace_schema_metadata(None)
-        return (connection or duckdb.connect()).from_arrow(rows)
+        return frames.to_duckdb(self.to_arrow(provenance=provenance), connection)
+
+    def to_hf(self, *, streaming: bool = False, provenance: bool = False) -> Any:
+        """The rows as a Hugging Face `datasets.Dataset`; streaming, as an `IterableDataset` with a
+        shard for each row group, which is hashed when it is read. `info.description` carries the
+        stamp. Raises: MissingExtra without datasets.
+        """
+        return frames.to_hf(self._bare(provenance), provenance, streaming)
+
+    def to_ray(self, *, provenance: bool = False) -> Any:
+        """The rows as a `ray.data.Dataset`, read in its tasks, each row group hashed there. Ray
+        keeps no metadata: hold on to the manifest. Raises: MissingExtra without Ray Data.
+        """
+        return frames.to_ray(self._bare(provenance), provenance)
+
+    def to_spark(self, session: Any, *, provenance: bool = False) -> Any:
+        """The rows as a DataFrame of a Spark session, read in its executors, each row group hashed
+        there. The metadata of each column carries the stamp through re-saves.
+
+        Raises: MissingExtra without pyspark; UsageError for a column that Spark has no type for.
+        """
+        return frames.to_spark(self._bare(provenance), session, provenance)
 
     def to_torch(
         self,
@@ -397,17 +335,13 @@ class Dataset:
 
         Raises: VerificationError, UsageError for images that lie beside the table as files.
         """
-        from safegen.loading.groups import groups_of
         from safegen.loading.torch import TorchRows
 
-        name = self._name(self.tables)
-        if self._beside:
-            raise UsageError("images that are files make no stream: release them as Parquet")
-        groups = groups_of(self.path, self.manifest, name)
+        rows = self._rows()
         return TorchRows(
             self.manifest,
-            groups,
-            self._kept(groups),
+            rows.groups,
+            rows.kept(),
             weighted=self._thinned is None,
             batch_size=batch_size,
             columns=columns,
@@ -435,16 +369,20 @@ class Dataset:
         return self.manifest.weighted and self._thinned is None
 
     def weights(self) -> np.ndarray[Any, Any]:
-        """The rows' weights, float32, in row order."""
+        """The rows' weights, float32, in row order. Ask for them before the rows: loaders that
+        leave different weights out warn, once, where nobody has."""
         import numpy as np
 
-        return np.asarray(self._columns(True).column(WEIGHT_COLUMN), dtype=np.float32)
+        weights_asked(self.manifest.dataset_id)
+        weights = self._columns(True, [WEIGHT_COLUMN]).column(WEIGHT_COLUMN)
+        return np.asarray(weights, dtype=np.float32)
 
     def depths(self) -> np.ndarray[Any, Any]:
         """The rows' effective depths, float32, in row order."""
         import numpy as np
 
-        return np.asarray(self._columns(True).column(DEPTH_COLUMN), dtype=np.float32)
+        depths = self._columns(True, [DEPTH_COLUMN]).column(DEPTH_COLUMN)
+        return np.asarray(depths, dtype=np.float32)
 
     def __str__(self) -> str:
         return f"{self.path}\n{self.manifest}"

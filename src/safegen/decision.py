@@ -16,7 +16,7 @@ The rules of deciding, in one place and without any input or output:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,6 +133,28 @@ class Decision:
         if self.allowed:
             return self
         raise (AdmissionRefused if self.gate == "admission" else ReleaseRefused)(self)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the decision's canonical JSON, by which a checkpoint names it."""
+        import hashlib
+
+        import rfc8785
+
+        return "sha256:" + hashlib.sha256(rfc8785.dumps(self.to_json())).hexdigest()
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """When it was taken, by which state of the ledger, with which notes, and its digest."""
+        document = self.to_json()
+        return {k: document[k] for k in ("time", "ledger", "notes")} | {"digest": self.digest}
+
+    def restated(self, before: Mapping[str, Any]) -> Decision | None:
+        """The decision that was taken `before`, if this one says the same; else None."""
+        same = replace(
+            self, time=before["time"], ledger=before["ledger"], notes=tuple(before["notes"])
+        )
+        return same if same.digest == before["digest"] else None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document: what the ledger and the manifest keep."""

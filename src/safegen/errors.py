@@ -42,6 +42,7 @@ __all__ = [
     "Refused",
     "ReleaseRefused",
     "SafegenError",
+    "SafegenWarning",
     "SourceError",
     "TargetError",
     "UnknownBackend",
@@ -56,6 +57,10 @@ class SafegenError(Exception):
     """The root: catch this to catch all that safegen raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+
+class SafegenWarning(UserWarning):
+    """What is probably not meant: it says what, and what to do."""
 
 
 class Problem:

@@ -165,11 +165,13 @@ def admit(
     probe: Probe | None = None,
     power: float | None = None,
     notes: Sequence[str] = (),
+    before: Mapping[str, Any] | None = None,
 ) -> Decision:
-    """The decision at the admission gate; recorded, allowed or not. `doubts`: why nobody knows
-    what else the model was trained on. `probe`: what a refit on the synthetic rows does. `power`:
-    the share of released rows that had to be found, where that is not the policy's. `notes`: what
-    else is to be said, and judged by nobody."""
+    """The decision at the admission gate; recorded, allowed or not. `before`: how it was taken
+    before (`Decision.said`); where nothing else is found now, that stands. `doubts`: why nobody
+    knows what else the model was trained on. `probe`: what a refit on the synthetic rows does.
+    `power`: the share of released rows that had to be found, where that is not the policy's.
+    `notes`: what else is to be said, and judged by nobody."""
     context = Admission(facts, books.state, doubts, probe, _listed(policy))
     decision = _decide(
         policy,
@@ -179,6 +181,8 @@ def admit(
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
         [*_detection_note(facts, books, policy, power), *notes],
     )
+    if before is not None and (same := decision.restated(before)) is not None:
+        return same
     _record(books, decision, facts)
     return decision
 

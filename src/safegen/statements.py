@@ -17,6 +17,7 @@ from safegen.ledger import Attachment, Record
 from safegen.lineage.documents import sidecar_of
 from safegen.lineage.facts import SourceFacts
 from safegen.lineage.registering import printed_beside
+from safegen.lineage.withdrawals import ancestors
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
@@ -27,7 +28,7 @@ from safegen.tables.batches import is_provenance
 from safegen.tables.images import is_image
 from safegen.tables.sources import Source, SourceLike, read_source
 
-__all__ = ["attest", "derive", "register"]
+__all__ = ["attest", "derive", "derived", "parents_of", "register"]
 
 
 def register(
@@ -152,14 +153,36 @@ def derive(
     Raises: SourceError; UsageError without sources; AdmissionRefused when the ledger cannot be
     searched.
     """
+    signer = SigningKey(key) if key is not None else None
+    parents, books = parents_of(sources, ledger)
+    return derived(frame, sources, parents, books, by, signer)
+
+
+def parents_of(
+    sources: Sequence[SourceLike], ledger: LedgerLike
+) -> tuple[list[SourceFacts], Books]:
+    """What the sources of a derivation are, and the ledger to keep it in."""
     if not isinstance(sources, list | tuple) or not sources:
         raise UsageError("sources= is a list of one or more sources")
-    signer = SigningKey(key) if key is not None else None
-    books = Books.open(ledger)
-    opened, every, books = resolve_all([frame, *sources], books)
+    _, parents, books = resolve_all(sources, Books.open(ledger))
     _refuse_unreachable(books)
-    own, parents = every[0], every[1:]
-    telling = [*parents, *([own] if own.synthetic_share else [])]
+    return parents, books
+
+
+def derived(
+    frame: SourceLike,
+    sources: Sequence[SourceLike],
+    parents: Sequence[SourceFacts],
+    books: Books,
+    by: str | None,
+    signer: SigningKey | None,
+) -> Manifest:
+    """The statement that `frame` was made of `sources`, which are `parents`; put on record."""
+    opened, [own], books = resolve_all([frame], books)
+    _refuse_unreachable(books)
+    telling = [*parents]
+    if own.synthetic_share and not _marks_of(parents, own, books):
+        telling.append(own)
     origins = {p.origin for p in telling}
     origin: Origin = origins.pop() if len(origins) == 1 else "mixed"
     if origin == "mixed" and not any(p.synthetic_share for p in telling):
@@ -190,6 +213,17 @@ def derive(
     ).sealed()
     _state(manifest, own, books, opened[0], signer)
     return manifest
+
+
+def _marks_of(parents: Sequence[SourceFacts], own: SourceFacts, books: Books) -> bool:
+    """Whether all that a frame shows are the marks of its sources, or of what these were made
+    from: they add nothing to what is known of the sources, and take nothing from it."""
+    if books.ledger is None:
+        return False
+    synthetic = [p.dataset_id for p in parents if p.synthetic_share and p.dataset_id]
+    known = set(ancestors(synthetic, books.ledger))
+    shown = {e.dataset_id for e in own.evidence if e.synthetic}
+    return shown <= known and own.depth <= max(p.depth for p in parents)
 
 
 def _counts(source: SourceLike) -> bool:

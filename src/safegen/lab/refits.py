@@ -188,7 +188,7 @@ class Refits:
                         r.finding.name for r in error.decision.judged if r.outcome == "block"
                     )
                 else:
-                    path, rows, weights = dataset.path, dataset.to_arrow(), dataset.weights()
+                    path, weights, rows = dataset.path, dataset.weights(), dataset.to_arrow()
                     if way.pick is not None:
                         whole = dataset.to_arrow(provenance=True)
                         picked = way.pick(whole, real, self.schema, rng)

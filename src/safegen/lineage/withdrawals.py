@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from safegen.errors import UsageError
 from safegen.ledger import Ledger, Record
 from safegen.ledger.base import WITHDRAWAL
 
-__all__ = ["Withdrawal", "descendants", "withdraw", "withdrawal_of", "withdrawals"]
+__all__ = ["Withdrawal", "ancestors", "descendants", "withdraw", "withdrawal_of", "withdrawals"]
 
 _MOST = 100_000  # records behind a dataset, beyond which nobody is followed
 
@@ -61,17 +61,20 @@ def withdrawal_of(
     known = withdrawals(ledger) if known is None else known
     if not known:
         return None
+    return next((known[one] for one in ancestors(dataset_ids, ledger) if one in known), None)
+
+
+def ancestors(dataset_ids: Iterable[str], ledger: Ledger) -> Iterator[str]:
+    """These datasets, and those that they were made from as far as the ledger knows, once each."""
     open_, seen = list(dataset_ids), set[str]()
     while open_ and len(seen) < _MOST:
         one = open_.pop()
-        if one in known:
-            return known[one]
         if one in seen:
             continue
         seen.add(one)
+        yield one
         record = ledger.get(one)
         open_ += record.made_from if record is not None else ()
-    return None
 
 
 def descendants(dataset_id: str, ledger: Ledger) -> list[Record]:

@@ -6,11 +6,11 @@ parsed are the bytes that were hashed, not the file again: it may change in betw
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from safegen.manifest import Manifest, merkle
 from safegen.manifest.model import FileEntry
 from safegen.places import Place, read_range
 
-__all__ = ["Group", "VerifiedFile", "groups_of"]
+__all__ = ["Group", "VerifiedFile", "files_of", "groups_of"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,20 @@ class VerifiedFile:
         except (pa.ArrowException, OSError):
             raise VerificationError([f"{self._path}: not a Parquet file"]) from None
         rows = [self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups)]
-        if rows != [g.rows for g in groups]:
+        self.sizes = [g.rows for g in groups]
+        if rows != self.sizes:
             raise VerificationError([f"{self._path}: other row groups than the manifest's"])
         self.schema: pa.Schema = self._metadata.schema.to_arrow_schema()
+
+    @property
+    def groups(self) -> list[Group]:
+        return [Group(self, i, rows) for i, rows in enumerate(self.sizes)]
+
+    @property
+    def written(self) -> pa.Schema | None:
+        """The schema with which the file was written: Parquet itself knows fewer types."""
+        held = (self._metadata.metadata or {}).get(b"ARROW:schema")
+        return None if held is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held)))
 
     def missing(self) -> set[str]:
         """The columns in which values are missing, or may be: the footer does not say."""
@@ -124,12 +135,11 @@ class _Window(io.RawIOBase):
         return self._data[begin : begin + length]
 
 
+def files_of(folder: Place, manifest: Manifest, table: str) -> list[VerifiedFile]:
+    """The data files of a dataset's table, in order. Raises: VerificationError."""
+    return [VerifiedFile(folder, f) for f in manifest.files if f.table == table]
+
+
 def groups_of(folder: Place, manifest: Manifest, table: str) -> list[Group]:
     """The row groups of a dataset's table, in order. Raises: VerificationError."""
-    entries: list[Any] = [f for f in manifest.files if f.table == table]
-    files = [VerifiedFile(folder, e) for e in entries]
-    return [
-        Group(file, i, group.rows)
-        for file, entry in zip(files, entries, strict=True)
-        for i, group in enumerate(entry.row_groups)
-    ]
+    return [g for file in files_of(folder, manifest, table) for g in file.groups]

@@ -78,6 +78,9 @@ def _open_parquet(path: Place) -> Batches:
 
     with pq.ParquetFile(_readable(path)) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
+        # Of a file that another Arrow library wrote, pyarrow shows no metadata but Arrow's own.
+        said = {k: v for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
+    schema = schema.with_metadata({**said, **(schema.metadata or {})} or None)
 
     size = _BATCH_IMAGES if any(map(is_image, schema.types)) else BATCH_ROWS
 

@@ -32,7 +32,7 @@ from safegen.tables.files import (
     reading,
 )
 from safegen.tables.image_folders import from_arrays, is_image_file, is_metadata, read_image_folder
-from safegen.tables.stamps import read_stamps
+from safegen.tables.stamps import described, read_stamps
 
 __all__ = ["MAX_FILES", "TABLE", "Source", "SourceLike", "read_source"]
 
@@ -127,6 +127,7 @@ def _several(sources: Mapping[Any, Any]) -> Source:
 def _from_memory(source: Any) -> Source:
     module = type(source).__module__.partition(".")[0]
     attrs: Mapping[str, Any] | None = None
+    stamps: list[dict[str, Any]] = []
     with reading(f"the {type(source).__name__} in memory"):
         if isinstance(source, pa.Table):
             table = source
@@ -142,6 +143,7 @@ def _from_memory(source: Any) -> Source:
             table = frame.to_arrow()
         elif module == "datasets" and hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
+            stamps = described(getattr(getattr(source, "info", None), "description", None))
         elif module == "numpy" or isinstance(source, Mapping):
             table = from_arrays(source)
         elif hasattr(source, "__arrow_c_stream__"):
@@ -153,7 +155,8 @@ def _from_memory(source: Any) -> Source:
                 "__arrow_c_stream__, or a dict of those"
             )
     distinct(table.schema, "the table in memory")
-    return Source("memory:", {TABLE: Batches.of(table)}, tuple(read_stamps(table.schema, attrs)))
+    stamps += read_stamps(table.schema, attrs)
+    return Source("memory:", {TABLE: Batches.of(table)}, tuple(stamps))
 
 
 def _from_pandas(frame: Any) -> pa.Table:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["KEY", "read_stamps", "stamped"]
+__all__ = ["KEY", "described", "read_stamps", "stamped"]
 
 KEY = "safegen"
 _PANDAS = b"PANDAS_ATTRS"
@@ -63,6 +63,18 @@ def stamped(schema: pa.Schema, stamp: Mapping[str, Any]) -> pa.Schema:
     metadata[_PANDAS] = json.dumps({KEY: dict(stamp)}).encode()
     metadata[_SPARK] = json.dumps(spark).encode()
     return schema.with_metadata(metadata)
+
+
+def described(text: str | None) -> list[dict[str, Any]]:
+    """The stamps in the description of a Hugging Face dataset: a line each, for datasets that were
+    put together have the descriptions of all. Prose that names safegen is none."""
+    lines = [_parsed(line) for line in (text or "").splitlines() if f'"{KEY}"' in line]
+    found = [
+        _known(line[KEY] or "damaged", "Hugging Face description")
+        for line in lines
+        if isinstance(line, Mapping) and KEY in line
+    ]
+    return [s for s in found if s is not None]
 
 
 def _parsed(text: Any) -> Any:
