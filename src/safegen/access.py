@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safegen import gates
@@ -90,6 +91,7 @@ def open(
     policy: str | Path | Policy = "training",
     trusted_keys: Sequence[str | Path | PublicKey] | None = None,
     ledger: LedgerLike = None,
+    lazily: bool = False,
 ) -> Dataset:
     """A dataset, verified and admitted by the policy.
 
@@ -97,13 +99,20 @@ def open(
     of this user, and other ranks of the same job, take what was found then from a receipt
     (`safegen.receipts`). The policy, the ledger and the calendar are asked each time.
 
+    lazily: leave hashing to the loaders, which hash each row group that they read: for what is too
+    large, or too far away, to be read as a whole. A change is then found where it lies, in the
+    middle of an epoch perhaps. Where neither the ledger nor a key that is trusted vouches for the
+    manifest all is read all the same.
+
     Raises: VerificationError, AdmissionRefused, PolicyError.
     """
     place = place_of(path)
     rules = load_policy(policy)
     books = Books.open(ledger)
     with turn(place) as receipt:
-        verified, _, facts, books = _verified(place, trusted_keys, rules, books, receipt)
+        verified, _, facts, books = _verified(
+            place, trusted_keys, rules, books, receipt, lazily=lazily
+        )
         _admitted(rules, [facts], books, receipt)
     return Dataset(place, verified.manifest)
 
@@ -114,6 +123,8 @@ def _verified(
     rules: Policy,
     books: Books,
     receipt: Receipt,
+    *,
+    lazily: bool = False,
 ) -> tuple[Verified, Source, SourceFacts, Books]:
     """A dataset's folder, opened, and what it is: from the receipt where that has it, else into it.
     Where its manifest is vouched for, the rows are not asked at all.
@@ -121,9 +132,12 @@ def _verified(
     Raises: VerificationError.
     """
     keys = gates.trusted(rules)
-    verified = inspect_folder(
-        place, trusted_keys, ledger=books.ledger, known=keys, hashed=receipt.known
+    inspected = partial(
+        inspect_folder, place, trusted_keys, ledger=books.ledger, known=keys, hashed=receipt.known
     )
+    verified = inspected(lazily=lazily)
+    if lazily and not (verified.signed_by or verified.in_ledger):
+        lazily, verified = False, inspected()
     source = replace(read_source(place), checked=verified.check)  # every byte is known already
     vouched = bool(verified.signed_by or verified.in_ledger)
     facts = None
@@ -133,7 +147,7 @@ def _verified(
     if facts is None:
         signers = [*keys, *verified.signed_by]
         _, [facts], books = gates.resolve_all([source], books, keys=signers, released=True)
-        told = vouched and receipt.whole
+        told = lazily or (vouched and receipt.whole)
         if books.ledger is not None and not facts.problems and not told:
             receipt.keep(verified.manifest, None if vouched else facts, books.state)
     return verified, source, facts, books

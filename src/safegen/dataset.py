@@ -75,10 +75,11 @@ def inspect_folder(
     ledger: Ledger | None = None,
     known: Sequence[PublicKey] = (),
     hashed: Mapping[str, str] | None = None,
+    lazily: bool = False,
 ) -> Verified:
     """Verify a dataset folder and say what the verification is worth. known: keys whose signature
     counts where no `trusted_keys` are named, as those do that the ledger recorded. hashed: the
-    SHA-256 of files that a receipt has.
+    SHA-256 of files that a receipt has. lazily: row groups are left to whoever reads them.
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
@@ -87,7 +88,7 @@ def inspect_folder(
     record = None
     problems: list[str] = []
     ledger_url = None
-    first = check_folder(folder, keys, deep=deep, hashed=hashed)
+    first = check_folder(folder, keys, deep=deep, hashed=hashed, lazily=lazily)
     if ledger is not None and first.manifest is not None:
         try:
             record = ledger.get(first.manifest.dataset_id)
