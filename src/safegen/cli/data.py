@@ -13,6 +13,7 @@ from safegen.cli.output import (
     LedgerOption,
     PolicyOption,
     SourcesArgument,
+    TrustedKeysOption,
     parse_sources,
     printable,
     say,
@@ -73,10 +74,7 @@ def verify(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also Merkle proofs, the rows' digest and counts.")
     ] = False,
-    trusted_key: Annotated[
-        list[str] | None,
-        typer.Option("--trusted-key", help="A public key that must have signed it. Repeatable."),
-    ] = None,
+    trusted_key: TrustedKeysOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.output import JsonOption, KeyOption, LedgerOption, say, show, show_json, table
+from safegen.cli.output import (
+    JsonOption,
+    KeyOption,
+    LedgerOption,
+    TrustedKeysOption,
+    say,
+    show,
+    show_json,
+    table,
+)
 from safegen.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -261,10 +270,7 @@ def verify(
         str | None,
         typer.Option("--head", help="A signed head, from which the log has to go on."),
     ] = None,
-    trusted_key: Annotated[
-        list[str] | None,
-        typer.Option("--trusted-key", help="A public key that may have signed it. Repeatable."),
-    ] = None,
+    trusted_key: TrustedKeysOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Check the log's hash chain and every record against it: exit code 0, or 4."""

@@ -38,6 +38,10 @@ PolicyOption = Annotated[
 KeyOption = Annotated[
     str | None, typer.Option("--key", help="An Ed25519 private key to sign with (safegen key new).")
 ]
+TrustedKeysOption = Annotated[
+    list[str] | None,
+    typer.Option("--trusted-key", help="A public key that must have signed it. Repeatable."),
+]
 SourcesArgument = Annotated[
     list[str], typer.Argument(help="Data files or folders; NAME=PATH for related tables.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.output import LedgerOption, say, show
+from safegen.cli.output import LedgerOption, TrustedKeysOption, say, show
 from safegen.errors import ManifestError, TargetError, UsageError, VerificationError
 from safegen.places import Place, place_of
 
@@ -29,10 +29,7 @@ def report(
         str | None,
         typer.Option("--out", "-o", help="The page's file. Default: FOLDER.report.html beside it."),
     ] = None,
-    trusted_key: Annotated[
-        list[str] | None,
-        typer.Option("--trusted-key", help="A public key that must have signed it. Repeatable."),
-    ] = None,
+    trusted_key: TrustedKeysOption = None,
     ledger: LedgerOption = None,
 ) -> int:
     """Verify a dataset and write a page about it: exit code 0, or 4 where it does not verify."""
