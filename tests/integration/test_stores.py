@@ -17,6 +17,10 @@ import safegen
 from local_store import Store, released
 from safegen import places, targets
 from safegen.cli.report import report
+from safegen.ledger import open_ledger
+from safegen.lineage.heads import write_head
+from safegen.lineage.withdrawals import withdraw
+from safegen.manifest import SigningKey, new_key
 from safegen.pages import figures_in
 from safegen.places import place_of
 from safegen.tables.images import image_bytes
@@ -451,3 +455,30 @@ def test_one_of_two_writers_wins(store: Store) -> None:
     assert safegen.verify(out, deep=True) == won.manifest
     own = won.manifest.dataset_id
     assert {k.split("/")[1] for k in store.names("out/")} == {own, "safegen.manifest.json"}
+
+
+def test_withdrawals_are_known_from_a_list_in_the_store(
+    store: Store, generator: safegen.Generator, tmp_path: Path
+) -> None:
+    """A signed head of the ledger: written into the store, named by a policy, elsewhere."""
+    made = generator.generate(ROWS, tmp_path / "made")
+    key = new_key(tmp_path / "key")
+    books, head = open_ledger(), store.uri("lists/head.json")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "schema: safegen.policy/v1\nid: p\nversion: '1'\ndescription: d\ncontact: us\nrules:\n"
+        f"  lineage: {{severity: enforce, max_depth: 1.0, withdrawals: '{head}', "
+        "withdrawals_on_unreachable: refuse}\n"
+        f"  manifest: {{severity: enforce, trusted_keys: ['{key.text}']}}\n"
+    )
+
+    def decided() -> safegen.Decision:
+        return safegen.check(made, policy=policy, ledger=tmp_path / "elsewhere.db")
+
+    assert "cannot be read" in decided().findings["lineage/withdrawals"].observed
+    assert not decided().allowed
+    write_head(head, books, SigningKey(tmp_path / "key"))
+    assert decided().allowed
+    withdraw(books, made.manifest.dataset_id, by="a tester", reason="a test")
+    write_head(head, books, SigningKey(tmp_path / "key"))
+    assert not decided().allowed

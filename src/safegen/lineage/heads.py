@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from safegen.errors import ManifestError, TargetError
+from safegen.errors import ManifestError, MissingExtra, TargetError, UsageError
 from safegen.ledger import Ledger
 from safegen.ledger.base import sha256
 from safegen.lineage.withdrawals import descendants, withdrawals
@@ -24,6 +24,7 @@ from safegen.manifest.canonical import MAX_DOCUMENT_BYTES
 from safegen.manifest.identity import now
 from safegen.manifest.model import read_plain, write_whole
 from safegen.manifest.sign import STATEMENT_TYPE, PublicKey, SigningKey, opened, signature_of
+from safegen.places import Place, place_of, redacted
 
 __all__ = [
     "Head",
@@ -104,7 +105,7 @@ def signed_head(ledger: Ledger, key: SigningKey) -> bytes:
     return data
 
 
-def read_head(path: Path, keys: Sequence[PublicKey]) -> Head:
+def read_head(path: Place, keys: Sequence[PublicKey]) -> Head:
     """A head that one of `keys` signed.
 
     Raises: ManifestError where none did, or for what is no such document; OSError.
@@ -118,12 +119,12 @@ def read_head(path: Path, keys: Sequence[PublicKey]) -> Head:
 
 def write_head(path: str | Path, ledger: Ledger, key: SigningKey) -> Head:
     """Write a ledger's signed head, whole or not at all. Raises: LedgerError, TargetError."""
-    data = signed_head(ledger, key)
+    place, data = place_of(path), signed_head(ledger, key)
     try:
-        write_whole(Path(path), data)
+        write_whole(place, data)
     except OSError as error:
-        raise TargetError(f"{path}: cannot be written ({error.strerror})") from None
-    return read_head(Path(path), [key.public])
+        raise TargetError(f"{place}: cannot be written ({error.strerror})") from None
+    return read_head(place, [key.public])
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,11 @@ def listed(place: str, keys: Sequence[PublicKey], most: timedelta) -> Listed:
     if not keys:
         return Listed(place, problem="the policy names no trusted_keys for its signature")
     try:
-        head = read_head(Path(place), keys)
+        head = read_head(place_of(place), keys)
     except ManifestError as error:
         return Listed(place, problem="; ".join(str(p) for p in error.problems))
+    except (UsageError, MissingExtra) as error:
+        return Listed(redacted(place), problem=str(error))
     except (OSError, ValueError) as error:
         return Listed(place, problem=f"it cannot be read ({type(error).__name__})")
     age, problem = datetime.now(UTC) - head.time, None
@@ -181,7 +184,7 @@ def head_problems(ledger: Ledger, path: str | Path, keys: Sequence[PublicKey]) -
     if not keys:
         return [f"{path}: name the key that has signed it with --trusted-key KEY.pub"]
     try:
-        head = read_head(Path(path), keys)
+        head = read_head(place_of(path), keys)
     except ManifestError as error:
         return [f"{path}: {p}" for p in error.problems]
     except (OSError, ValueError) as error:

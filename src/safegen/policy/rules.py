@@ -107,7 +107,7 @@ class LineageParams(RuleParams):
         Param(
             "Where a ledger's signed head lies (`safegen ledger head`), for machines without the "
             "ledger: datasets that it lists as withdrawn are refused. Empty: nowhere.",
-            unit="path",
+            unit="path or URI",
             order="none",
         ),
         Field(max_length=4096),
