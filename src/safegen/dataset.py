@@ -230,14 +230,9 @@ class Dataset:
     _origin: str | None = field(default=None, repr=False)
     _thinned: int | None = field(default=None, repr=False)
 
-    @property
-    def _illustrated(self) -> bool:
-        """Whether its images lie beside the table as files."""
-        return any(f.table is None and f.path.startswith("data/") for f in self.manifest.files)
-
     def _rows(self) -> Rows:
         """Its rows, to be read a verified row group at a time."""
-        if self._illustrated:
+        if self.manifest.illustrated:
             raise UsageError("images that are files make no stream: release them as Parquet")
         files = files_of(self.path, self.manifest, self._name(self.tables))
         return Rows(self.manifest, files, self._origin, self._thinned)
@@ -252,7 +247,7 @@ class Dataset:
         return self._rows()
 
     def _columns(self, provenance: bool, columns: Sequence[str] | None = None) -> pa.Table:
-        if self._illustrated:
+        if self.manifest.illustrated:
             whole = read_source(self.path).tables[TABLE].table()
             return chosen(whole, self._origin, self._thinned, provenance)
         return self._rows().table(provenance, columns)

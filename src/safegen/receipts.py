@@ -113,7 +113,7 @@ class Receipt:
             if found != self._before.get(path) or max(found[1:3]) > young:
                 return
         # Rows that are hashed when they are read; images that are files are not.
-        if any(f.path.startswith("data/") and f.merkle_root is None for f in manifest.files):
+        if manifest.illustrated:
             return
         self.files, self.manifest = files, manifest.digest
         self.found = None if facts is None else facts.to_json()

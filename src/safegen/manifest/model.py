@@ -173,6 +173,11 @@ class Manifest(_Part):
             document.pop("weighted", None)
         return document
 
+    @property
+    def illustrated(self) -> bool:
+        """Whether images lie beside the table as files."""
+        return any(f.path.startswith("data/") and f.path.endswith(".png") for f in self.files)
+
     def document(self) -> dict[str, Any]:
         """The manifest as a JSON document, unknown fields included."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=False)
