@@ -1,9 +1,10 @@
-"""`safegen policy lint|schema|explain|list`. Loads no data library."""
+"""`safegen policy lint|schema|explain|diff|list`. Loads no data library."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 
 import typer
 
@@ -100,3 +101,40 @@ def explain(
         meaning = f"{r.doc} {order[:1].upper()}{order[1:]}." if order else r.doc
         show(textwrap.fill(meaning, columns(), initial_indent="      ", subsequent_indent="      "))
     return 0
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="A policy file, or a shipped name.")],
+    new: Annotated[str, typer.Argument(help="What it is to become.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Say what a change of a policy tightens and loosens: exit code 3 when anything is loosened."""
+    from dataclasses import asdict
+
+    from safegen.cli.output import table
+    from safegen.policy import Policy
+    from safegen.policy import diff as diff_
+
+    found = diff_(Policy.load(old), Policy.load(new))
+    counts = Counter[str](d.change for d in found)
+    if as_json:
+        show_json([asdict(d) for d in found])
+    else:
+        table(
+            (d.change, f"{d.where}: {_value(d.before)} → {_value(d.after)}{_at(d)}") for d in found
+        )
+        words = {"LOOSEN": "loosened", "TIGHTEN": "tightened", "INCOMPARABLE": "not comparable"}
+        told = [f"{counts[change]} {word}" for change, word in words.items() if counts[change]]
+        show(", ".join(told) or "SAME: both ask the same")
+    return 3 if counts["LOOSEN"] else 0
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):  # a waiver
+        return f"{value['rule']} lowered until {value['expires']}"
+    return "none" if value is None else str(value)
+
+
+def _at(difference: Any) -> str:
+    return "" if difference.origin == "default" else f"  ({difference.origin})"

@@ -8,6 +8,7 @@
 A policy only says what is asked. Safeguards find out, the decision judges.
 """
 
+from safegen.policy.difference import Difference, diff
 from safegen.policy.model import SCHEMA, Origin, Policy, Report
 from safegen.policy.params import (
     GATES,
@@ -43,6 +44,7 @@ __all__ = [
     "Waiver",
     "lint",
     "explain",
+    "diff",
     "json_schema",
     "AnchorParams",
     "FidelityParams",
@@ -61,6 +63,7 @@ __all__ = [
     "RULES",
     "SCHEMA",
     "Change",
+    "Difference",
     "Gate",
     "Note",
     "Order",

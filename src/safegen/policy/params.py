@@ -34,11 +34,12 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 
 Severity = Literal["off", "audit", "warn", "enforce"]
 Change = Literal["TIGHTEN", "LOOSEN", "SAME", "INCOMPARABLE"]
-Order = Literal["up", "down", "listed", "none"]
+Order = Literal["up", "down", "listed", "fewer", "none"]
 
 _TIGHTER: Mapping[str, str] = {
     "up": "bigger is tighter",
     "down": "smaller is tighter",
+    "fewer": "some of them are tighter than all, and none is another question",
     "none": "no order: any change is incomparable",
 }
 
@@ -49,7 +50,8 @@ class Param:
 
     `doc` is one sentence; `unit` what the number counts ("share", "rows", …; "choice" for words);
     `order` says which way is tighter: "up" (bigger), "down" (smaller), "listed" (a `Literal`
-    whose words stand from loose to tight), "none" (no value is tighter than another).
+    whose words stand from loose to tight), "fewer" (a list whose parts are tighter than it is; an
+    empty one asks something else), "none" (no value is tighter than another).
     """
 
     doc: str
@@ -79,6 +81,8 @@ class Parameter:
         TIGHTEN or LOOSEN as the declared order says; SAME for equal values; INCOMPARABLE where
         there is no order, or where a value is not one that the order knows (NaN, another word).
         """
+        if self.order == "fewer":
+            return _compared(old, new)
         before, after = self._position(old), self._position(new)
         if before is None or after is None:
             return "SAME" if self.order == "none" and old == new else "INCOMPARABLE"
@@ -93,6 +97,20 @@ class Parameter:
         if self.order == "none" or not isinstance(value, int | float) or math.isnan(value):
             return None
         return value if self.order == "up" else -value
+
+
+def _compared(old: object, new: object) -> Change:
+    """Lists as sets: a part of one is tighter than it."""
+    if not isinstance(old, tuple | list) or not isinstance(new, tuple | list):
+        return "INCOMPARABLE"
+    before, after = set(old), set(new)
+    if before == after:
+        return "SAME"
+    if not before or not after:
+        return "INCOMPARABLE"
+    if after < before:
+        return "TIGHTEN"
+    return "LOOSEN" if after > before else "INCOMPARABLE"
 
 
 class RuleParams(BaseModel):

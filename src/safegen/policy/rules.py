@@ -156,7 +156,7 @@ class ManifestParams(RuleParams):
             "Public keys whose signatures count, as `safegen key show` prints them; without any, "
             "the keys with which the ledger saw a dataset signed.",
             unit="keys",
-            order="none",
+            order="fewer",
         ),
         Field(max_length=32),
     ] = ()

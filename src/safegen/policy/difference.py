@@ -1,0 +1,87 @@
+"""What going from one policy to another does: which values become tighter, and which looser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from safegen.policy.model import Policy
+from safegen.policy.params import Change, RuleParams
+
+__all__ = ["Difference", "diff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that differs. `where` is "rule.parameter", "report.real_values", or "waivers.ID".
+
+    `before` and `after` are None where there is none. `origin` is the "file:line" that sets the new
+    value, else the one that set the old; "default" where no file does.
+    """
+
+    change: Change
+    where: str
+    before: Any
+    after: Any
+    origin: str
+
+
+def diff(old: Policy, new: Policy) -> list[Difference]:
+    """Every value in which two policies differ in what they ask, in report order.
+
+    Of a rule that is off in one of them only that is said: what its parameters are matters to
+    nobody. A waiver that is new asks less, whether it is applied or not; one that was changed
+    cannot be compared. Names, texts and contacts are no difference.
+    """
+    return [*_rules(old, new), *_report(old, new), *_waivers(old, new)]
+
+
+def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
+    for name in dict.fromkeys([*old.rules, *new.rules]):
+        before, after = old.rules.get(name), new.rules.get(name)
+        known = after or before
+        assert known is not None
+        both = _active(before) and _active(after)
+        for key, parameter in type(known).parameters().items():
+            if key != "severity" and not both:
+                continue
+            was, now = (getattr(r, key, None) for r in (before, after))
+            if key == "severity":
+                was, now = was or "off", now or "off"
+            change = parameter.compare(was, now)
+            if change != "SAME":
+                yield Difference(change, f"{name}.{key}", was, now, _origin(old, new, name, key))
+
+
+def _active(rule: RuleParams | None) -> bool:
+    return rule is not None and rule.severity != "off"
+
+
+def _origin(old: Policy, new: Policy, rule: str, parameter: str) -> str:
+    for policy in (new, old):
+        if (place := policy.origins.get((rule, parameter))) is not None:
+            return f"{place[0]}:{place[1]}"
+    return "default"
+
+
+def _report(old: Policy, new: Policy) -> Iterator[Difference]:
+    was, now = old.report.real_values, new.report.real_values
+    if was != now:
+        change: Change = "LOOSEN" if now else "TIGHTEN"
+        yield Difference(change, "report.real_values", was, now, "default")
+
+
+def _waivers(old: Policy, new: Policy) -> Iterator[Difference]:
+    before, after = ({w.id: w for w in p.waivers} for p in (old, new))
+    for one in dict.fromkeys([*before, *after]):
+        was, now = before.get(one), after.get(one)
+        if was != now:
+            change: Change = "INCOMPARABLE"
+            if was is None or now is None:
+                change = "LOOSEN" if was is None else "TIGHTEN"
+            yield Difference(change, f"waivers.{one}", _said(was), _said(now), "default")
+
+
+def _said(waiver: Any) -> dict[str, Any] | None:
+    return None if waiver is None else waiver.model_dump(mode="json")
