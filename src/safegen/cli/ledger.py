@@ -257,7 +257,7 @@ def head(
         [
             ("signed", file),
             ("head", f"entry {done.log_entries:,} of the log, {done.head[:16]}…"),
-            ("withdrawn", f"{len(done.withdrawn):,} datasets, with what descends from them"),
+            ("withdrawn", f"{len(done.withdrawn):,}, what descends from them included"),
         ]
     )
     return 0
