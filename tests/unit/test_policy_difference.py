@@ -103,8 +103,8 @@ def test_the_command_is_a_gate(tmp_path: Path) -> None:
     after.write_text(before.read_text().replace("max_depth: 1.0", "max_depth: 2.0"))
     loosened = ran(before, after)
     assert loosened.return_value == 3
-    assert f"LOOSEN  lineage.max_depth: 1.0 → 2.0  ({after}:7)" in loosened.stdout
-    assert loosened.stdout.endswith("1 loosened\n")
+    said = " ".join(loosened.stdout.split())  # wrapped where a path is long
+    assert said == f"LOOSEN lineage.max_depth: 1.0 → 2.0 ({after}:7) 1 loosened"
     assert ran(after, before).return_value == 0
     assert ran(before, before).stdout == "SAME: both ask the same\n"
     (told,) = json.loads(ran(before, after, "--json").stdout)
