@@ -63,7 +63,7 @@ def guard(
     """`check`, enforced: one line at the top of a training script.
 
     A dataset's folder that this user's earlier run, or another rank of this job, has verified is
-    not read again while it is as it was (`safegen.receipts`); `check` always looks itself. Warns,
+    not read again while it is as it was (`safegen.receipts`); `check` takes no receipt. Warns,
     once, of a dataset whose rows have weights that differ and that no `Dataset` hands out.
 
     Raises: AdmissionRefused when the policy does not admit the data.
@@ -95,14 +95,14 @@ def open(
 ) -> Dataset:
     """A dataset, verified and admitted by the policy.
 
-    Its bytes are hashed and its rows looked at once: while the folder stays as it was, later runs
-    of this user, and other ranks of the same job, take what was found then from a receipt
-    (`safegen.receipts`). The policy, the ledger and the calendar are asked each time.
+    Its bytes are hashed once, and its rows looked at where neither the ledger nor a key that is
+    trusted vouches for the manifest: while the folder stays as it was, later runs of this user, and
+    other ranks of the same job, take what was found then from a receipt (`safegen.receipts`). The
+    policy, the ledger and the calendar are asked each time.
 
     lazily: leave hashing to the loaders, which hash each row group that they read: for what is too
     large, or too far away, to be read as a whole. A change is then found where it lies, in the
-    middle of an epoch perhaps. Where neither the ledger nor a key that is trusted vouches for the
-    manifest all is read all the same.
+    middle of an epoch perhaps. Where nobody vouches for the manifest all is read all the same.
 
     Raises: VerificationError, AdmissionRefused, PolicyError.
     """
@@ -138,7 +138,8 @@ def _verified(
     verified = inspected(lazily=lazily)
     if lazily and not (verified.signed_by or verified.in_ledger):
         lazily, verified = False, inspected()
-    source = replace(read_source(place), checked=verified.check)  # every byte is known already
+    # Every byte is known already, or will be hashed where it is read.
+    source = replace(read_source(place), checked=verified.check)
     vouched = bool(verified.signed_by or verified.in_ledger)
     facts = None
     if not vouched:
