@@ -191,6 +191,22 @@ def test_what_was_withdrawn_is_refused_without_the_ledger(
     assert any(f"made from {place.attested}" in line for line in said)
 
 
+def test_what_another_ledger_made_of_what_was_withdrawn_is_refused(
+    place: Place, listing: Any, key: Path
+) -> None:
+    """The ledger that wrote the list has never heard of it: its manifest names what it is of."""
+    away = place.folder / "away.db"
+    made = safegen.Generator(ledger=away, policy="lab").fit(place.second)
+    deep = made.generate(400, place.folder / "deep")
+    books, head = open_ledger(place.ledger), place.folder / "head.json"
+    write_head(head, books, SigningKey(key))
+    assert CHECK not in unmet(listing(deep))
+    withdraw(books, place.second.manifest.dataset_id, **REASON)
+    done = write_head(head, books, SigningKey(key))
+    assert [w.dataset_id for w in done.withdrawn] == [place.second.manifest.dataset_id]
+    assert CHECK in unmet(listing(deep))
+
+
 def test_a_list_that_cannot_be_relied_on_is_what_the_policy_says(
     place: Place, listing: Any, key: Path, other_key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

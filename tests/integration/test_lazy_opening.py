@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import safegen
+from safegen import receipts
 from safegen.dataset import Dataset, sign
 from safegen.errors import VerificationError
 from safegen.loading.groups import groups_of
@@ -63,8 +64,9 @@ def _spoiled(folder: Path, group: int) -> None:
 
 
 def test_nothing_of_the_rows_is_read_before_they_are(
-    made: Dataset, tmp_path: Path, hashed: list[str]
+    made: Dataset, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(receipts, "SETTLED", 0.0)  # a receipt of what was just written, too
     folder = Path(shutil.copytree(made.path, tmp_path / "copy"))
     lazy = safegen.open(folder, lazily=True)
     assert "README.md" in hashed
@@ -74,6 +76,9 @@ def test_nothing_of_the_rows_is_read_before_they_are(
     hashed.clear()
     assert safegen.open(folder).manifest.rows == 70_000
     assert "part-00000.parquet" in hashed
+    hashed.clear()
+    assert safegen.open(folder).manifest.rows == 70_000
+    assert "part-00000.parquet" not in hashed  # now somebody has
 
 
 def test_a_change_is_found_where_it_lies(made: Dataset, tmp_path: Path) -> None:

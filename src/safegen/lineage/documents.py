@@ -116,6 +116,7 @@ def _from_manifest(
         proof=sound,
         expires=manifest.expires,
         weighted=manifest.weighted,
+        made_from=tuple(s.dataset_id for s in manifest.sources if s.dataset_id is not None),
         **_behind(share, manifest.document(), ledger),
     )
 
@@ -203,6 +204,7 @@ def from_record(record: Record, ledger: Ledger) -> Evidence:
         proof=True,
         expires=record.expires,
         weighted=bool(manifest.get("weighted")),
+        made_from=tuple(record.made_from),
         **_behind(share, manifest, ledger),
     )
 

@@ -36,7 +36,7 @@ class Evidence:
     dataset, None where they are not known; `stated` is when somebody stated that data is real;
     `weighted` whether the rows were released with weights that differ; `signers` the ids of the
     keys, of those that were known, by which the statement is signed; `recorded` whether the ledger
-    has it from when it was made.
+    has it from when it was made; `made_from` the datasets that it names as its sources.
     """
 
     ring: str
@@ -57,6 +57,7 @@ class Evidence:
     weighted: bool = False
     signers: tuple[str, ...] = ()
     recorded: bool = False
+    made_from: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -78,7 +79,8 @@ class Evidence:
         fields = dict(document)
         if fields.get("roots") is not None:
             fields["roots"] = tuple(Root(**root) for root in fields["roots"])
-        fields["signers"] = tuple(fields.get("signers") or ())
+        for name in ("signers", "made_from"):
+            fields[name] = tuple(fields.get(name) or ())
         return cls(**fields)
 
 

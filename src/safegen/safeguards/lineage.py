@@ -216,7 +216,8 @@ def _withdrawn(sources: Sequence[SourceFacts], listed: Listed, wanted: str) -> F
     named: dict[str, str] = {}
     for source in sources:
         for piece in source.evidence:
-            ids = [piece.dataset_id, *(root.dataset_id for root in piece.roots or ())]
+            roots = (root.dataset_id for root in piece.roots or ())
+            ids = [piece.dataset_id, *piece.made_from, *roots]
             for one in (
                 listed.withdrawn[i] for i in ids if i is not None and i in listed.withdrawn
             ):
