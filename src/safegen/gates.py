@@ -183,7 +183,7 @@ def admit(
     )
     if before is not None and (same := decision.restated(before)) is not None:
         return same
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts)
     return decision
 
 
@@ -208,7 +208,7 @@ def release(
     decision = _decide(
         policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
     )
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts)
     return decision
 
 
@@ -258,7 +258,16 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     return f"underpowered: {found}, and {wanted:.2%} is asked for"
 
 
-def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:
+def _record(
+    books: Books,
+    policy: Policy,
+    decision: Decision,
+    facts: Sequence[SourceFacts],
+) -> None:
+    """Write a decision down, after the policy that it names."""
+    if books.ledger is None:
+        return
+    _record_policy(books.ledger, policy)
     books.write(
         "decision",
         {
@@ -269,6 +278,21 @@ def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> N
             ],
         },
     )
+
+
+_RECORDED: set[tuple[str, str, str]] = set()
+"""The policies that this process knows to be in a ledger: its URL, its id, the policy's digest."""
+
+
+def _record_policy(ledger: Ledger, policy: Policy) -> None:
+    """Write the policy down, all defaults in place, where the ledger does not have it. Two
+    processes at once may both do so, which is harmless."""
+    this = (ledger.url, ledger.ledger_id, policy.digest)
+    if this in _RECORDED:
+        return
+    if all(e.payload.get("digest") != policy.digest for e in ledger.log(kind="policy")):
+        ledger.record("policy", {"digest": policy.digest, "policy": policy.effective()})
+    _RECORDED.add(this)
 
 
 def _decide(
