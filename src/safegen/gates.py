@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen import plugins
+from safegen import grounds, plugins
 from safegen.decision import Decision, Finding, Gate, decide
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
@@ -183,7 +183,7 @@ def admit(
     )
     if before is not None and (same := decision.restated(before)) is not None:
         return same
-    _record(books, policy, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_admission(context, decision))
     return decision
 
 
@@ -208,7 +208,7 @@ def release(
     decision = _decide(
         policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
     )
-    _record(books, policy, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_release(context, decision))
     return decision
 
 
@@ -263,8 +263,10 @@ def _record(
     policy: Policy,
     decision: Decision,
     facts: Sequence[SourceFacts],
+    known: Callable[[], Mapping[str, Any]],
 ) -> None:
-    """Write a decision down, after the policy that it names."""
+    """Write a decision down, after the policy that it names, and with what is needed to take it
+    again under another one."""
     if books.ledger is None:
         return
     _record_policy(books.ledger, policy)
@@ -276,6 +278,7 @@ def _record(
                 {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
                 for s in facts
             ],
+            "grounds": known(),
         },
     )
 
