@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from safegen.measure.clusters import Spread, asked
 from safegen.measure.intervals import difference_interval
 from safegen.measure.keys import unique_keys
 from safegen.measure.profile import ColumnTally, named
+from safegen.safeguards import again
 from safegen.tables.relations import references
 
 __all__ = ["SchemaKept"]
@@ -25,6 +26,14 @@ class SchemaKept:
     """Judges the form of the staged rows against the source's."""
 
     rule: ClassVar[str] = "schema"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "columns": (),
+        "ranges": ("out_of_range",),
+        "missingness": ("missing_margin",),
+        "keys": (),
+        "real-rows": (),
+    }
+    again = staticmethod(again.schema)
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()
@@ -132,6 +141,9 @@ def _ranges(tallies: list[tuple[str, ColumnTally]], most: float) -> Finding:
         if bad
         else "all values within the source's ranges and levels",
         f"a share of at most {most:g} outside",
+        value=worst[0][0] if worst else 0.0,
+        of="the largest share outside",
+        within=(None, most),
         evidence=tuple(
             f"{named(t, c.profile.column.name)}: {c.outside:,} of {c.rows:,} rows outside"
             for _, t, c in bad[:_SHOWN]
