@@ -10,9 +10,9 @@ The rules of deciding, in one place and without any input or output:
    A finding may be milder than its rule (never stricter): unattested data under `warn`.
 4. An inconclusive finding counts as the rule's `inconclusive` says: pass, warn or fail.
 5. No active rule at a gate means no: a policy that asks nothing admits nothing.
-6. A finding that blocks is waived where a waiver stands for the sources and the same question, asked
-   with the values that it lowers to, does not block. It is reported as it was found. All waivers of
-   the policy are listed, those that do nothing with the reason.
+6. A finding that blocks is waived where a waiver stands for the sources and the same question,
+   asked with the values that it lowers to, does not block. It is reported as it was found. All
+   waivers of the policy are listed, those that do nothing with the reason.
 """
 
 from __future__ import annotations

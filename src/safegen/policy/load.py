@@ -349,7 +349,7 @@ class Draft:
         place: Place,
         base: Mapping[str, Any] | None = None,
     ) -> M | None:
-        """A model from nodes, over a `base`; its errors become problems with line and nearest key."""
+        """A model from nodes, over a `base`; its errors become problems with their lines."""
         values: dict[str, Any] = dict(base or {})
         for key, node in content.items():
             own = node.plain()

@@ -136,8 +136,8 @@ def _compared(old: object, new: object, none_is_tightest: bool) -> Change:
 class Section(BaseModel):
     """A named part of a policy: frozen, strict, every value materialised.
 
-    Every field needs a `Param` and a default. Raises: PluginError while a subclass is declared, when
-    a parameter lacks one of these.
+    Every field needs a `Param` and a default.
+    Raises: PluginError while a subclass is declared, when a parameter lacks one of these.
     """
 
     model_config = ConfigDict(

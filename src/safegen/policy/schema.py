@@ -37,7 +37,7 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
         "schema": {"const": SCHEMA, "description": "The version of this format."},
         "extends": {
             **extends,
-            "description": "The policy that this one builds on: what is left out is as it is there.",
+            "description": "The policy that this one builds on: what is left out is as there.",
         },
         "locked": {
             "type": "array",
