@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen import plugins
+from safegen import grounds, plugins
 from safegen.decision import Decision, Finding, Gate, Waived, decide, to_lower
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
@@ -185,7 +185,7 @@ def admit(
     )
     if before is not None and (same := decision.restated(before)) is not None:
         return same
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_admission(context, decision))
     return decision
 
 
@@ -215,7 +215,7 @@ def release(
         subject,
         facts,
     )
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_release(context, decision))
     return decision
 
 
@@ -265,7 +265,18 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     return f"underpowered: {found}, and {wanted:.2%} is asked for"
 
 
-def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:
+def _record(
+    books: Books,
+    policy: Policy,
+    decision: Decision,
+    facts: Sequence[SourceFacts],
+    known: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Write a decision down, after the policy that it names, and with what is needed to take it
+    again under another one."""
+    if books.ledger is None:
+        return
+    _record_policy(books.ledger, policy)
     books.write(
         "decision",
         {
@@ -274,8 +285,24 @@ def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> N
                 {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
                 for s in facts
             ],
+            "grounds": known(),
         },
     )
+
+
+_RECORDED: set[tuple[str, str, str]] = set()
+"""The policies that this process knows to be in a ledger: its URL, its id, the policy's digest."""
+
+
+def _record_policy(ledger: Ledger, policy: Policy) -> None:
+    """Write the policy down, all defaults in place, where the ledger does not have it. Two
+    processes at once may both do so, which is harmless."""
+    this = (ledger.url, ledger.ledger_id, policy.digest)
+    if this in _RECORDED:
+        return
+    if all(e.payload.get("digest") != policy.digest for e in ledger.log(kind="policy")):
+        ledger.record("policy", {"digest": policy.digest, "policy": policy.effective()})
+    _RECORDED.add(this)
 
 
 def _decide(

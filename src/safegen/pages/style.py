@@ -60,7 +60,8 @@ min-width:0;break-inside:avoid}
 .card>header{display:flex;justify-content:space-between;align-items:baseline;gap:.75rem;
 margin-bottom:.35rem}
 .card p{overflow-wrap:anywhere}
-.card.warn,.card.waived{border-left:4px solid var(--warn)}.card.block{border-left:4px solid var(--block)}
+.card.warn,.card.waived{border-left:4px solid var(--warn)}
+.card.block{border-left:4px solid var(--block)}
 .facts{margin:.5rem 0;display:grid;gap:.1rem}
 .facts>div{display:grid;grid-template-columns:minmax(7rem,12rem) minmax(0,1fr);gap:.75rem;
 padding:.3rem 0;border-bottom:1px solid var(--grid)}
