@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen import grounds, plugins
-from safegen.decision import Decision, Finding, Gate, decide
+from safegen.decision import Decision, Finding, Gate, Waived, decide, to_lower
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
 from safegen.lineage.detection import POWER
@@ -180,6 +181,7 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
+        facts,
         [*_detection_note(facts, books, policy, power), *notes],
     )
     if before is not None and (same := decision.restated(before)) is not None:
@@ -207,7 +209,12 @@ def release(
     """The decision at the release gate; recorded, allowed or not. Raises: LedgerError."""
     books = books.now()  # the manifest is to name the log's head as it is when its rows leave
     decision = _decide(
-        policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
+        policy,
+        "release",
+        books,
+        lambda guard, params: guard.release(context, params),
+        subject,
+        facts,
     )
     _record(books, policy, decision, facts, lambda: grounds.of_release(context, decision))
     return decision
@@ -305,25 +312,45 @@ def _decide(
     books: Books,
     ask: Callable[[Any, Any], Sequence[Finding]],
     subject: Sequence[str],
-    notes: Sequence[str],
+    facts: Sequence[SourceFacts],
+    notes: Sequence[str] = (),
 ) -> Decision:
-    findings: list[Finding] = []
-    for rule, params in policy.at(gate).items():
+    def found(rule: str, params: Any) -> list[Finding]:
         try:
             guard = plugins.load(plugins.SAFEGUARDS, rule)()
-            findings += [f for f in ask(guard, params) if f.rule == rule]
+            return [f for f in ask(guard, params) if f.rule == rule]
         except Exception as error:
             what = str(error) if isinstance(error, SafegenError) else upstream(error)
-            findings.append(
-                Finding(
-                    rule,
-                    "broken",
-                    "broken",
-                    f"the safeguard failed: {what}",
-                    "a finding",
-                    next_step="run again with --debug; a broken safeguard counts as unmet",
-                )
+            broken = Finding(
+                rule,
+                "broken",
+                "broken",
+                f"the safeguard failed: {what}",
+                "a finding",
+                next_step="run again with --debug; a broken safeguard counts as unmet",
             )
-    return decide(
-        policy, gate, findings, ledger=books.state, subject=subject, time=now(), notes=notes
+            return [broken]
+
+    findings = [f for rule, params in policy.at(gate).items() for f in found(rule, params)]
+    sources = [[str(n) for n in (s.dataset_id, s.logical_digest, s.uri) if n] for s in facts]
+    judged = partial(
+        decide,
+        policy,
+        gate,
+        findings,
+        ledger=books.state,
+        subject=subject,
+        time=now(),
+        notes=notes,
+        sources=sources,
+    )
+    decision = judged()
+    lower = to_lower(policy, decision, sources)
+    if not lower:
+        return decision
+    return judged(
+        waived={
+            rule: Waived(params, waivers, found(rule, params))
+            for rule, (params, waivers) in lower.items()
+        }
     )
