@@ -283,7 +283,12 @@ def _record(
         {
             **decision.to_json(),
             "sources": [
-                {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
+                {
+                    "uri": s.uri,
+                    "logical_digest": s.logical_digest,
+                    "origin": s.origin,
+                    "dataset_id": s.dataset_id,
+                }
                 for s in facts
             ],
             "grounds": known(),
