@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
@@ -169,8 +169,10 @@ class _Gap:
     worth: float  # of a unit, in independent rows
     noun: str
 
-    def needs(self, margin: float) -> int:
+    def needs(self, margin: float) -> float:
         """About how many units of both sides settle it: the 95 % half-width is half the margin."""
+        if not margin:
+            return inf
         return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2 / self.worth)
 
 
@@ -195,10 +197,12 @@ def _missingness(
     observed = f"largest gap {worst.value:+.4f} in {worst.name}"
     if status == "inconclusive":
         observed = f"cannot be judged with {worst.units:,} {worst.noun}: {observed}"
-    more = max((g.needs(margin) for g in unsure), default=0)
+    more = max((g.needs(margin) for g in unsure), default=0.0)
     real = min((g.real_units for g in unsure), default=0)
     noun = max(unsure or judged, key=lambda g: g.needs(margin)).noun
-    settle = f"about {more:,} {noun} would settle it"
+    settle = f"about {more:,.0f} {noun} would settle it"
+    if more == inf:
+        settle = f"no number of {noun} settles a margin of 0"
     return Finding(
         "schema",
         "missingness",
