@@ -71,6 +71,7 @@ class Replay:
     ledger: str
     since: str | None
     gate: Gate | None
+    by: str | None
     decisions: int
     outcomes: Mapping[str, int]
     refused: tuple[Retaken, ...]
@@ -91,13 +92,15 @@ def replay(
     ledger: LedgerLike = None,
     since: str | date | None = None,
     gate: Gate | None = None,
+    by: str | None = None,
     most: int | None = 20,
 ) -> Replay:
     """What `policy` would have decided where the ledger has a decision.
 
     since: leave out what was decided before that day or time (UTC where it names no zone). gate:
-    one of the two only. most: of how many decisions that change to tell which they were; None: of
-    all. Raises: PolicyError, UsageError, LedgerError.
+    one of the two only. by: only what the policy with this id decided, in any version. most: of how
+    many decisions that change to tell which they were; None: of all. Raises: PolicyError,
+    UsageError, LedgerError.
     """
     new = load_policy(policy)
     if gate is not None and gate not in GATES:
@@ -112,6 +115,8 @@ def replay(
         try:
             payload = entry.payload
             if gate not in (None, payload["gate"]):
+                continue
+            if by not in (None, payload["policy"]["id"]):
                 continue
             if start is not None and _moment(payload["time"]) < start:
                 continue
@@ -143,6 +148,7 @@ def replay(
         ledger=books.url,
         since=None if start is None else start.isoformat(),
         gate=gate,
+        by=by,
         decisions=outcomes.total(),
         outcomes={name: outcomes[name] for name in OUTCOMES},
         refused=tuple(reversed(changed["refuse"])),
