@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -27,8 +28,9 @@ from safegen import plugins
 from safegen.contracts import Safeguard, again, on_demand, rests_on
 from safegen.decision import Decision, Finding, Waived, decide, to_lower
 from safegen.gates import held_out
-from safegen.policy import GATES, Policy, RuleParams
-from safegen.policy.standing import lowered
+from safegen.policy import GATES, Policy, RuleParams, Waiver
+from safegen.policy.sections import Approvals
+from safegen.policy.standing import lowered, standing
 from safegen.replaying.changes import Moved, moved, shaped_otherwise
 from safegen.replaying.record import Case, asked_again, lacking
 
@@ -70,14 +72,19 @@ class _Group:
 
 
 class _Settled:
-    """A policy that does not change while decisions are taken again: its digest is found once."""
+    """A policy that does not change while decisions are taken again. What is the same for all of
+    them is found once: its digest, and which waivers it accepts (those are accepted whatever
+    signatures it requires)."""
 
-    def __init__(self, policy: Policy):
+    approvals = Approvals()
+    locked = ()
+
+    def __init__(self, policy: Policy, waivers: Sequence[Waiver]):
         self._policy = policy
         self.digest = policy.digest
-        self.effective = policy.effective()
         self._at = {gate: policy.at(gate) for gate in GATES}
         self.held_out = held_out(policy)
+        self.waivers = tuple(waivers)
 
     def at(self, gate: str) -> Mapping[str, RuleParams]:
         return self._at[gate]  # type: ignore[index]
@@ -107,8 +114,11 @@ class Rejudge:
     shipped ones are known anyway."""
 
     def __init__(self, policy: Policy, known: Mapping[str, Mapping[str, Any]]):
-        self._policy: Any = _Settled(policy)
-        self._known = {**known, self._policy.digest: self._policy.effective}
+        today = standing(policy, date.min)  # on which none has expired
+        accepted = [s.waiver for s in today if s.status == "not needed"]
+        self._waiving: Any = _Settled(policy, accepted)
+        self._policy: Any = _Settled(policy, ())
+        self._known = {**known, self._policy.digest: policy.effective()}
         self._shipped = False
         self._moved: dict[tuple[str, str], Moved | None] = {}
         self._shaped: dict[str, tuple[str, ...]] = {}
@@ -145,7 +155,7 @@ class Rejudge:
             sources=case.sources,
         )
         decision = decided()
-        lower = to_lower(self._policy, decision, case.sources)
+        lower = to_lower(self._waiving, decision, case.sources)
         if not lower:
             return decision
         return decided(
