@@ -237,7 +237,7 @@ def test_a_tighter_policy_admits_nothing_that_was_refused(
 
 
 def tightened(old: Policy, floor: Policy) -> Policy:
-    """A policy with the tighter value of each parameter that has an order, and its own of others."""
+    """A policy with the tighter value of each ordered parameter, and its own of the others."""
     own = {"lineage": "withdrawals", "manifest": "trusted_keys"}
     rules = {
         name: params.model_copy(update={own[name]: getattr(old.rules[name], own[name])})
@@ -253,8 +253,12 @@ def tightened(old: Policy, floor: Policy) -> Policy:
 def test_most_admissions_can_be_told() -> None:
     """What nobody can tell of an admission is what nobody looked for: not what is recorded."""
     told: Counter[str] = Counter()
-    every = [policy(lineage={"max_depth": d, "unattested": u}, anchor={"severity": a})
-             for d in (0.0, 1.0) for u in ("warn", "refuse") for a in ("off", "enforce")]  # fmt: skip
+    every = [
+        policy(lineage={"max_depth": depth, "unattested": attitude}, anchor={"severity": severity})
+        for depth in (0.0, 1.0)
+        for attitude in ("warn", "refuse")
+        for severity in ("off", "enforce")
+    ]
     for kind in ("real", "unknown", "made", "half"):
         for other in ("real", "made"):
             world = World((source(kind, 300), source(other, 1000, k=1)), (), True, 1.0)

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from safegen.errors import AdmissionRefused, Refused
+from safegen.errors import Refused
 from safegen.generator import Generator
 from safegen.ledger import Ledger, open_ledger
 from safegen.statements import attest
@@ -39,20 +39,24 @@ def _written(place: Path) -> tuple[Sequence[dict[str, Any]], Sequence[dict[str, 
     """The policies and decisions of some runs, as the log has them."""
     import pyarrow.parquet as pq
 
-    ledger = place / "ledger.db"
-    for k, name in enumerate(("stated", "unstated")):
-        pq.write_table(example_table(2_000), place / f"{name}.parquet")
-        if name == "stated":
-            attest(place / f"{name}.parquet", by="a person", ledger=ledger)
-        for policy in ("baseline", "strict", "lab"):
-            with suppress(Refused):
-                made = Generator("sdv.gaussian_copula", policy=policy, ledger=ledger)
-                made.fit(place / f"{name}.parquet", seed=k)
-                made.generate(2_000, place / f"{name}-{policy}")
-    for policy in ("baseline", "anchored"):
-        with suppress(AdmissionRefused):
-            again = Generator("sdv.gaussian_copula", policy=policy, ledger=ledger)
-            again.fit(place / "stated.parquet", place / "stated-baseline", seed=1)
+    ledger, stated, open_ = place / "ledger.db", place / "stated.parquet", place / "open.parquet"
+    pq.write_table(example_table(600), stated)
+    pq.write_table(example_table(500), open_)
+    attest(stated, by="a person", ledger=ledger)
+    made = place / "stated-baseline"
+    for policy, sources in (
+        ("baseline", (stated,)),
+        ("strict", (stated,)),
+        ("lab", (stated,)),
+        ("baseline", (open_,)),
+        ("strict", (open_,)),
+        ("baseline", (stated, made)),
+        ("anchored", (stated, made)),
+    ):
+        with suppress(Refused):
+            generator = Generator("sdv.gaussian_copula", policy=policy, ledger=ledger)
+            generator.fit(*sources, seed=1)
+            generator.generate(600, place / f"{'-'.join(s.stem for s in sources)}-{policy}")
     books = open_ledger(ledger)
     found = ([e.payload for e in books.log(kind=kind)] for kind in ("policy", "decision"))
     policies, decisions = found
