@@ -268,7 +268,9 @@ def test_files_of_the_user_and_the_system_both_apply(system, floor, tmp_path, mo
     user.mkdir(parents=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     stricter = tmp_path / "config" / "floor.yaml"
-    stricter.write_text(FLOOR.replace("min_expected: 8.0", "min_expected: 5.0").replace("id: acme", "id: other"))
+    stricter.write_text(
+        FLOOR.replace("min_expected: 8.0", "min_expected: 5.0").replace("id: acme", "id: other")
+    )
     pin(user, Policy.load(stricter))
     found = pins()
     assert len(found.floors) == 2
@@ -296,3 +298,44 @@ def test_a_model_from_the_laboratory_stays_there(tmp_path):
     made = safegen.Generator.load(place).generate(200, tmp_path / "fine")
     assert made.manifest.ancestry == "attested"
     assert safegen.open(tmp_path / "fine", policy="training")
+
+
+def test_data_made_under_another_policy_is_refused_where_one_is_asked_for(
+    floor, tmp_path, monkeypatch
+):
+    source, ledger = tmp_path / "real.parquet", tmp_path / "own.db"
+    pq.write_table(example_table(400, seed=6), source)
+    safegen.attest(source, by="a test", ledger=ledger)
+    (tmp_path / "team.yaml").write_text(
+        "schema: safegen.policy/v1\nid: acme/team\nversion: '1'\n"
+        f"extends: {{policy: floor.yaml, digest: '{floor.digest}'}}\n"
+    )
+    consumer = tmp_path / "consumer.yaml"
+    consumer.write_text(
+        "schema: safegen.policy/v1\nid: acme/use\nversion: '1'\n"
+        f"extends: {{policy: training, digest: '{Policy.load('training').digest}'}}\n"
+        f"rules:\n  manifest: {{made_under: ['{floor.digest}']}}\n"
+    )
+    made = {}
+    for policy in ("baseline", str(tmp_path / "floor.yaml"), str(tmp_path / "team.yaml")):
+        generator = safegen.Generator(policy=policy, ledger=ledger).fit(source)
+        made[Path(policy).stem] = generator.generate(200, tmp_path / f"by-{Path(policy).stem}").path
+    for name, allowed in (("baseline", False), ("floor", True), ("team", True)):
+        decision = safegen.check(made[name], policy=consumer, ledger=ledger)
+        assert decision.allowed is allowed, name
+        assert decision.findings["manifest/policy"].status == ("met" if allowed else "unmet")
+    # What was derived from both is as its worst part; from the good ones alone it is good.
+    rows = [safegen.open(made[n], ledger=ledger).to_pandas() for n in ("floor", "team", "baseline")]
+    good, bad = rows[0].merge(rows[1], how="cross").head(50), rows[0].merge(rows[2], how="cross")
+    bad = bad.head(50)
+    safegen.derive(good, sources=[made["floor"], made["team"]], ledger=ledger)
+    safegen.derive(bad, sources=[made["floor"], made["baseline"]], ledger=ledger)
+    found = [
+        safegen.check(frame, policy=consumer, ledger=ledger).findings["manifest/policy"].status
+        for frame in (good, bad)
+    ]
+    assert found == ["met", "unmet"]
+    # A manifest that nobody vouches for may say what it likes.
+    stranger = tmp_path / "stranger.db"
+    decision = safegen.check(made["floor"], policy=consumer, ledger=stranger)
+    assert decision.findings["manifest/policy"].status == "unmet"

@@ -16,7 +16,6 @@ from safegen.policy.merge import loosened
 from safegen.policy.model import (
     SCHEMA,
     Ancestor,
-    Digest,
     Header,
     Origin,
     Place,
@@ -27,7 +26,7 @@ from safegen.policy.model import (
 from safegen.policy.params import RuleParams, Section
 from safegen.policy.parsing import parsed
 from safegen.policy.rules import RULES
-from safegen.policy.sections import SECTIONS, Text
+from safegen.policy.sections import SECTIONS, Digest, Text
 from safegen.policy.waiver import Waiver
 from safegen.policy.wording import did_you_mean, dotted
 
