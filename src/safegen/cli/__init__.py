@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, replay, report
+from safegen.cli import (
+    backends,
+    data,
+    demo,
+    generate,
+    keys,
+    lab,
+    ledger,
+    policy,
+    replay,
+    report,
+    waivers,
+)
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -45,7 +57,8 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo):
     module.add_to(app)
-replay.add_to(policy.app)
+for module in (replay, waivers):
+    module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

@@ -11,6 +11,8 @@ from typing import Any
 from safegen.errors import Problem
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
+from safegen.policy.organisation import is_organisation, read_organisation
+from safegen.policy.sections import SECTIONS
 from safegen.policy.standing import Standing, standing
 
 __all__ = ["Note", "Row", "explain", "lint"]
@@ -38,7 +40,8 @@ class Row:
 def lint(
     paths: Iterable[str | Path] | str | Path, *, now: date | datetime | None = None
 ) -> list[Problem]:
-    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver.
+    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver; and
+    everything wrong with organisation files, which their `schema` tells apart.
 
     A file that loads has only notes; one that does not load has at least one plain `Problem`.
     `now` is the day the waivers are judged on, today (UTC) by default. Raises nothing for a bad
@@ -47,6 +50,9 @@ def lint(
     moment = datetime.now(UTC) if now is None else now
     found: list[Problem] = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
+        if is_organisation(path):
+            found += read_organisation(Path(path))[2]
+            continue
         examined = examine(path)
         found += examined.problems
         found += _notes(examined, moment)
@@ -74,14 +80,14 @@ def _said(one: Standing) -> str:
 
 
 def explain(policy: Policy, rule: str | None = None) -> list[Row]:
-    """Each parameter of each rule (or of one): value, unit, which way is tighter, who set it.
+    """Each parameter of each rule and section (or of one): value, unit, order, who set it.
 
     Raises: UsageError for a rule that the policy does not have.
     """
-    names = list(policy.rules) if rule is None else [rule]
+    names = list(policy.parts) if rule is None else [rule]
     rows = []
     for name in names:
-        params = policy.rule(name)
+        params = policy.parts[name] if name in SECTIONS else policy.rule(name)
         for key, parameter in params.parameters().items():
             place = policy.origins.get((name, key))
             rows.append(
