@@ -68,7 +68,7 @@ class _Group:
 
     @property
     def settled(self) -> bool:
-        return len({_burden(f) for f in self.may_be}) == 1
+        return len(self.may_be) == 1 or len({_burden(f) for f in self.may_be}) == 1
 
 
 class _Settled:
@@ -106,7 +106,7 @@ class _Judged:
             if not group.settled:
                 self.open = True
                 self.why.setdefault(group.may_be[0].name, set()).update(group.why)
-            yield pick(group.may_be, key=_burden)
+            yield group.may_be[0] if len(group.may_be) == 1 else pick(group.may_be, key=_burden)
 
 
 class Rejudge:
