@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from safegen.errors import PolicyError, Problem, SafegenError, upstream
+from safegen.policy.cases import problems_of
 from safegen.policy.document import Node, read
 from safegen.policy.model import SCHEMA, Header, Origin, Place, Policy, conflicts
 from safegen.policy.params import RuleParams
@@ -23,7 +24,7 @@ __all__ = ["Examined", "examine", "load", "shipped"]
 
 M = TypeVar("M", bound=BaseModel)
 
-_TOP = ("schema", *Header.model_fields, "rules", "waivers")
+_TOP = ("schema", *Header.model_fields, "rules", "waivers", "tests")
 _GROUP = "safegen.safeguards"  # entry points of third-party rules
 
 
@@ -107,6 +108,7 @@ class _Draft:
         self._unknown_keys()
         header = self._header()
         self._rules()
+        self.problems += problems_of(self.root, self.label)
         waivers = self._waivers()
         complete = {
             **{n: cls(severity="off") for n, cls in RULES.items() if n not in self.broken},

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-__all__ = ["dotted", "did_you_mean", "said"]
+    M = TypeVar("M", bound=BaseModel)
+
+__all__ = ["checked", "dotted", "did_you_mean", "said"]
+
+
+def checked(
+    model: type[M], values: Mapping[str, Any], place: tuple[str | int, ...] = ()
+) -> tuple[M | None, list[tuple[tuple[str | int, ...], str]]]:
+    """A model from the plain values at a place in a file, or all that is wrong: where, and what."""
+    from pydantic import ValidationError
+
+    try:
+        # Through JSON, whose strict mode takes a list for a tuple and text for a date, and still
+        # takes no text for a number.
+        return model.model_validate_json(json.dumps(values)), []
+    except ValidationError as error:
+        wrong = []
+        for details in error.errors(include_url=False):
+            path = (*place, *details["loc"])
+            name = dotted(path[:-1] if details["type"] == "extra_forbidden" else path)
+            message = said(details, model)
+            wrong.append((path, f"{name}: {message}" if name else message))
+        return None, wrong
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -34,12 +58,10 @@ def said(error: ErrorDetails, model: type[BaseModel]) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         *above, key = error["loc"]
-        fields = model.model_fields
-        for part in above:
-            fields = fields[str(part)].annotation.model_fields  # type: ignore[union-attr]
-        return f"unknown key {key!r}, {did_you_mean(str(key), fields)}"
+        return f"unknown key {key!r}, {did_you_mean(str(key), _fields(model, above))}"
     if kind == "missing":
-        field = model.model_fields.get(str(error["loc"][-1]))
+        *above, key = error["loc"]
+        field = _fields(model, above).get(str(key))
         return f"is missing{f': {field.description}' if field and field.description else ''}"
     if kind == "string_type" and isinstance(value, int | float):
         return f"has to be text: put it in quotes, {str(value)!r}"
@@ -49,6 +71,21 @@ def said(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"has to be {context['expected']}, not {_short(value)}"
     text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{text[:1].lower()}{text[1:]} (it is {_short(value)})"
+
+
+def _fields(model: type[BaseModel], path: Iterable[str | int]) -> Mapping[str, FieldInfo]:
+    """The fields of the model at a path inside another."""
+    for part in path:
+        if not isinstance(part, int):  # the models of a list are those of its field
+            model = _inner(model.model_fields[part].annotation) or model
+    return model.model_fields
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, in a list or an option of it, too."""
+    if hasattr(annotation, "model_fields"):
+        return annotation  # type: ignore[no-any-return]
+    return next((m for a in get_args(annotation) if (m := _inner(a)) is not None), None)
 
 
 def _short(value: object) -> str:
