@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safegen import plugins
-from safegen.decision import Decision, Finding, decide
+from safegen.decision import Decision, Finding, Status, Waived, decide, to_lower
 from safegen.errors import SafegenError, upstream
 from safegen.gates import Admission, Release
 from safegen.lineage.facts import Evidence, Root, SourceFacts, combined
@@ -88,26 +89,44 @@ def decided(policy: Policy, case: Case) -> Decision:
     """What a policy says of what a case describes, on its day."""
     day = case.today or datetime.now(UTC).date()
     given = case.given
-    findings: list[Finding] = []
-    for rule, params in policy.at(given.gate).items():
+
+    def found(rule: str, params: RuleParams, told: Mapping[str, Status]) -> list[Finding]:
         try:
-            findings += _found(policy, rule, params, given)
+            return [*_found(policy, rule, params, given, told)]
         except Exception as error:
             what = str(error) if isinstance(error, SafegenError) else upstream(error)
-            findings.append(Finding(rule, "broken", "broken", what, "a finding"))
-    return decide(
+            return [Finding(rule, "broken", "broken", what, "a finding")]
+
+    active = policy.at(given.gate).items()
+    sources = [[name] for name in (*(n for _, n in _named(given)), *given.trained_on)]
+    judged = partial(
+        decide,
         policy,
         given.gate,
-        findings,
+        [f for rule, params in active for f in found(rule, params, given.findings)],
         ledger=_ledger(given),
         subject=[case.name],
         time=f"{day.isoformat()}T12:00:00+00:00",
+        sources=sources,
+    )
+    decision = judged()
+    lower = to_lower(policy, decision, sources)
+    if not lower:
+        return decision
+    now = {**given.findings, **given.lowered}
+    return judged(
+        waived={
+            rule: Waived(params, waivers, found(rule, params, now))
+            for rule, (params, waivers) in lower.items()
+        }
     )
 
 
-def _found(policy: Policy, rule: str, params: RuleParams, given: Given) -> Sequence[Finding]:
+def _found(
+    policy: Policy, rule: str, params: RuleParams, given: Given, statuses: Mapping[str, Status]
+) -> Sequence[Finding]:
     """What a rule finds: of what is described by its own safeguard, of rows by what is given."""
-    told = [_told(name, status, params) for name, status in given.findings.items()]
+    told = [_told(name, status, params) for name, status in statuses.items()]
     told = [f for f in told if f.rule == rule]
     if given.gate == "admission" and rule in RULES:
         guard = plugins.load(plugins.SAFEGUARDS, rule)()
@@ -118,7 +137,7 @@ def _found(policy: Policy, rule: str, params: RuleParams, given: Given) -> Seque
     return told or [Finding(rule, "as-given", "met", "nothing else is given", "as the rule asks")]
 
 
-def _told(name: str, status: Any, params: RuleParams) -> Finding:
+def _told(name: str, status: Status, params: RuleParams) -> Finding:
     rule, _, check = name.partition("/")
     finding = Finding(rule, check or "as-given", status, "as given", "as the rule asks")
     if rule == "privacy" and check != "identifiers":
@@ -136,8 +155,12 @@ def _ledger(given: Given) -> Mapping[str, Any]:
     return state
 
 
+def _named(given: Given) -> list[tuple[GivenSource, str]]:
+    return [(s, s.name or f"source {n}") for n, s in enumerate(given.sources or (), 1)]
+
+
 def _admission(policy: Policy, given: Given) -> Admission:
-    named = [(s, s.name or f"source {n}") for n, s in enumerate(given.sources or (), 1)]
+    named = _named(given)
     real = tuple(name for source, name in named if not source.share)
     facts = [_facts(source, name, real, given) for source, name in named]
     doubts = () if given.model == "fitted here" else ("the case says so",)

@@ -257,19 +257,59 @@ def test_what_fails_says_what_was_expected_and_what_came(
         assert "effective depth 1" in done.output
 
 
-def test_a_waiver_counts_on_its_day(write: Any) -> None:
-    """A case may fix its day, so that what passes today does not fail when a waiver ends."""
-    waiver = """\
+WAIVER = """\
 waivers:
-  - {id: W-1, rule: support, params: {min_real_rows: 60}, reason: r, ticket: t,
+  - {id: W-1, rule: support, scope: "fraud-*", params: {min_real_rows: 60}, reason: r, ticket: t,
+     requested_by: a, approved_by: [b], expires: 2026-12-31}
+  - {id: W-2, rule: lineage, scope: "fraud-*", params: {max_depth: 1.0}, reason: r, ticket: t,
      requested_by: a, approved_by: [b], expires: 2026-12-31}
 """
-    day = "    today: 2027-01-01\n    given:"
-    path = write(GOOD + waiver + CASE + CASE[7:].replace("own", "their").replace("    given:", day))
-    first, second = trials(path)
-    assert second.decision.time.startswith("2027-01-01")
-    assert second.decision.waivers[0]["status"] == "expired"
-    assert first.placed.case.today is None
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome"),
+    [
+        ("sources: [{name: fraud-1, origin: synthetic}]", "admit"),
+        ("sources: [{name: fraud-1, origin: synthetic, depth: 2}]", "refuse"),
+        ("sources: [{name: other, origin: synthetic}]", "refuse"),
+        ("sources: [{name: fraud-1}, {name: other, origin: synthetic}]", "refuse"),
+        ("findings: {support/levels: unmet}, lowered: {support/levels: met}, trained_on: [fraud-1]",
+         "admit"),
+        ("findings: {support/levels: unmet}, lowered: {support/levels: met}", "refuse"),
+        ("findings: {support/levels: unmet}, trained_on: [fraud-1]", "refuse"),
+    ],
+)  # fmt: skip
+def test_a_waiver_counts_within_its_scope_and_until_its_day(
+    write: Any, given: str, outcome: str
+) -> None:
+    """A case may fix its day, so that what passes today does not fail when a waiver ends."""
+    case = "tests:\n"
+    for day in ("2026-12-31", "2027-01-01"):
+        case += f"  - {{name: on {day}, today: {day}, given: {{{given}}}, "
+        case += "expect: {outcome: admit}}\n"
+    before, after = trials(write(GOOD + WAIVER + case))
+    assert (before.got, after.got) == (outcome, "refuse")
+    statuses = [w["status"] for w in before.decision.waivers]
+    assert ("applied" in statuses) is (outcome == "admit")
+    assert {w["status"] for w in after.decision.waivers} == {"expired"}
+
+
+def test_a_child_of_a_policy_has_its_own_cases(write: Any) -> None:
+    parent = Policy.load("training")
+    text = f"""\
+schema: safegen.policy/v1
+id: team
+version: "1"
+extends: {{policy: training, digest: "{parent.digest}"}}
+rules:
+  lineage: {{max_depth: 2.0}}
+tests:
+  - name: two models away are admitted here
+    given: {{sources: [{{origin: synthetic, depth: 2}}]}}
+    expect: {{outcome: admit}}
+"""
+    [trial] = trials(write(text))
+    assert trial.problem is None
 
 
 def test_the_command_speaks_json_and_counts(write: Any) -> None:
@@ -350,7 +390,7 @@ def test_a_malformed_case_is_named_with_its_line(write: Any, text: str, expected
     assert any(f"{path}:" in str(p) and expected in str(p) for p in done.exception.problems)
 
 
-@pytest.mark.parametrize(("text", "expected"), MALFORMED)
+@pytest.mark.parametrize(("text", "expected"), [*MALFORMED, *UNKNOWN])
 def test_lint_finds_what_is_malformed(write: Any, text: str, expected: str) -> None:
     assert any(expected in str(p) for p in lint(write(GOOD + text)))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from safegen.cli import main
+from safegen.policy import Policy
 
 FILES = 500
 PARTS = 10
@@ -68,6 +69,29 @@ tests:
     given: {findings: {support/levels: unmet}}
     expect: {outcome: warn, rules: [support]}
 """
+
+CHILD = """\
+schema: safegen.policy/v1
+id: acme/credit/team
+version: "1"
+extends: {policy: baseline, digest: "DIGEST"}
+locked: [support, lineage.max_depth, approvals]
+approvals: {signature: required, approvers: [{name: j.doe, key: KEY}]}
+rules:
+  lineage: {ledger: required}
+  support: {min_real_rows: 20}
+  anchor:
+    severity: warn
+waivers:
+  - {id: W-1, rule: lineage, params: {ledger: optional}, reason: r, ticket: t, requested_by: a,
+     approved_by: [j.doe, b], expires: 2026-12-31, signatures: {b: SIGNATURE}}
+tests:
+  - name: own output is refused
+    given: {sources: [{origin: synthetic}]}
+    expect: {outcome: refuse, rules: [lineage]}
+"""
+CHILD = CHILD.replace("DIGEST", Policy.load("baseline").digest)
+CHILD = CHILD.replace("KEY", f"MCowBQYDK2VwAyEA{'A' * 43}=").replace("SIGNATURE", f"{'A' * 86}==")
 
 CASE = "  - {name: n, given: {sources: [{}]}, expect: {outcome: admit}}\n"
 
@@ -199,7 +223,7 @@ MUTATIONS: list[Mutation] = [
 def mutated(number: int) -> bytes:
     """One file of the five hundred: one to three mutations of a policy."""
     chance = random.Random(f"safegen policy fuzz {number}")
-    text: str | bytes = BASE
+    text: str | bytes = chance.choice([BASE, CHILD])
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
@@ -281,6 +305,12 @@ def test_no_mutated_policy_ends_in_anything_but_an_answer(
 def test_the_policy_that_is_mutated_is_one(base: Path) -> None:
     assert check(base, base) == dict.fromkeys(COMMANDS, 0)
     assert ran("policy", "test", base)[1] == "2 cases, all as expected\n"
+
+
+def test_the_child_that_is_mutated_is_one(tmp_path: Path, base: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(CHILD)
+    assert check(child, base)["test"] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")

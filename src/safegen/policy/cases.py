@@ -23,13 +23,16 @@ from safegen.policy.document import Node
 from safegen.policy.frozen import Frozen
 from safegen.policy.params import Gate
 from safegen.policy.rules import RULES
-from safegen.policy.waiver import Text
+from safegen.policy.sections import Text
 from safegen.policy.wording import checked, did_you_mean, dotted
 
 __all__ = ["Case", "Expected", "Given", "GivenSource", "Outcome", "Placed", "cases", "problems_of"]
 
 Outcome = Literal["refuse", "warn", "admit"]
 Statement = Literal["ledger", "file"]
+Findings = Annotated[
+    Mapping[str, Literal["met", "unmet", "inconclusive", "broken"]], AfterValidator(Frozen)
+]
 
 MAX_CASES = 200
 _DESCRIBED = {"lineage": "its sources", "manifest": "signed_by, in_band and credentials"}
@@ -138,12 +141,21 @@ class Given(_Strict):
     model: Literal["fitted here", "unknown"] = Field(
         default="fitted here", description="Whether it is known what else the model has seen."
     )
-    findings: Annotated[
-        Mapping[str, Literal["met", "unmet", "inconclusive", "broken"]], AfterValidator(Frozen)
-    ] = Field(
+    findings: Findings = Field(
         default_factory=dict,
         validate_default=True,
         description="What rules found that look at rows, by rule/check; what is left out is met.",
+    )
+    lowered: Findings = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="What the same rules find with the values that waivers lower them to, where "
+        "that is not as in findings.",
+    )
+    trained_on: tuple[Text, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Names, or dataset ids, of what a release was trained on, for waivers' scope.",
     )
     signed_by: tuple[Text, ...] = Field(
         default=(), max_length=1, description="The key that signs the release."
@@ -160,10 +172,13 @@ class Given(_Strict):
     @model_validator(mode="after")
     def _of_one_gate(self) -> Given:
         admission = {"ledger", "withdrawals", "model"}
-        wrong = admission if self.sources is None else {"signed_by", "in_band", "credentials"}
+        release = {"trained_on", "signed_by", "in_band", "credentials"}
+        wrong = admission if self.sources is None else release
         if found := sorted(wrong & self.model_fields_set):
             other = "needs sources" if self.sources is None else "is of a release, without sources"
             raise ValueError(f"{found[0]} {other}")
+        if odd := sorted(set(self.lowered) - set(self.findings)):
+            raise ValueError(f"lowered has {odd[0]}, which findings has not")
         names = [s.name for s in self.sources or () if s.name]
         if len(set(names)) < len(names):
             raise ValueError("two sources have one name")
@@ -225,14 +240,12 @@ def cases(path_or_name: str | Path, known: Collection[str] = RULES) -> list[Plac
     return found
 
 
-def problems_of(root: Node, label: str) -> list[Problem]:
-    """What is wrong with the form of the cases in a document."""
-    return _read(root, label, None)[1]
+def problems_of(root: Node, label: str, known: Collection[str]) -> list[Problem]:
+    """What is wrong with the cases in a document. `known`: the rules that they may name."""
+    return _read(root, label, known)[1]
 
 
-def _read(
-    root: Node, label: str, known: Collection[str] | None
-) -> tuple[list[Placed], list[Problem]]:
+def _read(root: Node, label: str, known: Collection[str]) -> tuple[list[Placed], list[Problem]]:
     found: list[Placed] = []
     problems: list[Problem] = []
 
@@ -257,7 +270,7 @@ def _read(
             say(f"{dotted(place)} has to be a mapping of name, given and expect", place)
             continue
         case, wrong = checked(Case, node.plain(), place)
-        if case is not None and known is not None:
+        if case is not None:
             unknown = [((*place, *path), message) for path, message in _unknown(case, known)]
             wrong = [(path, f"{dotted(path)}: {message}") for path, message in unknown]
         for path, message in wrong:
