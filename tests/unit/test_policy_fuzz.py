@@ -10,12 +10,13 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
-from safegen.cli import main
+from safegen.cli import app, main
 from safegen.policy import Policy
 
 FILES = 500
@@ -229,6 +230,14 @@ def mutated(number: int) -> bytes:
             text = text.decode("utf-8", "replace")
         text = chance.choice(MUTATIONS)(text, chance)
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built_once() -> Iterator[None]:
+    """The tree of all commands takes longer to build than most of them to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safegen.cli.app", typer.main.get_command(app))
+        yield
 
 
 def ran(*words: object) -> tuple[int, str, str]:
