@@ -172,7 +172,7 @@ def _encoding(text: str, chance: Chance) -> bytes:
     if chance.random() < 0.5:
         return text.replace("\n", chance.choice(["\r\n", "\r", "\n\r", "\u2028"])).encode()
     return chance.choice([b"\xef\xbb\xbf", b""]) + text.encode(
-        chance.choice(["utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-7"])
+        chance.choice(["utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-7"]), "replace"
     )
 
 
