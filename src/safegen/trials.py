@@ -209,20 +209,22 @@ def _pieces(
             "lower_bound": source.ancestry == "unverified",
             "ancestry": source.ancestry,
             "roots": roots,
+            "policies": source.made_under,
         }
     else:
         stated = datetime.now(UTC) - timedelta(days=source.stated_days_ago)
         told |= {"ancestry": "attested", "stated": stated.isoformat(timespec="seconds")}
-    for place in source.statements:
-        if place == "ledger" and looked:
-            yield Evidence("ledger", "the ledger knows it", **told, proof=True, recorded=True)
-        elif place == "file":
-            ring = "manifest" if source.share else "sidecar"
-            signers = tuple(map(_key_id, source.signed_by))
-            yield Evidence(ring, "a file beside it says so", **told, proof=True, signers=signers)
+    recorded = looked and "ledger" in source.statements
+    if recorded:
+        yield Evidence("ledger", "the ledger knows it", **told, proof=True, recorded=True)
+    if "file" in source.statements:
+        ring = "manifest" if source.share else "sidecar"
+        told |= {"proof": True, "recorded": recorded}
+        signers = tuple(map(_key_id, source.signed_by))
+        yield Evidence(ring, "a file beside it says so", **told, signers=signers)
     if source.share:  # the stamp stays where all else is lost, and proves nothing
-        told = {k: v for k, v in told.items() if k not in ("ancestry", "roots")}
-        yield Evidence("stamps", "it is stamped so", **told)
+        stamped = ("origin", "dataset_id", "share", "depth", "effective_depth")
+        yield Evidence("stamps", "it is stamped so", **{k: told[k] for k in stamped})
     if source.marks:
         yield Evidence(MARKS, "values such as another tool makes up", "unknown")
 

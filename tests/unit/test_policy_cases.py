@@ -187,6 +187,19 @@ def test_keys_that_a_policy_trusts_are_told_from_others() -> None:
     assert "manifest/signature" in said(both, sources=sources)[1]
 
 
+def test_the_policies_behind_a_dataset_can_be_described() -> None:
+    ours, other = (f"sha256:{c * 64}" for c in "ab")
+    asking = changed("training", "manifest", made_under=(ours,))
+    for told, rules in (([other, ours], set()), ([other], {"manifest/policy"})):
+        for stated in (["ledger"], ["ledger", "file"]):
+            source = {"origin": "synthetic", "stated_in": stated, "made_under": told}
+            assert said(asking, sources=[source])[1] == rules
+    # A manifest that nobody signed, and that no ledger has, is anybody's word.
+    source = {"origin": "synthetic", "stated_in": ["file"], "made_under": [ours]}
+    assert said(asking, sources=[source])[1] == {"manifest/policy"}
+    assert said(asking, sources=[{**source, "signed_by": [ONE]}])[1] == set()
+
+
 def test_a_list_of_withdrawals_is_described_and_never_read(tmp_path: Path) -> None:
     for attitude, outcome in (("refuse", "refuse"), ("warn", "warn"), ("allow", "admit")):
         listing = changed(

@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, cases, data, demo, generate, keys, lab, ledger, policy, report
+from safegen.cli import (
+    backends,
+    cases,
+    data,
+    demo,
+    generate,
+    keys,
+    lab,
+    ledger,
+    policy,
+    report,
+    waivers,
+)
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -46,6 +58,7 @@ def _root(
 for module in (generate, data, report, keys, backends, demo):
     module.add_to(app)
 cases.add_to(policy.app)
+waivers.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

@@ -22,9 +22,10 @@ from safegen.errors import PolicyError, Problem
 from safegen.policy.document import Node
 from safegen.policy.frozen import Frozen
 from safegen.policy.params import Gate
+from safegen.policy.parsing import parsed
 from safegen.policy.rules import RULES
-from safegen.policy.sections import Text
-from safegen.policy.wording import checked, did_you_mean, dotted
+from safegen.policy.sections import Digest, Text
+from safegen.policy.wording import did_you_mean, dotted
 
 __all__ = ["Case", "Expected", "Given", "GivenSource", "Outcome", "Placed", "cases", "problems_of"]
 
@@ -78,6 +79,9 @@ class GivenSource(_Strict):
     signed_by: tuple[Text, ...] = Field(
         default=(), description="Keys that signed it: from trusted_keys, or any other name."
     )
+    made_under: tuple[Digest, ...] = Field(
+        default=(), description="Digests of its policy, and of those that this one extends."
+    )
     verifies: bool = Field(default=True, description="Whether its files fit its manifest.")
     withdrawn: bool = Field(default=False, description="Whether it was withdrawn.")
     marks: bool = Field(default=False, description="Whether it has marks of other tools.")
@@ -89,8 +93,8 @@ class GivenSource(_Strict):
             raise ValueError("of a source of unknown origin nothing is stated: leave stated_in out")
         if not synthetic and (self.synthetic_share or self.depth or self.effective_depth):
             raise ValueError(f"rows of origin {self.origin} have no depth and no synthetic_share")
-        if not synthetic and self.made_from:
-            raise ValueError("made_from is for synthetic and mixed sources")
+        if not synthetic and (self.made_from or self.made_under):
+            raise ValueError("made_from and made_under are for synthetic and mixed sources")
         if self.signed_by and not self.manifested:
             raise ValueError("signed_by is for datasets whose manifest is here (stated_in: [file])")
         if synthetic and (self.depth == 0 or self.effective_depth == 0):
@@ -269,11 +273,11 @@ def _read(root: Node, label: str, known: Collection[str]) -> tuple[list[Placed],
         if not isinstance(node.content, dict):
             say(f"{dotted(place)} has to be a mapping of name, given and expect", place)
             continue
-        case, wrong = checked(Case, node.plain(), place)
+        case, wrong = parsed(Case, node.content, place)
         if case is not None:
             unknown = [((*place, *path), message) for path, message in _unknown(case, known)]
-            wrong = [(path, f"{dotted(path)}: {message}") for path, message in unknown]
-        for path, message in wrong:
+            wrong = [(f"{dotted(path)}: {message}", path) for path, message in unknown]
+        for message, path in wrong:
             say(message, path)
         if case is None or wrong:
             continue

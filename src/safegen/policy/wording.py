@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-    M = TypeVar("M", bound=BaseModel)
-
-__all__ = ["checked", "dotted", "did_you_mean", "said"]
-
-
-def checked(
-    model: type[M], values: Mapping[str, Any], place: tuple[str | int, ...] = ()
-) -> tuple[M | None, list[tuple[tuple[str | int, ...], str]]]:
-    """A model from the plain values at a place in a file, or all that is wrong: where, and what."""
-    from pydantic import ValidationError
-
-    try:
-        # Through JSON, whose strict mode takes a list for a tuple and text for a date, and still
-        # takes no text for a number.
-        return model.model_validate_json(json.dumps(values)), []
-    except ValidationError as error:
-        wrong = []
-        for details in error.errors(include_url=False):
-            path = (*place, *details["loc"])
-            name = dotted(path[:-1] if details["type"] == "extra_forbidden" else path)
-            message = said(details, model)
-            wrong.append((path, f"{name}: {message}" if name else message))
-        return None, wrong
+__all__ = ["dotted", "did_you_mean", "said"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
