@@ -68,3 +68,16 @@ def test_the_examples_in_the_guide_are_policies(tmp_path: Path) -> None:
     team = tmp_path / "team.yaml"
     team.write_text("schema: safegen.policy/v1\n" + child.replace("sha256:…", digest))
     assert Policy.load(team).rule("lineage").unattested == "refuse"
+
+
+def test_the_promises_quote_only_what_was_measured() -> None:
+    """Each "n of m" stands in the pages of results, too."""
+    page = (TOP / "docs" / "promises.md").read_text(encoding="utf-8")
+    assert "Left" in page
+    results = "".join((TOP / "docs" / f"{n}.md").read_text() for n in ("results", "gates"))
+    quoted = set(re.findall(r"\b(\d[\d,]* of \d[\d,]*)\b", page + GUIDE)) - {"10 of 10"}
+    assert len(quoted) >= 4
+    assert {q for q in quoted if q not in results} == set()
+    privacy = (TOP / "docs" / "privacy.md").read_text()
+    assert "| 1 % copied | 10/0/0 | 0/0/10 |" in privacy
+    assert "| 0.1 % copied | 10/0/0 | 10/0/0 | 10/0/0 | 10/0/0 | 10/0/0 | 0 |" in privacy
