@@ -221,10 +221,10 @@ MUTATIONS: list[Mutation] = [
 ]
 
 
-def mutated(number: int) -> bytes:
+def mutated(number: int, *texts: str) -> bytes:
     """One file of the five hundred: one to three mutations of a policy."""
     chance = random.Random(f"safegen policy fuzz {number}")
-    text: str | bytes = chance.choice([BASE, CHILD])
+    text: str | bytes = chance.choice(texts or [BASE, CHILD])
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
@@ -263,6 +263,7 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], tuple[object, ...]], set[int]]]
     "lint": (lambda path, base: ("policy", "lint", path), {0, 2}),
     "explain": (lambda path, base: ("policy", "explain", path, "--json"), {0, 2}),
     "test": (lambda path, base: ("policy", "test", path), {0, 1, 2}),
+    "waivers": (lambda path, base: ("policy", "waivers", path), {0, 2}),
     "diff": (lambda path, base: ("policy", "diff", base, path), {0, 2, 3}),
     "diff back": (lambda path, base: ("policy", "diff", path, base, "--json"), {0, 2, 3}),
 }
@@ -309,6 +310,26 @@ def test_no_mutated_policy_ends_in_anything_but_an_answer(
             check(path, base)
     assert 0 < codes.count(0) < count // 2  # mutations that leave a policy a policy are few
     assert ran("policy", "schema")[0] == 0
+
+
+ORGANISATION = f"""\
+schema: safegen.org/v1
+floor: {{policy: baseline, digest: "{Policy.load("baseline").digest}"}}
+ledger: /srv/safegen/ledger.db
+trusted_keys: [MCowBQYDK2VwAyEA{"A" * 43}=]
+"""
+
+
+def test_no_mutated_organisation_file_ends_in_anything_but_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "safegen.org.yaml"
+    path.write_text(ORGANISATION)
+    assert ran("policy", "lint", path)[0] == 0
+    for number in range(60):
+        path.write_bytes(mutated(number, ORGANISATION))
+        code, out, err = ran("policy", "lint", path)
+        assert code in (0, 2), err
+        assert "Traceback" not in out + err
+        assert code == 0 or re.search(re.escape(str(path)) + r":\d+: ", err), err
 
 
 def test_the_policy_that_is_mutated_is_one(base: Path) -> None:
