@@ -16,6 +16,7 @@ import typer
 
 from safegen.cli import (
     backends,
+    cases,
     data,
     demo,
     generate,
@@ -57,7 +58,7 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo):
     module.add_to(app)
-for module in (replay, waivers):
+for module in (cases, replay, waivers):
     module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
