@@ -359,7 +359,9 @@ def test_a_floor_takes_no_list_of_withdrawals_away(system, floor, tmp_path):
     pin(system, floor)
     assert load_policy(careful).rule("lineage").withdrawals == "/srv/head.json"
     # Where the floor names one it counts, and a policy that names none has it.
-    (tmp_path / "floor.yaml").write_text(FLOOR.replace("ledger: req", "withdrawals: /f, ledger: req"))
+    (tmp_path / "floor.yaml").write_text(
+        FLOOR.replace("ledger: req", "withdrawals: /f, ledger: req")
+    )
     pin(system, Policy.load(tmp_path / "floor.yaml"))
     for policy in (free, "lab"):
         assert load_policy(policy).rule("lineage").withdrawals == "/f"

@@ -119,7 +119,11 @@ class Parameter:
         """Where a value stands from loose to tight; None when the order does not know it."""
         if self.order == "listed":
             return self.levels.index(value) if value in self.levels else None
-        if self.order in ("given", "none") or not isinstance(value, int | float) or math.isnan(value):
+        if (
+            self.order in ("given", "none")
+            or not isinstance(value, int | float)
+            or math.isnan(value)
+        ):
             return None
         return value if self.order == "up" else -value
 
