@@ -24,6 +24,7 @@ from safegen.cli import (
     lab,
     ledger,
     policy,
+    replay,
     report,
     waivers,
 )
@@ -57,8 +58,8 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo):
     module.add_to(app)
-cases.add_to(policy.app)
-waivers.add_to(policy.app)
+for module in (cases, replay, waivers):
+    module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")
