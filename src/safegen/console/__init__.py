@@ -1,0 +1,1 @@
+"""The governance web page: what a ledger holds, for people who answer for it."""
