@@ -27,7 +27,7 @@ from safegen.console.layout import (
     select,
     tag,
 )
-from safegen.errors import ManifestError, UsageError, VerificationError
+from safegen.errors import ManifestError, VerificationError
 from safegen.ledger import Record
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.pages.gates import verdict_of
@@ -284,8 +284,8 @@ def _page(
     actions = (
         f'<form class="actions" method="post" action="/datasets/{dataset_id}">'
         f'{hidden("token", token)}<button class="main">Verify now</button>'
-        f'{_button(f"/datasets/{dataset_id}/report", "Report")}'
-        f'{_button(f"/lineage?root={dataset_id}", "Lineage")}</form>'
+        f"{_button(f'/datasets/{dataset_id}/report', 'Report')}"
+        f"{_button(f'/lineage?root={dataset_id}', 'Lineage')}</form>"
     )
     shown = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True)
     return page(
@@ -322,9 +322,7 @@ def _banners(now: Contents, entry: DatasetEntry) -> list[str]:
             said += f"<p>{named(now, one.dataset_id)}</p>"
             found.append(banner("block", "Not to be used: what it comes from was withdrawn", said))
     if entry.expired:
-        found.append(
-            banner("block", f"Expired on {entry.expires}: its statement counts no more")
-        )
+        found.append(banner("block", f"Expired on {entry.expires}: its statement counts no more"))
     if entry.claimed:
         said = f"ledger {str(entry.imported_from)[:8]}"
         found.append(banner("warn", f"No more than a claim of {said}: nobody states it here"))
@@ -355,7 +353,7 @@ def _facts(now: Contents, entry: DatasetEntry, record: Record) -> list[tuple[str
     if entry.backend:
         rows.insert(3, ("made by", text(entry.backend)))
     if entry.policy:
-        digest = f'<br><code>{text(entry.policy_digest or "")}</code>'
+        digest = f"<br><code>{text(entry.policy_digest or '')}</code>"
         rows.append(("policy", text(entry.policy) + digest))
     if entry.place:
         rows.append(("from", text(entry.place)))
@@ -378,9 +376,7 @@ def _sources(now: Contents, entry: DatasetEntry) -> str:
         known = now.datasets.get(key)
         first = named(now, key) if known else breaking(source.uri or "a source without a name")
         said = tags(now, known) if known else tag("no record here", "warn")
-        rows.append(
-            (first, text(source.origin), number(source.rows), str(source.depth), said)
-        )
+        rows.append((first, text(source.origin), number(source.rows), str(source.depth), said))
     heads = ("source", "origin", "rows", "depth", "state")
     return section("sources", "Made from", listing("Its sources", heads, rows))
 
@@ -398,7 +394,7 @@ def _decisions(now: Contents, entry: DatasetEntry, record: Record) -> str:
     own = items(record.manifest.get("decisions"))
     rows = []
     for one in map(mapping, own):
-        allowed, refused, warned = verdict_of([one])
+        allowed, _, warned = verdict_of([one])
         policy = mapping(one.get("policy"))
         rows.append(
             (
@@ -427,7 +423,9 @@ def _decisions(now: Contents, entry: DatasetEntry, record: Record) -> str:
 
 # ---- the report ----------------------------------------------------------------------------------
 
-_REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+_REPORT_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+)
 
 
 @html.get("/datasets/{dataset_id}/report")
@@ -445,7 +443,9 @@ def report_page(desk: DeskOf, dataset_id: Id) -> HTMLResponse:
         raise HTTPException(409, "its manifest is not one that this version reads") from None
     tree = Descent(desk.ledger, [manifest]).ancestors({"dataset_id": dataset_id})
     says = "From the ledger's record: its files were not looked at for this page."
-    body = report(manifest, _figures(_places(desk, now, record), manifest), tree, Standing(None, says))
+    body = report(
+        manifest, _figures(_places(desk, now, record), manifest), tree, Standing(None, says)
+    )
     return HTMLResponse(body, headers={"content-security-policy": _REPORT_CSP})
 
 

@@ -78,7 +78,7 @@ def _plain(one: Difference) -> dict[str, Any]:
 
 
 def drafted(desk: Desk, file: PolicyFile, text: str) -> Draft:
-    """A text from outside as a draft. Raises: HTTPException for what is no text of a policy file."""
+    """A text from outside as a draft. Raises: HTTPException for what no policy file may be."""
     text = text.replace("\r\n", "\n")
     try:
         size = len(text.encode("utf-8"))

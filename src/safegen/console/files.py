@@ -96,10 +96,14 @@ class PolicyFiles:
         """The change from the file to the text, as `git apply` takes it in the file's folder."""
         was = file.text()
         lines = unified_diff(
-            lines_of(was), lines_of(text), f"a/{file.path.name}" if was else "/dev/null",
+            lines_of(was),
+            lines_of(text),
+            f"a/{file.path.name}" if was else "/dev/null",
             f"b/{file.path.name}",
         )
-        return "".join(x if x.endswith("\n") else f"{x}\n\\ No newline at end of file\n" for x in lines)
+        return "".join(
+            x if x.endswith("\n") else f"{x}\n\\ No newline at end of file\n" for x in lines
+        )
 
     def save(self, file: PolicyFile, text: str) -> None:
         """Make a text the file, at once as a whole. Raises: TargetError."""

@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The outermost layer. `host`: where the console listens, by which name it may be called too."""
+    """The outermost layer. host: where the console listens, and one of its names."""
 
     def __init__(self, app: App, host: str = "127.0.0.1"):
         self._app = app
@@ -102,7 +102,7 @@ async def _whole(headers: MutableMapping[str, str], receive: Receive) -> bytes |
     said = headers.get("content-length", "0")
     if not said.isdecimal() or int(said) > MAX_BODY:
         return None
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

@@ -100,7 +100,9 @@ def banner(kind: str, strong: str, *more: str) -> str:
     return f'<div class="verdict {kind}"><strong>{mark}{text(strong)}</strong>{"".join(more)}</div>'
 
 
-def listing(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], none: str = "") -> str:
+def listing(
+    caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], none: str = ""
+) -> str:
     """A table that becomes cards on a phone; its first column names the rows. Cells are HTML.
     none: what is said where there is no row."""
     head = "".join(f'<th scope="col">{text(h)}</th>' for h in heads)
@@ -126,7 +128,7 @@ def tag(says: str, kind: str = "") -> str:
     return f'<span class="tag {kind}">{text(says)}</span>'
 
 
-def link(*path: str, shows: str, **query: object) -> str:
+def link(*path: object, shows: str, **query: object) -> str:
     """A link to a page of the console. shows: HTML."""
     asked = urlencode({k: v for k, v in query.items() if v not in (None, "")})
     to = "/" + "/".join(quote(str(p), safe="") for p in path)
@@ -172,5 +174,7 @@ def pager(path: str, found: Page[Any], noun: str, query: Mapping[str, object]) -
         for label, to in (("← before", found.page - 1), ("next →", found.page + 1)):
             if 1 <= to <= found.pages:
                 asked = {k: v for k, v in query.items() if v not in (None, "")}
-                said += f'<a href="{text(path)}?{text(urlencode({**asked, "page": to}))}">{label}</a>'
+                said += (
+                    f'<a href="{text(path)}?{text(urlencode({**asked, "page": to}))}">{label}</a>'
+                )
     return f'<p class="pager">{said}</p>'

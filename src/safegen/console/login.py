@@ -76,11 +76,19 @@ def _page(
     form = (
         f'<form class="entry" method="post" action="/login">{hidden("token", token)}'
         + hidden("to", to)
-        + field("by", "Your name", "", "text", required="required", maxlength=100, autocomplete="name")
+        + field(
+            "by", "Your name", "", "text", required="required", maxlength=100, autocomplete="name"
+        )
         + field("password", "Password", "", "password", required="required", maxlength=200)
         + '<button class="main">Sign in</button></form>'
     )
     shown = banner("block", wrong) if wrong else ""
     return page(
-        request, "Sign in", "<h1>Sign in</h1>", f'<p class="lead">{said}</p>', shown, form, status=status
+        request,
+        "Sign in",
+        "<h1>Sign in</h1>",
+        f'<p class="lead">{said}</p>',
+        shown,
+        form,
+        status=status,
     )

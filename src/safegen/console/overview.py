@@ -63,7 +63,12 @@ def overview_page(request: Request, desk: DeskOf) -> HTMLResponse:
             f"refusals in {_DAYS} days",
             "/decisions?verdict=refused",
         ),
-        ("warn" if soon else "", f"{soon:,}", f"waivers that expire soon, {over:,} expired", "/waivers"),
+        (
+            "warn" if soon else "",
+            f"{soon:,}",
+            f"waivers that expire soon, {over:,} expired",
+            "/waivers",
+        ),
         ("", "–" if share is None else percent(share), "of rows in use synthetic", "#use"),
         (
             "block" if now.withdrawn else "",
@@ -136,7 +141,7 @@ def _bars(now: Contents) -> str:
         h, r = 90 * yes / most, 90 * no / most
         x = 20 * k + 2
         bars.append(
-            f'<g><title>{day}: {yes:,} allowed, {no:,} refused</title>'
+            f"<g><title>{day}: {yes:,} allowed, {no:,} refused</title>"
             f'<rect class="ok" x="{x}" y="{96 - h:.1f}" width="16" height="{h:.1f}"/>'
             f'<rect class="no" x="{x}" y="{96 - h - r:.1f}" width="16" height="{r:.1f}"/></g>'
         )
@@ -157,12 +162,18 @@ def _use(use: Use) -> str:
     every_ = use.real + use.synthetic + use.unknown
     if not every_:
         return '<p class="note">No dataset with rows may be used.</p>'
-    parts = (("r", "real", use.real), ("s", "synthetic", use.synthetic), ("u", "unknown", use.unknown))
+    parts = (
+        ("r", "real", use.real),
+        ("s", "synthetic", use.synthetic),
+        ("u", "unknown", use.unknown),
+    )
     x, bars, said = 0.0, "", ""
     for kind, name, rows in parts:
         width = 1000 * rows / every_
         bars += f'<rect class="{kind}" x="{x:.2f}" y="0" width="{width:.2f}" height="20"/>'
-        said += f'<span><i class="swatch {kind}"></i>{name} {rows:,} ({percent(rows / every_)})</span>'
+        said += (
+            f'<span><i class="swatch {kind}"></i>{name} {rows:,} ({percent(rows / every_)})</span>'
+        )
         x += width
     label = ", ".join(f"{name} {percent(rows / every_)}" for _, name, rows in parts)
     return (

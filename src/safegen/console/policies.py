@@ -18,7 +18,7 @@ from safegen.console.drafts import Draft, compared, drafted, parent_of, said_of,
 from safegen.console.files import MAX_BYTES, PolicyFile, digest_of, lines_of, loaded
 from safegen.console.layout import banner, field, hidden, link, listing, page, tag
 from safegen.errors import PolicyError, SafegenError
-from safegen.pages.html import breaking, counted, facts, section, sign, table, text
+from safegen.pages.html import breaking, counted, facts, section, text
 from safegen.policy import RULES, Policy, Row, explain, json_schema
 
 __all__ = ["api", "html"]
@@ -197,10 +197,12 @@ def policy_page(request: Request, desk: DeskOf, name: Name) -> HTMLResponse:
         name,
         head,
         f'<p class="lead">{text(policy.description)}</p>',
-        f'<p class="actions">{edit}<a class="button" href="/decisions?policy={text(policy.digest)}">'
-        "Its decisions</a></p>",
+        f'<p class="actions">{edit}<a class="button" '
+        f'href="/decisions?policy={text(policy.digest)}">Its decisions</a></p>',
         facts(_facts(policy)),
-        "" if parent is None else section("parent", "Against what it extends", _difference(compared(parent, policy))),
+        ""
+        if parent is None
+        else section("parent", "Against what it extends", _difference(compared(parent, policy))),
         _waivers(policy),
         section("values", "What it asks", *(_rule(policy, *one) for one in active), off_said),
     )
@@ -240,7 +242,9 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
         listed.append((breaking(r.parameter), shown, meaning, where))
     at = " and ".join(sorted(params.gates)) or "shapes rows, decides nothing"
     kind = {"enforce": "block", "warn": "warn"}.get(params.severity, "")
-    title = f'<h3>{text(rule)} {tag(params.severity, kind)} <span class="note">{text(at)}</span></h3>'
+    title = (
+        f'<h3>{text(rule)} {tag(params.severity, kind)} <span class="note">{text(at)}</span></h3>'
+    )
     return (
         f'<div class="rule">{title}<p class="lead">{text(params.asks)}</p>'
         + listing("", ("parameter", "value", "what it means", "set by"), listed)
@@ -280,9 +284,7 @@ def editor_page(
 
 
 @html.post("/policies/{name}/edit")
-def edited(
-    request: Request, desk: DeskOf, session: Held, name: Name, form: Form
-) -> Response:
+def edited(request: Request, desk: DeskOf, session: Held, name: Name, form: Form) -> Response:
     """What its buttons do: check, compare, patch, download, replay, save."""
     start, do = _file(desk, name), form.get("do", "check")
     given, was = form.get("text", ""), form.get("was", "")
@@ -326,7 +328,10 @@ def _done(desk: Desk, draft: Draft, do: str) -> str:
         changes = _changes(draft)
         return "".join(
             section(f"diff-{key}", title, _difference(changes[key]))
-            for key, title in (("file", "Against the file as it is"), ("parent", "Against what it extends"))
+            for key, title in (
+                ("file", "Against the file as it is"),
+                ("parent", "Against what it extends"),
+            )
             if changes[key] is not None
         )
     if do == "patch":
@@ -339,10 +344,12 @@ def _checked(draft: Draft) -> str:
     """The problems of a text, or that it has none."""
     policy = draft.policy
     if policy is not None:
-        return banner("pass", f"A policy: {policy.id} {policy.version}", f"<p><code>{text(policy.digest)}</code></p>")
-    listed = "".join(
-        f"<li>{text(said_of(p))}</li>" for p in draft.problems()[:100]
-    )
+        return banner(
+            "pass",
+            f"A policy: {policy.id} {policy.version}",
+            f"<p><code>{text(policy.digest)}</code></p>",
+        )
+    listed = "".join(f"<li>{text(said_of(p))}</li>" for p in draft.problems()[:100])
     return banner("block", counted(len(draft.problems()), "problem"), f"<ul>{listed}</ul>")
 
 
@@ -417,7 +424,7 @@ def _editor(
     lines = "".join(f"<li>{n}</li>" for n in range(1, len(lines_of(shown)) + 1))
     form = (
         f'<form method="post" action="/policies/{name}/edit" id="edit" data-name="{name}">'
-        f'{hidden("token", session.token)}{hidden("was", was)}'
+        f"{hidden('token', session.token)}{hidden('was', was)}"
         '<p class="note" id="how">Keys and words are offered while you type: arrow keys and Enter '
         "take one, Escape closes the list, Ctrl+Space opens it.</p>"
         f'<div class="editor"><ol aria-hidden="true" id="lines">{lines}</ol>'
@@ -432,7 +439,8 @@ def _editor(
         request,
         f"Edit {file.name}",
         f'<p class="note"><a href="/policies">Policies</a> / '
-        f'<a href="/policies/{name}">{name}</a></p><h1>{_verb(desk, file)}: {breaking(file.name)}</h1>',
+        f'<a href="/policies/{name}">{name}</a></p>'
+        f"<h1>{_verb(desk, file)}: {breaking(file.name)}</h1>",
         result,
         form,
         scripts=("/editor.js",),

@@ -50,13 +50,15 @@ border:1px solid var(--line);color:var(--soft);white-space:nowrap}
 .share{width:100%;height:1.4rem;border-radius:6px;border:1px solid var(--line)}
 .share .s{fill:var(--made)}.share .r{fill:var(--real)}.share .u{fill:var(--line)}
 .bars .ok{fill:var(--made)}.bars .no{fill:var(--block)}
-.swatch{width:.8rem;height:.8rem;border-radius:3px;display:inline-block;border:1px solid var(--line)}
+.swatch{width:.8rem;height:.8rem;border-radius:3px;display:inline-block;
+border:1px solid var(--line)}
 .swatch.s{background:var(--made)}.swatch.r{background:var(--real)}.swatch.u{background:var(--line)}
 .swatch.no{background:var(--block)}
 .editor{position:relative;display:grid;grid-template-columns:auto minmax(0,1fr);
 border:1px solid var(--soft);border-radius:8px;overflow:hidden;background:var(--bg);height:34rem;
 margin:.5rem 0}
-.editor ol{margin:0;padding:.6rem .5rem .6rem .6rem;list-style:none;overflow:hidden;text-align:right;
+.editor ol{margin:0;padding:.6rem .5rem .6rem .6rem;list-style:none;overflow:hidden;
+text-align:right;
 color:var(--soft);background:var(--card);border-right:1px solid var(--line);user-select:none;
 font:.84rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 min-width:2.6rem}

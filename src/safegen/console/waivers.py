@@ -91,8 +91,12 @@ def all_waivers(desk: DeskOf) -> dict[str, Any]:
 def waivers_page(request: Request, desk: DeskOf) -> HTMLResponse:
     found, unread = every(desk, desk.index.contents())
     soon = sum(w.state == "expiring" for w in found)
-    above = [banner("warn", f"{counted(soon, 'waiver')} will expire within 30 days")] if soon else []
-    above += [banner("block", f"{name} cannot be read: its waivers are not here") for name in unread]
+    above = (
+        [banner("warn", f"{counted(soon, 'waiver')} will expire within 30 days")] if soon else []
+    )
+    above += [
+        banner("block", f"{name} cannot be read: its waivers are not here") for name in unread
+    ]
     return page(
         request,
         "Waivers",
