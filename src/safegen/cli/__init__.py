@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, report
+from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, report, serve
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -43,7 +43,7 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo):
+for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")

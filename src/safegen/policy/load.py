@@ -43,11 +43,12 @@ class Examined(NamedTuple):
     waivers: list[Origin]  # where each waiver of the policy stands
 
 
-def examine(path_or_name: str | Path) -> Examined:
-    """What a file or shipped name holds. Raises nothing: problems are part of the answer."""
+def examine(path_or_name: str | Path, text: str | None = None) -> Examined:
+    """What a file or shipped name holds, or would hold with that `text`. Raises nothing: problems
+    are part of the answer."""
     try:
         path, label = _locate(path_or_name)
-        root, problems = read(path, label)
+        root, problems = read(path, label, text)
     except PolicyError as error:
         return Examined(None, list(error.problems), [])
     draft = _Draft(root, label, problems)

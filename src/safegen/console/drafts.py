@@ -1,0 +1,127 @@
+"""What a text would be as a policy file: its problems, what it changes, and saving it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import HTTPException
+
+from safegen.console.desk import Desk
+from safegen.console.files import MAX_BYTES, PolicyFile, digest_of
+from safegen.errors import SafegenError
+from safegen.policy import Difference, Policy, diff
+from safegen.policy.load import Examined
+
+__all__ = ["Draft", "drafted", "compared", "parent_of", "said_of", "saved"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A text on its way to a file. policy: None where it has problems."""
+
+    file: PolicyFile
+    text: str
+    examined: Examined
+
+    @property
+    def policy(self) -> Policy | None:
+        return self.examined.policy
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Each with its line."""
+        return [{"line": p.line, "message": p.message} for p in self.examined.problems]
+
+    def lint(self) -> dict[str, Any]:
+        """As JSON."""
+        digest = None if self.policy is None else self.policy.digest
+        return {"problems": self.problems(), "digest": digest}
+
+    def needed(self) -> Policy:
+        """The policy. Raises: HTTPException for a text that is none."""
+        if self.policy is None:
+            said = "; ".join(map(said_of, self.problems()[:5]))
+            raise HTTPException(422, f"this is no policy yet: {said}")
+        return self.policy
+
+    def changes(self, against: Policy) -> dict[str, Any]:
+        """What the text tightens and loosens, as JSON."""
+        return compared(against, self.needed())
+
+
+def said_of(problem: dict[str, Any]) -> str:
+    """A problem in words."""
+    line = problem["line"]
+    return f"line {line}: {problem['message']}" if line else str(problem["message"])
+
+
+def compared(old: Policy, new: Policy) -> dict[str, Any]:
+    """What going from one policy to another tightens and loosens, as JSON."""
+    found = diff(old, new)
+    counts = Counter[str](d.change for d in found)
+    return {
+        "from": {"id": old.id, "version": old.version, "digest": old.digest},
+        "differences": [_plain(d) for d in found],
+        "loosens": counts["LOOSEN"],
+        "tightens": counts["TIGHTEN"],
+        "incomparable": counts["INCOMPARABLE"],
+    }
+
+
+def _plain(one: Difference) -> dict[str, Any]:
+    said = asdict(one)
+    for key in ("before", "after"):
+        if not isinstance(said[key], dict | str | int | float | bool | None):
+            said[key] = str(said[key])
+    return said
+
+
+def drafted(desk: Desk, file: PolicyFile, text: str) -> Draft:
+    """A text from outside as a draft. Raises: HTTPException for what no policy file may be."""
+    text = text.replace("\r\n", "\n")
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise HTTPException(422, "this is not valid Unicode text") from None
+    if size > MAX_BYTES:
+        raise HTTPException(413, f"a policy file has at most {MAX_BYTES // 1024} KiB")
+    return Draft(file, text, desk.files.examined(file, text))
+
+
+def parent_of(policy: Policy) -> Policy | None:
+    """The policy that it extends, as it is pinned."""
+    return None
+
+
+def saved(desk: Desk, draft: Draft, was: str, by: str) -> dict[str, Any]:
+    """Make the draft its file, with an audit entry before it is there.
+
+    was: the digest of the text that the edit started from. Raises: HTTPException for what may not
+    be saved; LedgerError, TargetError.
+    """
+    policy, file = draft.needed(), draft.file
+    if not file.own:
+        raise HTTPException(409, "a shipped policy stays as it is: save it under another name")
+    before = file.text()
+    if digest_of(before) != was:
+        raise HTTPException(
+            409, "the file was changed since this edit began: take the changes over, and save again"
+        )
+    facts = {
+        "file": file.name,
+        "before": digest_of(before) if before else None,
+        "after": digest_of(draft.text),
+        "policy": {"id": policy.id, "version": policy.version, "digest": policy.digest},
+    }
+    try:
+        loosens: int | None = draft.changes(Policy.load(file.path))["loosens"] if before else None
+    except SafegenError:  # what is there cannot be read; now it can
+        loosens = None
+    desk.record(by, "policy saved", {**facts, "loosens": loosens})
+    try:
+        desk.files.save(file, draft.text)
+    except SafegenError:
+        desk.record(by, "policy not saved", facts)
+        raise
+    return facts
