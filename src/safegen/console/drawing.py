@@ -42,7 +42,7 @@ class Asked:
     root: str | None = None
     at: str | None = None
     skip: int = 0
-    most: int = 140
+    most: int = 240
 
 
 @dataclass(frozen=True)
@@ -363,17 +363,17 @@ def _group(pieces: Sequence[Piece], x: float, y: int, at: str | None, skip: int)
         return sum(map(wanted, pieces))
 
     origins = {p.origin for p in pieces}
-    missing = count(lambda p: p.dataset is None)
-    what = "missing sources" if missing == len(pieces) else "datasets"
-    if pieces[0].depth == 0 and origins == {"real"}:
-        what = "real sources"
+    known = count(lambda p: p.dataset is not None)
+    real = pieces[0].depth == 0 and all(p.origin == "real" for p in pieces if p.dataset)
+    said = [f"{known:,} {'real source' if real else 'dataset'}{'s' * (known != 1)}"] * bool(known)
+    said += [f"{len(pieces) - known:,} without a record"] * (known < len(pieces))
     return Mark(
         kind="group",
         x=round(x, 2),
         y=y,
         depth=min(p.depth for p in pieces),
         origin=origins.pop() if len(origins) == 1 else "several",
-        name=f"{len(pieces):,} {what}",
+        name=", ".join(said),
         count=len(pieces),
         rows=sum(p.rows for p in pieces),
         withdrawn=count(lambda p: p.withdrawn),
