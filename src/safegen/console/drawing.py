@@ -145,6 +145,7 @@ class _Part:
     at: str | None
     skip: int
     alone: bool = False  # its only tree's root has its own mark, and `below` it the others
+    asked: bool = False  # what was asked for, and is taken apart even where it is leaves
     below: list[_Part] = field(default_factory=list)
 
     @property
@@ -168,6 +169,7 @@ class _Plan:
             trees = forest.below[at]
         self._at = at
         top = self._part(forest.ordered(trees)[max(asked.skip, 0) :], asked.at, asked.skip)
+        top.asked = True
         self._tops = [top] if top.trees else []
         self._take_apart(top, asked.most - (at is not None))
 
@@ -188,7 +190,7 @@ class _Plan:
             *_, part = heapq.heappop(heap)
             if len(part.trees) == 1:
                 part.alone = self._opened(part).cost < part.cost + left
-            pieces = self._pieces(part, left, top)
+            pieces = self._pieces(part, left)
             if not part.alone and not pieces:
                 continue
             part.below = pieces
@@ -204,14 +206,14 @@ class _Plan:
             self._forest.ordered(self._forest.below[tree]), self._forest.keys[tree], 0
         )
 
-    def _pieces(self, part: _Part, left: int, top: _Part) -> list[_Part]:
+    def _pieces(self, part: _Part, left: int) -> list[_Part]:
         """What a part becomes when it is taken apart with so many marks to spare; [] where it
         stays as it is."""
         if part.alone:
             below = self._opened(part)
             return [below] if below.trees else []
         leaves = part.size == len(part.trees)
-        if len(part.trees) < 2 or (leaves and len(part.trees) > TOGETHER and part is not top):
+        if len(part.trees) < 2 or (leaves and len(part.trees) > TOGETHER and not part.asked):
             return []
         singles: list[_Part] = []
         for number, tree in enumerate(part.trees[:AT_ONCE]):
@@ -222,8 +224,11 @@ class _Plan:
             singles.append(single)
         if not singles:
             return []
-        rest = part.trees[len(singles) :]
-        return singles + ([self._part(rest, part.at, part.skip + len(singles))] if rest else [])
+        if rest := part.trees[len(singles) :]:
+            others = self._part(rest, part.at, part.skip + len(singles))
+            others.asked = part.asked
+            singles.append(others)
+        return singles
 
     # -- places ----------------------------------------------------------------------------
 
@@ -334,6 +339,7 @@ class _Plan:
         return [
             Column(first, last, counts[number])
             for number, (first, last) in enumerate(self._forest.columns)
+            if number <= max(counts, default=-1)
         ]
 
 

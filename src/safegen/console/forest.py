@@ -93,8 +93,13 @@ class Forest:
             open_ += self.below[node]
 
     def ordered(self, trees: Iterable[int]) -> list[int]:
-        """Trees with hits first, then the largest, then the newest."""
-        return sorted(trees, key=lambda t: (-self.found_below[t], -self.size[t], -t))
+        """Trees with hits first, then the largest, then those not to be used, then the newest."""
+
+        def rank(tree: int) -> tuple[int, ...]:
+            withdrawn = self.pieces[tree].withdrawn
+            return -self.found_below[tree], -self.size[tree], -withdrawn, -tree
+
+        return sorted(trees, key=rank)
 
     def above(self, node: int | None) -> list[int]:
         """From an end of the forest down to a piece, which is the last."""

@@ -110,7 +110,9 @@ def _lead(drawn: Drawing, asked: Asked) -> str:
         about = "All " + counted(drawn.total, "dataset")
     missing = counted(drawn.missing, "source") + " of which no record is known"
     parts = [about, *([missing] if drawn.missing else [])]
-    parts.append(f"{counted(drawn.components, 'part')} that nothing connects")
+    if asked.at is None:
+        apart = f"{drawn.components:,} parts that nothing connects"
+        parts.append(apart if drawn.components != 1 else "all connected")
     if asked.q.strip():
         parts.append(f"{drawn.found:,} found")
     return f'<p class="lead">{text("; ".join(parts))}.</p>'

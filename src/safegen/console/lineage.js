@@ -205,6 +205,8 @@
   const place = () => {
     plane.setAttribute("transform", `translate(${dx} ${dy}) scale(${scale})`);
     stage.classList.toggle("far", scale < NAMES);
+    // From afar marks grow, so that what they say can still be told.
+    svg.style.setProperty("--grown", Math.max(1, Math.min(3, NAMES / scale)));
     for (const g of heads.querySelectorAll(".head")) {
       const at = dx + scale * (LEFT + g.column * WIDE - 12);
       g.setAttribute("transform", `translate(${at} 0)`);
@@ -235,9 +237,11 @@
     place();
   };
   const begin = (wide, high, first) => {
-    const across = stage.clientWidth / wide, down = (stage.clientHeight - HEAD) / high;
-    all = Math.min(across, down, 1.3);
-    scale = Math.min(1.3, Math.max(all, Math.min(across, 1), 0.72));
+    const across = stage.clientWidth / wide;
+    scale = Math.min(1.3, Math.max(Math.min(across, 1.3), 0.72));
+    const needed = Math.max(HEAD + scale * high + 20, 220);
+    if (needed < stage.clientHeight) stage.style.height = `${needed}px`;
+    all = Math.min(across, (stage.clientHeight - HEAD) / high, 1.3);
     dx = Math.max(0, (stage.clientWidth - scale * wide) / 2);
     dy = HEAD;
     place();
