@@ -122,7 +122,11 @@ def list_page(
             policy,
             any_
             | {p.digest: f"{p.name} ({p.digest[7:15]})" for p in now.policies.values()}
-            | ({policy: known.get(policy, policy[:15])} if policy not in now.policies else {}),
+            | (
+                {policy: known.get(policy, policy[:15])}
+                if policy and policy not in now.policies
+                else {}
+            ),
         )
         + '<button class="main">Search</button></form>'
     )
@@ -186,7 +190,7 @@ def decision_page(request: Request, desk: DeskOf, seq: Seq) -> HTMLResponse:
         head,
         facts(_facts(now, said)),
         _waivers(said),
-        *(_rule(rule, found) for rule in _rules(found)),
+        section("findings", "Findings", *(_rule(rule, found) for rule in _rules(found))),
         section("ledger", "What it was decided on", _sources(now, said), facts(_ledger(said))),
     )
 
@@ -269,13 +273,9 @@ def _rule(rule: str, found: Mapping[str, Mapping[str, Any]]) -> str:
         for name, one in plain
     ]
     asks = RULES[rule].asks if rule in RULES else ""
-    return section(
-        f"rule-{text(rule)}",
-        rule,
-        f'<div class="cards">{cards}</div>' if cards else "",
-        table("", ("finding", "observed"), rows, "passed") if rows else "",
-        lead=text(asks),
-    )
+    shown = f'<div class="cards">{cards}</div>' if cards else ""
+    shown += table("", ("finding", "observed"), rows, "passed") if rows else ""
+    return f'<div class="rule"><h3>{text(rule)}</h3><p class="lead">{text(asks)}</p>{shown}</div>'
 
 
 def _measured(finding: Mapping[str, Any]) -> bool:

@@ -148,10 +148,9 @@ def _bars(now: Contents) -> str:
     yes, no = (sum(c.get(w, 0) for c in counts) for w in ("admitted", "refused"))
     label = f"{yes:,} allowed and {no:,} refused in {_DAYS} days, at most {most:,} a day"
     return (
-        f'<figure><svg class="bars" viewBox="0 0 {20 * _DAYS} 112" role="img" aria-label="{label}">'
-        f'<line class="axis" x1="0" y1="96.5" x2="{20 * _DAYS}" y2="96.5"/>{"".join(bars)}'
-        f'<text x="0" y="110">{days[0]}</text>'
-        f'<text class="end" x="{20 * _DAYS}" y="110">{days[-1]}</text></svg>'
+        f'<figure><svg class="bars" viewBox="0 0 {20 * _DAYS} 98" role="img" aria-label="{label}">'
+        f'<line class="axis" x1="0" y1="96.5" x2="{20 * _DAYS}" y2="96.5"/>{"".join(bars)}</svg>'
+        f'<p class="days"><span>{days[0]}</span><span>{days[-1]}</span></p>'
         f'<figcaption class="key"><span><i class="swatch s"></i>allowed {yes:,}</span>'
         f'<span><i class="swatch no"></i>refused {no:,}</span></figcaption></figure>'
     )

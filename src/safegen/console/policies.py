@@ -231,14 +231,14 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
     listed = []
     for r in rows:
         unit = "" if r.unit == "choice" else f" {r.unit}"
-        value = ", ".join(map(str, r.value)) if isinstance(r.value, tuple) else str(r.value)
+        value = _shown(r.value)
         default = r.origin == "default"
         order = f" {r.tighter[:1].upper()}{r.tighter[1:]}." if "none" not in r.tighter else ""
         if "<" in r.tighter:
             order = f" From loose to tight: {r.tighter}."
         meaning = f'{text(r.doc)}<span class="note">{text(order)}</span>'
         shown = f"<b>{breaking(value or 'none')}</b>{text(unit)}"
-        where = "default" if default else breaking(r.origin)
+        where = "default" if default else breaking(re.split(r"[\\/]", r.origin)[-1])
         listed.append((breaking(r.parameter), shown, meaning, where))
     at = " and ".join(sorted(params.gates)) or "shapes rows, decides nothing"
     kind = {"enforce": "block", "warn": "warn"}.get(params.severity, "")
@@ -250,6 +250,13 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
         + listing("", ("parameter", "value", "what it means", "set by"), listed)
         + "</div>"
     )
+
+
+def _shown(value: Any) -> str:
+    """A value for people: 0, not 0.0."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _waivers(policy: Policy) -> str:
@@ -432,7 +439,7 @@ def _editor(
         'autocapitalize="off" wrap="off" aria-label="The text of the policy" '
         f'aria-describedby="how">\n{text(shown)}</textarea></div>'
         '<ul class="offers" id="offers" role="listbox" aria-label="Offered words"></ul>'
-        '<ul class="found" id="found" role="status" aria-label="Problems"></ul>'
+        '<div role="status"><ul class="found" id="found"></ul></div>'
         f'<div class="actions">{buttons}</div></form>'
     )
     return page(
