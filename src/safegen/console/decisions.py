@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from safegen.console.datasets import Number, Text, named
 from safegen.console.desk import Desk, DeskOf
+from safegen.console.files import loaded
 from safegen.console.index import Contents, DecisionEntry
 from safegen.console.layout import (
     banner,
@@ -24,6 +25,7 @@ from safegen.console.layout import (
     select,
     tag,
 )
+from safegen.errors import SafegenError
 from safegen.pages.gates import card
 from safegen.pages.given import findings, finite, items, mapping, texts
 from safegen.pages.html import breaking, counted, facts, section, sign, table, text
@@ -181,14 +183,15 @@ def decision_page(request: Request, desk: DeskOf, seq: Seq) -> HTMLResponse:
             f"{verdict} by {named_}" + (f", with {' and '.join(doubts)}" if doubts else ""),
         )
     else:
-        head = banner("block", f"Refused by {named_}", _why(blocked), _ask(policy))
+        drafts = _drafts(desk, policy, [n.partition("/")[0] for n, _ in blocked])
+        head = banner("block", f"Refused by {named_}", _why(blocked), _ask(policy), drafts)
     return page(
         request,
         f"Decision {seq}",
         '<p class="note"><a href="/decisions">Decisions</a></p>'
         f"<h1>{text(gate.capitalize())} decision <span class='id'>#{seq}</span></h1>",
         head,
-        facts(_facts(now, said)),
+        facts(_facts(desk, now, said)),
         _waivers(said),
         section("findings", "Findings", *(_rule(rule, found) for rule in _rules(found))),
         section("ledger", "What it was decided on", _sources(now, said), facts(_ledger(said))),
@@ -210,10 +213,33 @@ def _ask(policy: Mapping[str, Any]) -> str:
     return f"<p>Ask: {text(policy['contact'])}</p>" if policy.get("contact") else ""
 
 
-def _facts(now: Contents, said: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _drafts(desk: Desk, policy: Mapping[str, Any], rules: list[str]) -> str:
+    """Where an exception would be written, for rules that can have one."""
+    file = file_of(desk, str(policy.get("id")))
+    known = [r for r in dict.fromkeys(rules) if r in RULES]
+    if file is None or not known:
+        return ""
+    listed = ", ".join(link("policies", file, "edit", shows=text(r), waive=r) for r in known)
+    return f"<p>An exception, dated and signed off? Draft a waiver of {listed}.</p>"
+
+
+def file_of(desk: Desk, policy_id: str) -> str | None:
+    """The policy file that has this id, if any; one's own before a shipped one."""
+    for file in desk.files.all():
+        try:
+            if loaded(file).id == policy_id:
+                return file.name
+        except SafegenError:
+            continue
+    return None
+
+
+def _facts(desk: Desk, now: Contents, said: Mapping[str, Any]) -> list[tuple[str, str]]:
     policy = mapping(said.get("policy"))
     digest = str(policy.get("digest", ""))
     shown = link("decisions", shows="all its decisions", policy=digest)
+    if (file := file_of(desk, str(policy.get("id")))) is not None:
+        shown += ", " + link("policies", file, shows="the file")
     extends = "<br>".join(f"<code>{text(d)}</code>" for d in texts(policy.get("extends")))
     return [
         ("about", "<br>".join(map(breaking, texts(said.get("subject"))))),

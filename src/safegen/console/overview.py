@@ -14,7 +14,7 @@ from safegen.console.decisions import HEADS, row
 from safegen.console.desk import DeskOf
 from safegen.console.index import Contents, Use
 from safegen.console.layout import link, listing, moment, page
-from safegen.console.waivers import every
+from safegen.console.waivers import STATES, every
 from safegen.pages.html import number, percent, section, text
 
 __all__ = ["api", "html"]
@@ -43,7 +43,7 @@ def overview(desk: DeskOf) -> dict[str, Any]:
             "unknown_rows": use.unknown,
             "synthetic_share": use.synthetic_share,
         },
-        "waivers": {s: sum(w.state == s for w in waivers) for s in ("open", "expiring", "expired")},
+        "waivers": {s: sum(w.state == s for w in waivers) for s in STATES},
     }
 
 
