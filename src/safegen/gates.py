@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen import plugins
-from safegen.decision import Decision, Finding, Gate, decide
+from safegen import grounds, plugins
+from safegen.decision import Decision, Finding, Gate, Waived, decide, to_lower
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
 from safegen.lineage.detection import POWER
@@ -179,11 +180,12 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
+        facts,
         [*_detection_note(facts, books, policy, power), *notes],
     )
     if before is not None and (same := decision.restated(before)) is not None:
         return same
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_admission(context, decision))
     return decision
 
 
@@ -206,9 +208,14 @@ def release(
     """The decision at the release gate; recorded, allowed or not. Raises: LedgerError."""
     books = books.now()  # the manifest is to name the log's head as it is when its rows leave
     decision = _decide(
-        policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
+        policy,
+        "release",
+        books,
+        lambda guard, params: guard.release(context, params),
+        subject,
+        facts,
     )
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_release(context, decision))
     return decision
 
 
@@ -258,7 +265,18 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     return f"underpowered: {found}, and {wanted:.2%} is asked for"
 
 
-def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:
+def _record(
+    books: Books,
+    policy: Policy,
+    decision: Decision,
+    facts: Sequence[SourceFacts],
+    known: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Write a decision down, after the policy that it names, and with what is needed to take it
+    again under another one."""
+    if books.ledger is None:
+        return
+    _record_policy(books.ledger, policy)
     books.write(
         "decision",
         {
@@ -267,8 +285,24 @@ def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> N
                 {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
                 for s in facts
             ],
+            "grounds": known(),
         },
     )
+
+
+_RECORDED: set[tuple[str, str, str]] = set()
+"""The policies that this process knows to be in a ledger: its URL, its id, the policy's digest."""
+
+
+def _record_policy(ledger: Ledger, policy: Policy) -> None:
+    """Write the policy down, all defaults in place, where the ledger does not have it. Two
+    processes at once may both do so, which is harmless."""
+    this = (ledger.url, ledger.ledger_id, policy.digest)
+    if this in _RECORDED:
+        return
+    if all(e.payload.get("digest") != policy.digest for e in ledger.log(kind="policy")):
+        ledger.record("policy", {"digest": policy.digest, "policy": policy.effective()})
+    _RECORDED.add(this)
 
 
 def _decide(
@@ -277,25 +311,45 @@ def _decide(
     books: Books,
     ask: Callable[[Any, Any], Sequence[Finding]],
     subject: Sequence[str],
-    notes: Sequence[str],
+    facts: Sequence[SourceFacts],
+    notes: Sequence[str] = (),
 ) -> Decision:
-    findings: list[Finding] = []
-    for rule, params in policy.at(gate).items():
+    def found(rule: str, params: Any) -> list[Finding]:
         try:
             guard = plugins.load(plugins.SAFEGUARDS, rule)()
-            findings += [f for f in ask(guard, params) if f.rule == rule]
+            return [f for f in ask(guard, params) if f.rule == rule]
         except Exception as error:
             what = str(error) if isinstance(error, SafegenError) else upstream(error)
-            findings.append(
-                Finding(
-                    rule,
-                    "broken",
-                    "broken",
-                    f"the safeguard failed: {what}",
-                    "a finding",
-                    next_step="run again with --debug; a broken safeguard counts as unmet",
-                )
+            broken = Finding(
+                rule,
+                "broken",
+                "broken",
+                f"the safeguard failed: {what}",
+                "a finding",
+                next_step="run again with --debug; a broken safeguard counts as unmet",
             )
-    return decide(
-        policy, gate, findings, ledger=books.state, subject=subject, time=now(), notes=notes
+            return [broken]
+
+    findings = [f for rule, params in policy.at(gate).items() for f in found(rule, params)]
+    sources = [[str(n) for n in (s.dataset_id, s.logical_digest, s.uri) if n] for s in facts]
+    judged = partial(
+        decide,
+        policy,
+        gate,
+        findings,
+        ledger=books.state,
+        subject=subject,
+        time=now(),
+        notes=notes,
+        sources=sources,
+    )
+    decision = judged()
+    lower = to_lower(policy, decision, sources)
+    if not lower:
+        return decision
+    return judged(
+        waived={
+            rule: Waived(params, waivers, found(rule, params))
+            for rule, (params, waivers) in lower.items()
+        }
     )

@@ -62,6 +62,7 @@ def console(
         app.include_router(room.html)
     app.get("/console.css", include_in_schema=False)(_sheet)
     app.get("/editor.js", include_in_schema=False)(_editor)
+    app.get("/favicon.ico", include_in_schema=False)(_no_icon)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(SafegenError, _failed)
@@ -85,6 +86,10 @@ def _sheet() -> Response:
 
 def _editor() -> Response:
     return _script("editor.js")
+
+
+def _no_icon() -> Response:
+    return Response(status_code=204)
 
 
 def _script(name: str) -> Response:

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from safegen.console.datasets import Number, Text, named
 from safegen.console.desk import Desk, DeskOf
+from safegen.console.files import loaded
 from safegen.console.index import Contents, DecisionEntry
 from safegen.console.layout import (
     banner,
@@ -24,6 +25,7 @@ from safegen.console.layout import (
     select,
     tag,
 )
+from safegen.errors import SafegenError
 from safegen.pages.gates import card
 from safegen.pages.given import findings, finite, items, mapping, texts
 from safegen.pages.html import breaking, counted, facts, section, sign, table, text
@@ -122,7 +124,11 @@ def list_page(
             policy,
             any_
             | {p.digest: f"{p.name} ({p.digest[7:15]})" for p in now.policies.values()}
-            | ({policy: known.get(policy, policy[:15])} if policy not in now.policies else {}),
+            | (
+                {policy: known.get(policy, policy[:15])}
+                if policy and policy not in now.policies
+                else {}
+            ),
         )
         + '<button class="main">Search</button></form>'
     )
@@ -177,16 +183,17 @@ def decision_page(request: Request, desk: DeskOf, seq: Seq) -> HTMLResponse:
             f"{verdict} by {named_}" + (f", with {' and '.join(doubts)}" if doubts else ""),
         )
     else:
-        head = banner("block", f"Refused by {named_}", _why(blocked), _ask(policy))
+        drafts = _drafts(desk, policy, [n.partition("/")[0] for n, _ in blocked])
+        head = banner("block", f"Refused by {named_}", _why(blocked), _ask(policy), drafts)
     return page(
         request,
         f"Decision {seq}",
         '<p class="note"><a href="/decisions">Decisions</a></p>'
         f"<h1>{text(gate.capitalize())} decision <span class='id'>#{seq}</span></h1>",
         head,
-        facts(_facts(now, said)),
+        facts(_facts(desk, now, said)),
         _waivers(said),
-        *(_rule(rule, found) for rule in _rules(found)),
+        section("findings", "Findings", *(_rule(rule, found) for rule in _rules(found))),
         section("ledger", "What it was decided on", _sources(now, said), facts(_ledger(said))),
     )
 
@@ -206,10 +213,33 @@ def _ask(policy: Mapping[str, Any]) -> str:
     return f"<p>Ask: {text(policy['contact'])}</p>" if policy.get("contact") else ""
 
 
-def _facts(now: Contents, said: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _drafts(desk: Desk, policy: Mapping[str, Any], rules: list[str]) -> str:
+    """Where an exception would be written, for rules that can have one."""
+    file = file_of(desk, str(policy.get("id")))
+    known = [r for r in dict.fromkeys(rules) if r in RULES]
+    if file is None or not known:
+        return ""
+    listed = ", ".join(link("policies", file, "edit", shows=text(r), waive=r) for r in known)
+    return f"<p>An exception, dated and signed off? Draft a waiver of {listed}.</p>"
+
+
+def file_of(desk: Desk, policy_id: str) -> str | None:
+    """The policy file that has this id, if any; one's own before a shipped one."""
+    for file in desk.files.all():
+        try:
+            if loaded(file).id == policy_id:
+                return file.name
+        except SafegenError:
+            continue
+    return None
+
+
+def _facts(desk: Desk, now: Contents, said: Mapping[str, Any]) -> list[tuple[str, str]]:
     policy = mapping(said.get("policy"))
     digest = str(policy.get("digest", ""))
     shown = link("decisions", shows="all its decisions", policy=digest)
+    if (file := file_of(desk, str(policy.get("id")))) is not None:
+        shown += ", " + link("policies", file, shows="the file")
     extends = "<br>".join(f"<code>{text(d)}</code>" for d in texts(policy.get("extends")))
     return [
         ("about", "<br>".join(map(breaking, texts(said.get("subject"))))),
@@ -269,13 +299,9 @@ def _rule(rule: str, found: Mapping[str, Mapping[str, Any]]) -> str:
         for name, one in plain
     ]
     asks = RULES[rule].asks if rule in RULES else ""
-    return section(
-        f"rule-{text(rule)}",
-        rule,
-        f'<div class="cards">{cards}</div>' if cards else "",
-        table("", ("finding", "observed"), rows, "passed") if rows else "",
-        lead=text(asks),
-    )
+    shown = f'<div class="cards">{cards}</div>' if cards else ""
+    shown += table("", ("finding", "observed"), rows, "passed") if rows else ""
+    return f'<div class="rule"><h3>{text(rule)}</h3><p class="lead">{text(asks)}</p>{shown}</div>'
 
 
 def _measured(finding: Mapping[str, Any]) -> bool:

@@ -10,9 +10,10 @@ from fastapi import HTTPException
 
 from safegen.console.desk import Desk
 from safegen.console.files import MAX_BYTES, PolicyFile, digest_of
-from safegen.errors import SafegenError
+from safegen.errors import PolicyError, SafegenError
 from safegen.policy import Difference, Policy, diff
-from safegen.policy.load import Examined
+from safegen.policy.document import read
+from safegen.policy.load import Examined, Extends, pinned
 
 __all__ = ["Draft", "drafted", "compared", "parent_of", "said_of", "saved"]
 
@@ -89,9 +90,14 @@ def drafted(desk: Desk, file: PolicyFile, text: str) -> Draft:
     return Draft(file, text, desk.files.examined(file, text))
 
 
-def parent_of(policy: Policy) -> Policy | None:
-    """The policy that it extends, as it is pinned."""
-    return None
+def parent_of(file: PolicyFile, text: str) -> Policy | None:
+    """The policy that a text extends, as it is pinned; None where it extends none that is there."""
+    try:
+        root, _ = read(file.path, file.name, text)
+        extends = Extends.model_validate(root.content["extends"].plain())
+    except (PolicyError, KeyError, ValueError):
+        return None
+    return pinned(extends, file.path.parent)[0]
 
 
 def saved(desk: Desk, draft: Draft, was: str, by: str) -> dict[str, Any]:

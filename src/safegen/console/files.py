@@ -90,7 +90,7 @@ class PolicyFiles:
 
     def examined(self, file: PolicyFile, text: str) -> Examined:
         """What a text would be as that file: a policy, or every problem with its line."""
-        return examine(file.reference, text)
+        return examine(file.reference, text=text)
 
     def patch(self, file: PolicyFile, text: str) -> str:
         """The change from the file to the text, as `git apply` takes it in the file's folder."""

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from safegen.console.door import Session
 from safegen.console.index import Page
-from safegen.pages.html import counted, text
+from safegen.pages.html import SIGNS, counted, text
 
 __all__ = [
     "banner",
@@ -38,7 +38,6 @@ _PAGES = (
     ("/waivers", "Waivers"),
     ("/controls", "Controls"),
 )
-_KINDS = {"pass": "✓", "warn": "!", "block": "✗", "audit": "·"}
 
 
 def page(
@@ -96,7 +95,7 @@ def problem(request: Request, status: int, why: str, more: Iterable[str] = ()) -
 
 def banner(kind: str, strong: str, *more: str) -> str:
     """A verdict; `more` is HTML."""
-    mark = f'<span class="mark {kind}" aria-hidden="true">{_KINDS[kind]}</span>'
+    mark = f'<span class="mark {kind}" aria-hidden="true">{SIGNS[kind]}</span>'
     return f'<div class="verdict {kind}"><strong>{mark}{text(strong)}</strong>{"".join(more)}</div>'
 
 

@@ -79,7 +79,15 @@ def _page(
         + field(
             "by", "Your name", "", "text", required="required", maxlength=100, autocomplete="name"
         )
-        + field("password", "Password", "", "password", required="required", maxlength=200)
+        + field(
+            "password",
+            "Password",
+            "",
+            "password",
+            required="required",
+            maxlength=200,
+            autocomplete="current-password",
+        )
         + '<button class="main">Sign in</button></form>'
     )
     shown = banner("block", wrong) if wrong else ""

@@ -14,7 +14,7 @@ from safegen.console.decisions import HEADS, row
 from safegen.console.desk import DeskOf
 from safegen.console.index import Contents, Use
 from safegen.console.layout import link, listing, moment, page
-from safegen.console.waivers import every
+from safegen.console.waivers import STATES, every
 from safegen.pages.html import number, percent, section, text
 
 __all__ = ["api", "html"]
@@ -43,7 +43,7 @@ def overview(desk: DeskOf) -> dict[str, Any]:
             "unknown_rows": use.unknown,
             "synthetic_share": use.synthetic_share,
         },
-        "waivers": {s: sum(w.state == s for w in waivers) for s in ("open", "expiring", "expired")},
+        "waivers": {s: sum(w.state == s for w in waivers) for s in STATES},
     }
 
 
@@ -148,10 +148,9 @@ def _bars(now: Contents) -> str:
     yes, no = (sum(c.get(w, 0) for c in counts) for w in ("admitted", "refused"))
     label = f"{yes:,} allowed and {no:,} refused in {_DAYS} days, at most {most:,} a day"
     return (
-        f'<figure><svg class="bars" viewBox="0 0 {20 * _DAYS} 112" role="img" aria-label="{label}">'
-        f'<line class="axis" x1="0" y1="96.5" x2="{20 * _DAYS}" y2="96.5"/>{"".join(bars)}'
-        f'<text x="0" y="110">{days[0]}</text>'
-        f'<text class="end" x="{20 * _DAYS}" y="110">{days[-1]}</text></svg>'
+        f'<figure><svg class="bars" viewBox="0 0 {20 * _DAYS} 98" role="img" aria-label="{label}">'
+        f'<line class="axis" x1="0" y1="96.5" x2="{20 * _DAYS}" y2="96.5"/>{"".join(bars)}</svg>'
+        f'<p class="days"><span>{days[0]}</span><span>{days[-1]}</span></p>'
         f'<figcaption class="key"><span><i class="swatch s"></i>allowed {yes:,}</span>'
         f'<span><i class="swatch no"></i>refused {no:,}</span></figcaption></figure>'
     )

@@ -17,6 +17,7 @@ from safegen.console.desk import Desk, DeskOf, Form, Held, Signed, Visit, said_b
 from safegen.console.drafts import Draft, compared, drafted, parent_of, said_of, saved
 from safegen.console.files import MAX_BYTES, PolicyFile, digest_of, lines_of, loaded
 from safegen.console.layout import banner, field, hidden, link, listing, page, tag
+from safegen.console.waiving import with_waiver
 from safegen.errors import PolicyError, SafegenError
 from safegen.pages.html import breaking, counted, facts, section, text
 from safegen.policy import RULES, Policy, Row, explain, json_schema
@@ -133,7 +134,7 @@ def _changes(draft: Draft) -> dict[str, Any]:
     """Against the file as it is, and against the policy that the text extends."""
     policy = draft.needed()
     old, _ = _tried(draft.file) if draft.file.path.is_file() else (None, [])
-    parent = parent_of(policy)
+    parent = parent_of(draft.file, draft.text)
     return {
         "file": None if old is None else compared(old, policy),
         "parent": None if parent is None else compared(parent, policy),
@@ -186,7 +187,7 @@ def policy_page(request: Request, desk: DeskOf, name: Name) -> HTMLResponse:
         listed = "".join(f"<li>{text(p)}</li>" for p in problems)
         shown = banner("block", "This file is no policy: it admits nothing", f"<ul>{listed}</ul>")
         return page(request, name, head, shown, f'<p class="actions">{edit}</p>')
-    parent = parent_of(policy)
+    parent = parent_of(file, file.text())
     rows = explain(policy)
     by_rule = [(rule, list(mine)) for rule, mine in groupby(rows, lambda r: r.rule)]
     active = [(r, m) for r, m in by_rule if policy.rule(r).severity != "off"]
@@ -222,6 +223,16 @@ def _facts(policy: Policy) -> list[tuple[str, str]]:
     ]
     if policy.owner:
         rows.append(("owner", text(policy.owner)))
+    if policy.extends:
+        behind = "<br>".join(
+            f"{text(a.id)} {text(a.version)} <code>{text(a.digest)}</code>" for a in policy.extends
+        )
+        rows.append(("extends", behind))
+    if policy.locked:
+        rows.append(("locked", text(", ".join(policy.locked)) + ": whoever extends it may tighten"))
+    approvers = ", ".join(a.name for a in policy.approvals.approvers) or "nobody by name"
+    signed = "signed" if policy.approvals.signature == "required" else "signed or self-asserted"
+    rows.append(("approve waivers", text(f"{approvers}; {signed}")))
     return rows
 
 
@@ -231,14 +242,14 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
     listed = []
     for r in rows:
         unit = "" if r.unit == "choice" else f" {r.unit}"
-        value = ", ".join(map(str, r.value)) if isinstance(r.value, tuple) else str(r.value)
+        value = _shown(r.value)
         default = r.origin == "default"
         order = f" {r.tighter[:1].upper()}{r.tighter[1:]}." if "none" not in r.tighter else ""
         if "<" in r.tighter:
             order = f" From loose to tight: {r.tighter}."
         meaning = f'{text(r.doc)}<span class="note">{text(order)}</span>'
         shown = f"<b>{breaking(value or 'none')}</b>{text(unit)}"
-        where = "default" if default else breaking(r.origin)
+        where = "default" if default else breaking(re.split(r"[\\/]", r.origin)[-1])
         listed.append((breaking(r.parameter), shown, meaning, where))
     at = " and ".join(sorted(params.gates)) or "shapes rows, decides nothing"
     kind = {"enforce": "block", "warn": "warn"}.get(params.severity, "")
@@ -250,6 +261,13 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
         + listing("", ("parameter", "value", "what it means", "set by"), listed)
         + "</div>"
     )
+
+
+def _shown(value: Any) -> str:
+    """A value for people: 0, not 0.0."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _waivers(policy: Policy) -> str:
@@ -279,7 +297,7 @@ def editor_page(
 ) -> HTMLResponse:
     file = _file(desk, name)
     was = file.text()
-    shown = _with_waiver(was, waive) if waive in RULES else was
+    shown = with_waiver(was, waive, _tried(file)[0]) if waive in RULES else was
     return _editor(request, desk, session, file, shown, digest_of(was))
 
 
@@ -432,7 +450,7 @@ def _editor(
         'autocapitalize="off" wrap="off" aria-label="The text of the policy" '
         f'aria-describedby="how">\n{text(shown)}</textarea></div>'
         '<ul class="offers" id="offers" role="listbox" aria-label="Offered words"></ul>'
-        '<ul class="found" id="found" role="status" aria-label="Problems"></ul>'
+        '<div role="status"><ul class="found" id="found"></ul></div>'
         f'<div class="actions">{buttons}</div></form>'
     )
     return page(
@@ -446,30 +464,3 @@ def _editor(
         scripts=("/editor.js",),
         status=status,
     )
-
-
-def _with_waiver(was: str, rule: str) -> str:
-    """The text with a waiver to be filled in; where the file has some, before them."""
-    today = datetime_today()
-    draft = (
-        f"  - id: {rule}-{today}\n"
-        f"    rule: {rule}\n"
-        "    params: {}          # the parameter to lower, and the value to lower it to\n"
-        '    reason: ""\n'
-        '    ticket: ""\n'
-        '    requested_by: ""\n'
-        "    approved_by: []\n"
-        f"    expires: {today}\n"
-    )
-    found = re.search(r"^waivers:[ \t]*(#.*)?\n(?=( *)- )", was, re.M)
-    if found is None:
-        return f"{was.rstrip()}\n\nwaivers:\n{draft}"
-    indent = found[2]
-    moved = "".join(f"{indent}{line[2:]}" for line in draft.splitlines(keepends=True))
-    return was[: found.end()] + moved + was[found.end() :]
-
-
-def datetime_today() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).date().isoformat()

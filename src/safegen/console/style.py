@@ -38,6 +38,7 @@ button:focus-visible,input:focus-visible,select:focus-visible,textarea:focus-vis
 .pager{display:flex;gap:.4rem 1.1rem;flex-wrap:wrap;color:var(--soft);font-size:.9rem}
 .list{width:100%}.list td,.list th{padding:.4rem .8rem .4rem 0}
 .list th[scope=row]{font-weight:600;overflow-wrap:anywhere}
+.list th[scope=row] small{white-space:nowrap}
 .list small{display:block;color:var(--soft);font-weight:400;font-size:.82rem}
 .list td.n{text-align:right;white-space:nowrap}.list time{white-space:nowrap}
 a.tile{color:inherit;text-decoration:none;display:block}a.tile:hover{border-color:var(--soft)}
@@ -49,6 +50,7 @@ border:1px solid var(--line);color:var(--soft);white-space:nowrap}
 .tag.pass{background:var(--passbg);color:var(--pass);border-color:var(--pass)}
 .share{width:100%;height:1.4rem;border-radius:6px;border:1px solid var(--line)}
 .share .s{fill:var(--made)}.share .r{fill:var(--real)}.share .u{fill:var(--line)}
+.days{display:flex;justify-content:space-between;color:var(--soft);font-size:.84rem}
 .bars .ok{fill:var(--made)}.bars .no{fill:var(--block)}
 .swatch{width:.8rem;height:.8rem;border-radius:3px;display:inline-block;
 border:1px solid var(--line)}
@@ -84,13 +86,14 @@ max-height:15rem;overflow:auto;background:var(--bg)}
 color:var(--block)}
 .rule{border-top:1px solid var(--line);padding-top:.75rem;margin-top:1.5rem}
 .rule h3{font-size:1.08rem}.rule table{width:100%;table-layout:fixed}
-.rule th:first-child{width:24%;overflow-wrap:anywhere}.rule td{overflow-wrap:anywhere}
-.rule th[scope=row]{font-weight:600}.rule td:nth-child(2){width:22%}
-.rule td:last-child,.rule th:last-child{width:19%;color:var(--soft);font-size:.82rem}
-.rule .dim{opacity:.999;color:var(--soft)}
+.rule thead th:nth-child(1){width:19%}.rule thead th:nth-child(2){width:20%}
+.rule thead th:nth-child(4){width:15%}.rule td{overflow-wrap:anywhere}
+.rule td:last-child{color:var(--soft);font-size:.82rem}.rule h3 .note{font-weight:400}
+h2+.rule{border:0;margin-top:0;padding-top:0}
 .entry{max-width:26rem;display:grid;gap:.8rem}.entry label{display:grid;gap:.15rem}
 @media (max-width:44rem){
-.stack thead{position:absolute;left:-99rem}.stack,.stack tbody,.stack tr,.stack td,.stack th{
+.stack thead{position:absolute;left:-99rem}
+.stack,.stack caption,.stack tbody,.stack tr,.stack td,.stack th{
 display:block;width:auto!important}.stack tr{border-bottom:1px solid var(--line);padding:.45rem 0}
 .stack td,.stack th{border:0;padding:.08rem 0!important;text-align:left!important}
 .stack td:empty{display:none}

@@ -1,9 +1,9 @@
-"""Every waiver: those in policy files, the next to expire first, and those that decisions name."""
+"""The waivers of all policy files, the next to expire first, and where each was last used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,15 +13,17 @@ from safegen.console.desk import Desk, DeskOf
 from safegen.console.index import Contents
 from safegen.console.layout import banner, link, listing, page, tag
 from safegen.errors import SafegenError
-from safegen.pages.html import counted, text
+from safegen.pages.html import breaking, counted, text
 from safegen.policy import Waiver
+from safegen.policy.standing import Standing, standing
 
-__all__ = ["SOON", "Listed", "api", "every", "html"]
+__all__ = ["SOON", "STATES", "Listed", "api", "every", "html"]
 
 api = APIRouter(tags=["waivers"])
 html = APIRouter(include_in_schema=False)
 
 SOON = timedelta(days=30)
+STATES = ("open", "expiring", "expired", "not accepted")
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,27 @@ class Listed:
     """A waiver, the policy file that it is in, how long it lasts, and the last decision that names
     it: its log entry, and what became of the waiver there."""
 
-    waiver: Waiver
+    standing: Standing
     file: str
-    own: bool
     days: int
     seq: int | None
     used: str | None
 
     @property
+    def waiver(self) -> Waiver:
+        return self.standing.waiver
+
+    @property
     def state(self) -> str:
-        """expired, expiring (within 30 days) or open."""
-        if self.days < 0:
-            return "expired"
+        """expired, not accepted, expiring (within 30 days) or open."""
+        if self.standing.status != "not needed":
+            return self.standing.status
         return "expiring" if self.days <= SOON.days else "open"
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            **self.waiver.model_dump(mode="json"),
+            **self.standing.to_json(),
             "file": self.file,
             "state": self.state,
             "days": self.days,
@@ -70,15 +75,11 @@ def every(desk: Desk, now: Contents) -> tuple[list[Listed], list[str]]:
         except SafegenError:
             unread.append(file.name)
             continue
-        for waiver in policy.waivers:
-            seq, used = last.get((policy.id, waiver.id), (None, None))
-            days = (_last_day(waiver) - today).days
-            found.append(Listed(waiver, file.name, file.own, days, seq, used))
+        for one in standing(policy, today):
+            seq, used = last.get((policy.id, one.waiver.id), (None, None))
+            days = (one.waiver.expires - today).days
+            found.append(Listed(one, file.name, days, seq, used))
     return sorted(found, key=lambda w: (w.days < 0, w.days, w.waiver.id)), unread
-
-
-def _last_day(waiver: Waiver) -> date:
-    return waiver.expires
 
 
 @api.get("/waivers", summary="Waivers of all policy files, the next to expire first")
@@ -109,7 +110,7 @@ def waivers_page(request: Request, desk: DeskOf) -> HTMLResponse:
 
 
 _HEADS = ("waiver", "lowers", "until", "why", "who", "last decision")
-_KINDS = {"expired": "block", "expiring": "warn", "open": "pass"}
+_KINDS = {"expired": "block", "not accepted": "block", "expiring": "warn", "open": "pass"}
 
 
 def _row(one: Listed) -> tuple[str, ...]:
@@ -120,12 +121,16 @@ def _row(one: Listed) -> tuple[str, ...]:
     if one.seq is not None:
         used = link("decisions", one.seq, shows=text(f"{one.used} #{one.seq}"))
     file = link("policies", one.file, shows=text(one.file))
-    scope = f"<small>scope {text(w.scope)}</small>" if w.scope else ""
+    patterns = (w.scope,) if isinstance(w.scope, str) else w.scope or ()
+    scope = f"<small>for {breaking(', '.join(patterns))}</small>" if patterns else ""
+    approval = one.standing.approval
+    why = f"<small>{text(approval.problem)}</small>" if approval.problem else ""
     return (
         f"{text(w.id)}<small>{file}</small>",
         f"{text(w.rule)}: {text(lowered)}{scope}",
-        f"{tag(one.state, _KINDS[one.state])} {text(w.expires)}<small>{left}</small>",
+        f"{tag(one.state, _KINDS[one.state])} {text(w.expires)}<small>{left}</small>{why}",
         f"{text(w.reason)}<small>{text(w.ticket)}</small>",
-        f"{text(', '.join(w.approved_by))}<small>asked for by {text(w.requested_by)}</small>",
+        f"{text(', '.join(w.approved_by))} ({text(approval.said)})"
+        f"<small>asked for by {text(w.requested_by)}</small>",
         used,
     )

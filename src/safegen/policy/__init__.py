@@ -9,7 +9,8 @@ A policy only says what is asked. Safeguards find out, the decision judges.
 """
 
 from safegen.policy.difference import Difference, diff
-from safegen.policy.model import SCHEMA, Origin, Policy, Report
+from safegen.policy.merge import raised
+from safegen.policy.model import SCHEMA, Ancestor, Origin, Policy
 from safegen.policy.params import (
     GATES,
     Change,
@@ -18,6 +19,7 @@ from safegen.policy.params import (
     Param,
     Parameter,
     RuleParams,
+    Section,
     Severity,
 )
 from safegen.policy.review import Note, Row, explain, lint
@@ -36,7 +38,8 @@ from safegen.policy.rules import (
     TailsParams,
 )
 from safegen.policy.schema import json_schema
-from safegen.policy.waiver import Waiver, WaiverStatus
+from safegen.policy.sections import SECTIONS, Approvals, Approver, Report
+from safegen.policy.waiver import Approval, Waiver, WaiverStatus, approved
 
 __all__ = [
     "Policy",
@@ -59,9 +62,14 @@ __all__ = [
     "Param",
     "Parameter",
     "ALWAYS_ON",
+    "Ancestor",
+    "Approval",
+    "Approvals",
+    "Approver",
     "GATES",
     "RULES",
     "SCHEMA",
+    "SECTIONS",
     "Change",
     "Difference",
     "Gate",
@@ -70,6 +78,9 @@ __all__ = [
     "Origin",
     "Report",
     "Row",
+    "Section",
     "Severity",
     "WaiverStatus",
+    "approved",
+    "raised",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 from safegen.errors import Problem
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
+from safegen.policy.standing import Standing, standing
 
 __all__ = ["Note", "Row", "explain", "lint"]
 
@@ -53,15 +54,23 @@ def lint(
 
 
 def _notes(examined: Examined, now: date | datetime) -> list[Note]:
-    waivers = examined.policy.waivers if examined.policy else ()
+    """How each waiver that stands in the file itself stands today."""
+    if examined.policy is None:
+        return []
+    own = standing(examined.policy, now)[-len(examined.waivers) :] if examined.waivers else []
     return [
-        Note(
-            f"note: waiver {waiver.id!r} on {waiver.rule!r} is recorded, and {waiver.status(now)} "
-            f"(until {waiver.expires}): this version applies no waivers, the rule stays as it is",
-            *place,
-        )
-        for waiver, place in zip(waivers, examined.waivers, strict=True)
+        Note(f"note: {_said(one)}", *place)
+        for one, place in zip(own, examined.waivers, strict=True)
     ]
+
+
+def _said(one: Standing) -> str:
+    waiver, told = one.waiver, f"waiver {one.waiver.id!r} on {one.waiver.rule!r}"
+    if one.status == "expired":
+        return f"{told} has expired ({waiver.expires}) and does nothing: renew it or take it out"
+    if one.approval.problem:
+        return f"{told} does not count: {one.approval.problem}"
+    return f"{told} counts until {waiver.expires} ({one.approval.said})"
 
 
 def explain(policy: Policy, rule: str | None = None) -> list[Row]:
