@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -233,20 +233,10 @@ class _Plan:
     # -- places ----------------------------------------------------------------------------
 
     def drawing(self, total: int) -> Drawing:
-        forest, row = self._forest, 0
-        shown: Iterable[int] = range(len(forest.keys))
-        if self._at is not None or (self._tops and self._tops[0].skip):
-            trees = [t for part in self._tops for t in part.trees]
-            shown = [n for tree in trees for n in forest.within(tree)]
-        if self._at is not None:
-            own = self._alone(self._at, 0, 0.0)
-            shown = [self._at, *shown]
-            after = self._places(self._tops, 0, own)
-            row = max(after, 1)
-        else:
-            row = self._places(self._tops, 0, None)
-        pieces = [forest.pieces[n] for n in shown]
-        lines = list(self._lines(shown))
+        forest = self._forest
+        own = None if self._at is None else self._alone(self._at, 0, 0.0)
+        row = max(self._places(self._tops, 0, own), int(own is not None))
+        pieces = [forest.pieces[n] for n in self._mark_of]
         return Drawing(
             total=total,
             datasets=sum(p.dataset is not None for p in pieces),
@@ -256,7 +246,7 @@ class _Plan:
             rows=row,
             columns=self._columns(pieces),
             marks=self._marks,
-            lines=lines,
+            lines=list(self._lines()),
             trail=[(forest.keys[n], forest.pieces[n].name) for n in forest.above(self._at)],
         )
 
@@ -317,11 +307,10 @@ class _Plan:
         if above is not None:
             self._main.add((above, number))
 
-    def _lines(self, shown: Iterable[int]) -> Iterator[Line]:
+    def _lines(self) -> Iterator[Line]:
         forest = self._forest
         counts: Counter[tuple[int, int]] = Counter()
-        for node in shown:
-            target = self._mark_of[node]
+        for node, target in self._mark_of.items():
             for parent in forest.parents[node]:
                 source = self._mark_of.get(parent)
                 if source is not None and source != target:
