@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from large_ledger import Growing
 from starlette.testclient import TestClient
 
+from large_ledger import Growing
 from safegen.console.app import console
 from safegen.ledger import Ledger, open_ledger
 from safegen.policy.load import shipped

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("fastapi")
-
-from console_world import EVIL, PASSWORD, World, world
 from starlette.testclient import TestClient
 
+from console_world import EVIL, PASSWORD, World, world
 from safegen.console.files import digest_of
 from safegen.console.guard import MAX_BODY
 from safegen.policy.document import MAX_BYTES
@@ -271,7 +268,9 @@ def test_an_oversized_upload_is_refused(desk: World) -> None:
     large = before + "#" * (MAX_BYTES + 1)
     for post in (
         lambda: desk.client.post(
-            "/api/v1/policies/own.yaml", json={"text": large, "was": digest_of(before)}, headers=head
+            "/api/v1/policies/own.yaml",
+            json={"text": large, "was": digest_of(before)},
+            headers=head,
         ),
         lambda: desk.client.post(
             "/policies/own.yaml/edit",
@@ -339,5 +338,3 @@ def test_documentation_is_fetched_from_nowhere(desk: World) -> None:
         assert desk.client.get(path).status_code == 404
     paths = desk.client.get("/api/v1/openapi.json").json()["paths"]
     assert "/api/v1/datasets/{dataset_id}/verify" in paths
-
-

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-schemathesis = pytest.importorskip("schemathesis")
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
 
 from console_world import World, world
-from hypothesis import HealthCheck, Phase, given, settings
 
 
 @pytest.fixture(scope="module")

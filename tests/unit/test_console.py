@@ -8,13 +8,10 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi")
-
-from console_world import PASSWORD, World, shown, world
 from starlette.testclient import TestClient
 
 import safegen
+from console_world import PASSWORD, World, shown, world
 from safegen.console.app import console
 from safegen.console.door import Door, TooMany
 from safegen.console.files import digest_of
