@@ -19,6 +19,7 @@ from safegen.console.files import MAX_BYTES, PolicyFile, digest_of, lines_of, lo
 from safegen.console.layout import banner, field, hidden, link, listing, page, tag
 from safegen.console.waiving import with_waiver
 from safegen.errors import PolicyError, SafegenError
+from safegen.gates import load_policy
 from safegen.pages.html import breaking, counted, facts, section, text
 from safegen.policy import RULES, Policy, Row, explain, json_schema
 
@@ -132,7 +133,7 @@ def _tried(file: PolicyFile) -> tuple[Policy | None, list[str]]:
 
 def _changes(draft: Draft) -> dict[str, Any]:
     """Against the file as it is, and against the policy that the text extends."""
-    policy = draft.needed()
+    policy = load_policy(draft.needed())
     old, _ = _tried(draft.file) if draft.file.path.is_file() else (None, [])
     parent = parent_of(draft.file, draft.text)
     return {
