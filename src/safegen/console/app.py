@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import safegen
-from safegen.console import controls, datasets, decisions, login, overview, policies, waivers
+from safegen.console import controls, datasets, decisions, graph, login, overview, policies, waivers
 from safegen.console.desk import Desk, DeskOf, Visit
 from safegen.console.door import Door
 from safegen.console.files import PolicyFiles
@@ -25,7 +25,7 @@ from safegen.ledger import Ledger
 
 __all__ = ["console"]
 
-_ROOMS: tuple[Any, ...] = (overview, datasets, decisions, policies, waivers, controls, login)
+_ROOMS: tuple[Any, ...] = (overview, datasets, graph, decisions, policies, waivers, controls, login)
 
 
 def console(

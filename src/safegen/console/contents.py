@@ -204,6 +204,11 @@ class Contents:
         """The decisions that name this content among their sources, oldest first."""
         return [d for d in self.decisions if logical_digest in d.sources]
 
+    def ids_with(self, text: str) -> list[str]:
+        """The datasets in which every word occurs, as in `find_datasets`."""
+        words = text.casefold().split()
+        return [key for key, said in self._texts.items() if all(w in said for w in words)]
+
     def find_datasets(
         self,
         text: str = "",

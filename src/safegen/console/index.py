@@ -137,7 +137,8 @@ class _News:
             r.dataset_id: dataset_entry(r, *wanted[r.dataset_id]) for r in _records(ledger, wanted)
         }
         datasets |= {dataset_id: found[dataset_id] for dataset_id in wanted if dataset_id in found}
-        for dataset_id in self._signed & datasets.keys():
+        signed = self._signed | {d.dataset_id for d in old.datasets.values() if d.signed}
+        for dataset_id in signed & datasets.keys():
             datasets[dataset_id] = replace(datasets[dataset_id], signed=True)
         gone = tuple(dataset_id for dataset_id in wanted if dataset_id not in found)
         return Contents(
@@ -147,8 +148,8 @@ class _News:
             self._last.hash,
             datasets,
             [*old.decisions, *self._decisions],
-            {**self._withdrawals, **old.withdrawals},
-            {**self._policies, **old.policy_seqs},
+            {**old.withdrawals, **self._withdrawals, **old.withdrawals},  # the first one counts
+            {**old.policy_seqs, **self._policies, **old.policy_seqs},
             old.gone + gone,
         )
 

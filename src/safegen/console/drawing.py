@@ -1,0 +1,382 @@
+"""The lineage of a whole ledger as few enough marks to be read, with a place for each.
+
+Depth is the column, and real sources are at the left end. Each dataset hangs below the deepest
+thing that it was made from, so that what there is becomes a forest; its other sources are lines
+across. While there is room for more marks the largest part of the forest is taken apart: siblings
+one by one, a dataset and what was made from it. What is not taken apart stays a group for each
+depth, and can be asked for by itself (`at`, `skip`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from safegen.console.contents import Contents
+from safegen.console.forest import Forest, Piece
+
+__all__ = ["Asked", "Column", "Drawing", "Line", "Mark", "drawing"]
+
+TOGETHER = 8  # leaves alike, beyond which they stay a group
+AT_ONCE = 12  # siblings at most that are taken off a large group at a time
+INDENT = 0.3  # of a column: what is made from something of the same depth, such as a derivation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn: of the whole, what passes every filter.
+
+    q: words of datasets that are pointed out. component: all that hangs together with this one;
+    root: only what it comes from and what comes from it. at: only what was made from this one, and
+    of that what follows after the `skip` largest; without `at`, of the ends themselves.
+    """
+
+    q: str = ""
+    origin: str | None = None
+    since: str | None = None
+    until: str | None = None
+    component: str | None = None
+    root: str | None = None
+    at: str | None = None
+    skip: int = 0
+    most: int = 240
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A dataset, a missing source, or a group of them; counts are over its members.
+
+    x: column, y: row. key: of one that stands alone. at, skip: what a group is asked for by.
+    withdrawn: not to be used, itself or by what it comes from; found: hits of the search.
+    """
+
+    kind: Literal["dataset", "missing", "group"]
+    x: float
+    y: int
+    depth: int
+    origin: str
+    name: str
+    key: str | None = None
+    count: int = 1
+    rows: int = 0
+    withdrawn: int = 0
+    own: bool = False
+    unverified: int = 0
+    expired: int = 0
+    claimed: int = 0
+    at_least: bool = False
+    registered: str | None = None
+    found: int = 0
+    at: str | None = None
+    skip: int = 0
+    made: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """From one mark to another, by their numbers; count: of datasets made so.
+
+    kind: `main` along the forest, `other` across it, `backward` where depth does not grow as it
+    must: the manifests contradict each other.
+    """
+
+    source: int
+    target: int
+    count: int
+    kind: Literal["main", "other", "backward"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The depths of a column, `first` to `last`, and how many datasets it has."""
+
+    first: int
+    last: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Marks, lines and columns. datasets: how many it is about, of `total`; missing: sources of
+    which no record is known; components: parts that nothing connects. trail: from an end down to
+    `at`, as (key, name)."""
+
+    total: int
+    datasets: int
+    missing: int
+    components: int
+    found: int
+    rows: int
+    columns: list[Column]
+    marks: list[Mark]
+    lines: list[Line]
+    trail: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def drawing(contents: Contents, asked: Asked) -> Drawing:
+    """The drawing of what is asked for. A key that is not there gives an empty one."""
+    forest = Forest(
+        contents,
+        q=asked.q,
+        origin=asked.origin,
+        since=asked.since,
+        until=asked.until,
+        component=asked.component,
+        root=asked.root,
+    )
+    plan = _Plan(forest, asked)
+    return plan.drawing(len(contents.datasets))
+
+
+@dataclass
+class _Part:
+    """Trees of the forest that hang below one mark: one that stands alone, or several together."""
+
+    trees: list[int]
+    columns: int  # a bit for each that it needs
+    size: int
+    found: int
+    at: str | None
+    skip: int
+    alone: bool = False  # its only tree's root has its own mark, and `below` it the others
+    asked: bool = False  # what was asked for, and is taken apart even where it is leaves
+    below: list[_Part] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        return self.columns.bit_count()
+
+
+class _Plan:
+    """Which parts are taken apart, and where their marks go."""
+
+    def __init__(self, forest: Forest, asked: Asked):
+        self._forest = forest
+        self._marks: list[Mark] = []
+        self._mark_of: dict[int, int] = {}
+        self._main: set[tuple[int, int]] = set()
+        at = forest.number.get(asked.at) if asked.at is not None else None
+        trees: Sequence[int] = ()
+        if asked.at is None:
+            trees = forest.roots
+        elif at is not None:
+            trees = forest.below[at]
+        self._at = at
+        top = self._part(forest.ordered(trees)[max(asked.skip, 0) :], asked.at, asked.skip)
+        top.asked = True
+        self._tops = [top] if top.trees else []
+        self._take_apart(top, asked.most - (at is not None))
+
+    def _part(self, trees: list[int], at: str | None, skip: int) -> _Part:
+        forest, columns = self._forest, 0
+        for tree in trees:
+            columns |= forest.columns_below[tree]
+        size, found = (sum(of[t] for t in trees) for of in (forest.size, forest.found_below))
+        return _Part(trees, columns, size, found, at, skip)
+
+    # -- taking apart ----------------------------------------------------------------------
+
+    def _take_apart(self, top: _Part, most: int) -> None:
+        left = most - top.cost
+        number = 0
+        heap: list[tuple[int, int, int, _Part]] = [(-top.found, -top.size, number, top)]
+        while heap:
+            *_, part = heapq.heappop(heap)
+            if len(part.trees) == 1:
+                part.alone = self._opened(part).cost < part.cost + left
+            pieces = self._pieces(part, left)
+            if not part.alone and not pieces:
+                continue
+            part.below = pieces
+            left -= sum(p.cost for p in pieces) + part.alone - part.cost
+            for piece in pieces:
+                number += 1
+                heapq.heappush(heap, (-piece.found, -piece.size, number, piece))
+
+    def _opened(self, part: _Part) -> _Part:
+        """What hangs below the only tree's root."""
+        tree = part.trees[0]
+        return self._part(
+            self._forest.ordered(self._forest.below[tree]), self._forest.keys[tree], 0
+        )
+
+    def _pieces(self, part: _Part, left: int) -> list[_Part]:
+        """What a part becomes when it is taken apart with so many marks to spare; [] where it
+        stays as it is."""
+        if part.alone:
+            below = self._opened(part)
+            return [below] if below.trees else []
+        leaves = part.size == len(part.trees)
+        if len(part.trees) < 2 or (leaves and len(part.trees) > TOGETHER and not part.asked):
+            return []
+        singles: list[_Part] = []
+        for number, tree in enumerate(part.trees[:AT_ONCE]):
+            single = self._part([tree], part.at, part.skip + number)
+            left -= single.cost
+            if left < 0:
+                break
+            singles.append(single)
+        if not singles:
+            return []
+        if rest := part.trees[len(singles) :]:
+            others = self._part(rest, part.at, part.skip + len(singles))
+            others.asked = part.asked
+            singles.append(others)
+        return singles
+
+    # -- places ----------------------------------------------------------------------------
+
+    def drawing(self, total: int) -> Drawing:
+        forest = self._forest
+        own = None if self._at is None else self._alone(self._at, 0, 0.0)
+        row = max(self._places(self._tops, 0, own), int(own is not None))
+        pieces = [forest.pieces[n] for n in self._mark_of]
+        return Drawing(
+            total=total,
+            datasets=sum(p.dataset is not None for p in pieces),
+            missing=sum(p.dataset is None for p in pieces),
+            components=forest.components,
+            found=sum(p.found for p in pieces),
+            rows=row,
+            columns=self._columns(pieces),
+            marks=self._marks,
+            lines=list(self._lines()),
+            trail=[(forest.keys[n], forest.pieces[n].name) for n in forest.above(self._at)],
+        )
+
+    def _places(self, parts: Sequence[_Part], row: int, above: int | None) -> int:
+        """Marks for parts below one another, from a row on; the first row that stays free."""
+        for part in parts:
+            if part.alone:
+                number = self._alone(part.trees[0], row, self._indent(part.trees[0], above))
+                self._hang(above, number)
+                beside = all(p.columns & -p.columns > self._bit(part.trees[0]) for p in part.below)
+                after = self._places(part.below, row if beside else row + 1, number)
+                row = max(after, row + 1)
+            elif part.below:
+                row = self._places(part.below, row, above)
+            else:
+                row = self._groups(part, row, above)
+        return row
+
+    def _bit(self, node: int) -> int:
+        return 1 << self._forest.column[node]
+
+    def _indent(self, node: int, above: int | None) -> float:
+        if above is None:
+            return 0.0
+        x, column = self._marks[above].x, self._forest.column[node]
+        return min(x - column + INDENT, 2 * INDENT) if int(x) == column else 0.0
+
+    def _alone(self, node: int, row: int, indent: float) -> int:
+        forest = self._forest
+        mark = _mark(forest.pieces[node], forest.column[node] + indent, row, forest.keys[node])
+        self._marks.append(replace(mark, made=len(forest.children[node])))
+        self._mark_of[node] = len(self._marks) - 1
+        return len(self._marks) - 1
+
+    def _groups(self, part: _Part, row: int, above: int | None) -> int:
+        """A mark for each column of a part that stays together, one after the other in a row."""
+        forest = self._forest
+        by_column: dict[int, list[int]] = {}
+        for tree in part.trees:
+            for node in forest.within(tree):
+                by_column.setdefault(forest.column[node], []).append(node)
+        for column in sorted(by_column):
+            nodes = by_column[column]
+            indent = INDENT if above is not None and int(self._marks[above].x) == column else 0.0
+            if len(nodes) == 1:
+                number = self._alone(nodes[0], row, indent)
+            else:
+                pieces = [forest.pieces[n] for n in nodes]
+                group = _group(pieces, column + indent, row, part.at, part.skip)
+                self._marks.append(group)
+                number = len(self._marks) - 1
+                self._mark_of.update(dict.fromkeys(nodes, number))
+            self._hang(above, number)
+            above = number
+        return row + 1
+
+    def _hang(self, above: int | None, number: int) -> None:
+        if above is not None:
+            self._main.add((above, number))
+
+    def _lines(self) -> Iterator[Line]:
+        forest = self._forest
+        counts: Counter[tuple[int, int]] = Counter()
+        for node, target in self._mark_of.items():
+            for parent in forest.parents[node]:
+                source = self._mark_of.get(parent)
+                if source is not None and source != target:
+                    counts[source, target] += 1
+        for (source, target), count in counts.items():
+            kind: Literal["main", "other", "backward"] = "other"
+            if self._marks[source].x > self._marks[target].x:
+                kind = "backward"
+            elif (source, target) in self._main:
+                kind = "main"
+            yield Line(source, target, count, kind)
+
+    def _columns(self, pieces: Sequence[Piece]) -> list[Column]:
+        counts = Counter(self._forest.column_of(p.depth) for p in pieces)
+        return [
+            Column(first, last, counts[number])
+            for number, (first, last) in enumerate(self._forest.columns)
+            if number <= max(counts, default=-1)
+        ]
+
+
+def _mark(piece: Piece, x: float, y: int, key: str) -> Mark:
+    return Mark(
+        kind="missing" if piece.dataset is None else "dataset",
+        x=round(x, 2),
+        y=y,
+        depth=piece.depth,
+        origin=piece.origin,
+        name=piece.name,
+        key=key,
+        rows=piece.rows,
+        withdrawn=int(piece.withdrawn),
+        own=piece.own,
+        unverified=int(piece.unverified),
+        expired=int(piece.expired),
+        claimed=int(piece.claimed),
+        at_least=piece.at_least,
+        registered=piece.registered,
+        found=int(piece.found),
+    )
+
+
+def _group(pieces: Sequence[Piece], x: float, y: int, at: str | None, skip: int) -> Mark:
+    def count(wanted: Callable[[Piece], bool]) -> int:
+        return sum(map(wanted, pieces))
+
+    origins = {p.origin for p in pieces}
+    known = count(lambda p: p.dataset is not None)
+    real = pieces[0].depth == 0 and all(p.origin == "real" for p in pieces if p.dataset)
+    said = [f"{known:,} {'real source' if real else 'dataset'}{'s' * (known != 1)}"] * bool(known)
+    said += [f"{len(pieces) - known:,} without a record"] * (known < len(pieces))
+    return Mark(
+        kind="group",
+        x=round(x, 2),
+        y=y,
+        depth=min(p.depth for p in pieces),
+        origin=origins.pop() if len(origins) == 1 else "several",
+        name=", ".join(said),
+        count=len(pieces),
+        rows=sum(p.rows for p in pieces),
+        withdrawn=count(lambda p: p.withdrawn),
+        unverified=count(lambda p: p.unverified),
+        expired=count(lambda p: p.expired),
+        claimed=count(lambda p: p.claimed),
+        at_least=any(p.at_least for p in pieces),
+        found=count(lambda p: p.found),
+        at=at,
+        skip=skip,
+    )
