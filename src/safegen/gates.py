@@ -24,7 +24,7 @@ from safegen.lineage.heads import Listed, listed
 from safegen.lineage.screening import screened
 from safegen.manifest import PublicKey
 from safegen.manifest.identity import now
-from safegen.policy import Policy
+from safegen.policy import Policy, in_force
 from safegen.tables.sources import Source, read_source
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ def held_out(policy: Policy) -> float:
 
 
 def load_policy(policy: str | Path | Policy) -> Policy:
-    return policy if isinstance(policy, Policy) else Policy.load(policy)
+    """The policy as it is in force here: tightened to what the organisation pins.
+
+    Raises: PolicyError.
+    """
+    return in_force(policy if isinstance(policy, Policy) else Policy.load(policy))
 
 
 def trusted(policy: Policy) -> list[PublicKey]:

@@ -57,7 +57,7 @@ from safegen.progress import progress
 from safegen.release import IfExists, ImageForm, Staging, scratch_folder
 from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
-from safegen.restoring import restored
+from safegen.restoring import fitted_under, restored
 from safegen.sampling import Sampling, check_strata
 from safegen.statements import register
 from safegen.tables.credentials import ContentSigner
@@ -109,7 +109,7 @@ class Generator:
         ledger: LedgerLike = None,
         key: str | Path | None = None,
     ):
-        self.policy = load_policy(policy)
+        self._policy = load_policy(policy)
         self.backend_name = backend
         self._backend: Backend = plugins.load(plugins.BACKENDS, backend)()
         self.options = _options(self._backend, options or {})
@@ -122,6 +122,15 @@ class Generator:
         self._model: Model | None = None
         self._decision: Decision | None = None
         self._shapes: dict[str, Shape] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it is in force here: tightened to what the organisation pins."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str | Path | Policy) -> None:
+        self._policy = load_policy(policy)
 
     @cached_property
     def _books(self) -> Books:
@@ -479,6 +488,7 @@ class Generator:
             # Where the real rows are, however the working folder changes. Not in any manifest.
             "places": list(prepared.places),
             "doubts": list(prepared.doubts),
+            "fitted_under": fitted_under(self.policy),
             "held_out": prepared.held_out,
             "probe": None if prepared.probe is None else prepared.probe.to_json(),
             "versions": self._versions,

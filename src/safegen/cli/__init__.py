@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, report, serve
+from safegen.cli import (
+    backends,
+    data,
+    demo,
+    generate,
+    keys,
+    lab,
+    ledger,
+    policy,
+    report,
+    serve,
+    waivers,
+)
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -45,6 +57,7 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
+waivers.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,22 +65,27 @@ def serve(
         host=host,
         edit=allow_edit,
     )
+    listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    show(f"http://{shown}:{port}/")
+    show(f"http://{shown}:{listening.getsockname()[1]}/")
+    sys.stdout.flush()
     if not is_loopback(host):
-        say(
-            "safegen: others reach this, unencrypted, passwords too: put a proxy with TLS before it"
-        )
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
+        say("safegen: others reach this, and nothing is encrypted: put a proxy with TLS before it")
+    settings = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False
     )
+    uvicorn.Server(settings).run(sockets=[listening])
     return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises: UsageError where that cannot be."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"--host, --port: cannot listen at {host}:{port} ({reason})") from None
 
 
 def _password() -> str:

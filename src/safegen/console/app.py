@@ -20,7 +20,7 @@ from safegen.console.guard import Guard, is_loopback
 from safegen.console.index import Index
 from safegen.console.layout import problem
 from safegen.console.style import SHEET
-from safegen.errors import LedgerError, SafegenError, upstream
+from safegen.errors import LedgerError, SafegenError
 from safegen.ledger import Ledger
 
 __all__ = ["console"]
@@ -66,7 +66,6 @@ def console(
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(SafegenError, _failed)
-    app.add_exception_handler(Exception, _broken)
     app.add_middleware(Guard, host=host)
     return app
 
@@ -127,7 +126,3 @@ def _plain(part: object) -> str:
 
 def _failed(request: Request, error: Any) -> Response:
     return _answer(request, 503 if isinstance(error, LedgerError) else 422, str(error))
-
-
-def _broken(request: Request, error: Any) -> Response:
-    return _answer(request, 500, f"the console failed with {upstream(error)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import HTTPException
@@ -14,6 +15,7 @@ from safegen.errors import PolicyError, SafegenError
 from safegen.policy import Difference, Policy, diff
 from safegen.policy.document import read
 from safegen.policy.load import Examined, Extends, pinned
+from safegen.policy.standing import Standing, standing
 
 __all__ = ["Draft", "drafted", "compared", "parent_of", "said_of", "saved"]
 
@@ -37,7 +39,17 @@ class Draft:
     def lint(self) -> dict[str, Any]:
         """As JSON."""
         digest = None if self.policy is None else self.policy.digest
-        return {"problems": self.problems(), "digest": digest}
+        return {"problems": self.problems(), "notes": self.notes(), "digest": digest}
+
+    def notes(self) -> list[dict[str, Any]]:
+        """How each waiver of the text itself stands today, with its line."""
+        if self.policy is None or not self.examined.waivers:
+            return []
+        own = standing(self.policy, datetime.now(UTC))[-len(self.examined.waivers) :]
+        return [
+            {"line": line, "message": f"waiver {one.waiver.id}: {_stands(one)}"}
+            for one, (_, line) in zip(own, self.examined.waivers, strict=True)
+        ]
 
     def needed(self) -> Policy:
         """The policy. Raises: HTTPException for a text that is none."""
@@ -49,6 +61,14 @@ class Draft:
     def changes(self, against: Policy) -> dict[str, Any]:
         """What the text tightens and loosens, as JSON."""
         return compared(against, self.needed())
+
+
+def _stands(one: Standing) -> str:
+    if one.status == "expired":
+        return f"expired on {one.waiver.expires}: it does nothing"
+    if one.approval.problem:
+        return f"does not count: {one.approval.problem}"
+    return f"counts until {one.waiver.expires} ({one.approval.said})"
 
 
 def said_of(problem: dict[str, Any]) -> str:

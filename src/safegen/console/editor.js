@@ -32,10 +32,10 @@
     area.scrollTop = Math.max(0, (line - 6) * area.scrollHeight / area.value.split("\n").length);
   };
 
-  const tell = (problems) => {
+  const tell = (problems, notes) => {
     bad = new Set(problems.map((p) => p.line));
-    found.replaceChildren(...problems.slice(0, 50).map((p) => {
-      const item = make("li", "");
+    found.replaceChildren(...[...problems.slice(0, 50), ...notes].map((p, i) => {
+      const item = make("li", "", i < problems.length ? "" : "note");
       if (p.line) {
         const go = make("button", "line " + p.line);
         go.type = "button";
@@ -45,7 +45,7 @@
       item.append(p.message);
       return item;
     }));
-    if (!problems.length) found.append(make("li", "No problems.", "good"));
+    if (!problems.length) found.prepend(make("li", "No problems.", "good"));
     number();
   };
 
@@ -59,9 +59,9 @@
       });
       const said = await answer.json();
       if (mine !== asked) return;
-      tell(answer.ok ? said.problems : [{line: null, message: String(said.detail)}]);
+      answer.ok ? tell(said.problems, said.notes) : tell([{line: null, message: said.detail}], []);
     } catch (_) {
-      if (mine === asked) tell([{line: null, message: "the console does not answer"}]);
+      if (mine === asked) tell([{line: null, message: "the console does not answer"}], []);
     }
   };
 

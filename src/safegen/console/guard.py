@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from safegen.errors import debugging, upstream
+
 __all__ = ["MAX_BODY", "Guard", "is_loopback"]
 
 Scope = MutableMapping[str, Any]
@@ -74,7 +76,25 @@ class Guard:
         elif (body := await _whole(headers, receive)) is None:
             await _refuse(send, 413, f"a request may have {MAX_BODY:,} bytes")
         else:
-            await self._app(scope, _again(body, receive), _guarded(send))
+            await self._answered(scope, _again(body, receive), _guarded(send))
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A fault is told by type and location: its text, and a server's log of it, could quote
+        what no page may show."""
+        begun = False
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if debugging():
+                raise
+            if not begun:
+                await _refuse(send, 500, f"the console failed with {upstream(error)}")
 
     def _ours(self, host: str) -> bool:
         """Rebinding takes a name, so every address is good, and of names only the console's own."""

@@ -19,8 +19,9 @@ from safegen.console.files import MAX_BYTES, PolicyFile, digest_of, lines_of, lo
 from safegen.console.layout import banner, field, hidden, link, listing, page, tag
 from safegen.console.waiving import with_waiver
 from safegen.errors import PolicyError, SafegenError
+from safegen.gates import load_policy
 from safegen.pages.html import breaking, counted, facts, section, text
-from safegen.policy import RULES, Policy, Row, explain, json_schema
+from safegen.policy import RULES, Approver, Policy, Row, RuleParams, explain, json_schema
 
 __all__ = ["api", "html"]
 
@@ -132,7 +133,7 @@ def _tried(file: PolicyFile) -> tuple[Policy | None, list[str]]:
 
 def _changes(draft: Draft) -> dict[str, Any]:
     """Against the file as it is, and against the policy that the text extends."""
-    policy = draft.needed()
+    policy = load_policy(draft.needed())
     old, _ = _tried(draft.file) if draft.file.path.is_file() else (None, [])
     parent = parent_of(draft.file, draft.text)
     return {
@@ -190,8 +191,8 @@ def policy_page(request: Request, desk: DeskOf, name: Name) -> HTMLResponse:
     parent = parent_of(file, file.text())
     rows = explain(policy)
     by_rule = [(rule, list(mine)) for rule, mine in groupby(rows, lambda r: r.rule)]
-    active = [(r, m) for r, m in by_rule if policy.rule(r).severity != "off"]
-    off = [r for r, _ in by_rule if policy.rule(r).severity == "off"]
+    off = [r for r, _ in by_rule if r in policy.rules and policy.rule(r).severity == "off"]
+    active = [(r, m) for r, m in by_rule if r not in off]
     off_said = f'<p class="note">Off: {text(", ".join(off))}.</p>' if off else ""
     return page(
         request,
@@ -230,15 +231,11 @@ def _facts(policy: Policy) -> list[tuple[str, str]]:
         rows.append(("extends", behind))
     if policy.locked:
         rows.append(("locked", text(", ".join(policy.locked)) + ": whoever extends it may tighten"))
-    approvers = ", ".join(a.name for a in policy.approvals.approvers) or "nobody by name"
-    signed = "signed" if policy.approvals.signature == "required" else "signed or self-asserted"
-    rows.append(("approve waivers", text(f"{approvers}; {signed}")))
     return rows
 
 
 def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
     """One rule: what it asks, and each of its values."""
-    params = policy.rule(rule)
     listed = []
     for r in rows:
         unit = "" if r.unit == "choice" else f" {r.unit}"
@@ -251,20 +248,25 @@ def _rule(policy: Policy, rule: str, rows: Sequence[Row]) -> str:
         shown = f"<b>{breaking(value or 'none')}</b>{text(unit)}"
         where = "default" if default else breaking(re.split(r"[\\/]", r.origin)[-1])
         listed.append((breaking(r.parameter), shown, meaning, where))
-    at = " and ".join(sorted(params.gates)) or "shapes rows, decides nothing"
-    kind = {"enforce": "block", "warn": "warn"}.get(params.severity, "")
-    title = (
-        f'<h3>{text(rule)} {tag(params.severity, kind)} <span class="note">{text(at)}</span></h3>'
-    )
+    params, asks, title = policy.parts[rule], "", text(rule)
+    if isinstance(params, RuleParams):
+        at = " and ".join(sorted(params.gates)) or "shapes rows, decides nothing"
+        kind = {"enforce": "block", "warn": "warn"}.get(params.severity, "")
+        title += f' {tag(params.severity, kind)} <span class="note">{text(at)}</span>'
+        asks = f'<p class="lead">{text(params.asks)}</p>'
     return (
-        f'<div class="rule">{title}<p class="lead">{text(params.asks)}</p>'
+        f'<div class="rule"><h3>{title}</h3>{asks}'
         + listing("", ("parameter", "value", "what it means", "set by"), listed)
         + "</div>"
     )
 
 
 def _shown(value: Any) -> str:
-    """A value for people: 0, not 0.0."""
+    """A value for people: 0, not 0.0; of an approver the name."""
+    if isinstance(value, Approver):
+        return value.name
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

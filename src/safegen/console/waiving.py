@@ -12,9 +12,12 @@ __all__ = ["with_waiver"]
 _LASTS = timedelta(days=30)
 _LIST = re.compile(r"^waivers:[ \t]*(#.*)?\n(?=( *)- )", re.MULTILINE)
 
+_NONE = re.compile(r"^waivers:[ \t]*\[[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
+
 
 def with_waiver(text: str, rule: str, policy: Policy | None) -> str:
     """The text with a waiver of a rule to be filled in; before those that it has."""
+    text = _NONE.sub("", text)
     found = _LIST.search(text)
     if found is None:
         return f"{text.rstrip()}\n\nwaivers:\n{_draft(rule, policy, '  ')}"

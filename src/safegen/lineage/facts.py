@@ -36,7 +36,8 @@ class Evidence:
     dataset, None where they are not known; `stated` is when somebody stated that data is real;
     `weighted` whether the rows were released with weights that differ; `signers` the ids of the
     keys, of those that were known, by which the statement is signed; `recorded` whether the ledger
-    has it from when it was made; `made_from` the datasets that it names as its sources.
+    has it from when it was made; `made_from` the datasets that it names as its sources; `policies`
+    the digests of the policies that it was made under: its own, and those that this one extends.
     """
 
     ring: str
@@ -58,6 +59,7 @@ class Evidence:
     signers: tuple[str, ...] = ()
     recorded: bool = False
     made_from: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -79,7 +81,7 @@ class Evidence:
         fields = dict(document)
         if fields.get("roots") is not None:
             fields["roots"] = tuple(Root(**root) for root in fields["roots"])
-        for name in ("signers", "made_from"):
+        for name in ("signers", "made_from", "policies"):
             fields[name] = tuple(fields.get(name) or ())
         return cls(**fields)
 

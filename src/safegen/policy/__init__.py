@@ -11,6 +11,7 @@ A policy only says what is asked. Safeguards find out, the decision judges.
 from safegen.policy.difference import Difference, diff
 from safegen.policy.merge import raised
 from safegen.policy.model import SCHEMA, Ancestor, Origin, Policy
+from safegen.policy.organisation import in_force
 from safegen.policy.params import (
     GATES,
     Change,
@@ -82,5 +83,6 @@ __all__ = [
     "Severity",
     "WaiverStatus",
     "approved",
+    "in_force",
     "raised",
 ]

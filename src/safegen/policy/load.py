@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from safegen.errors import PolicyError, Problem, SafegenError, upstream
 from safegen.policy.document import Node, read
@@ -17,7 +16,6 @@ from safegen.policy.merge import loosened
 from safegen.policy.model import (
     SCHEMA,
     Ancestor,
-    Digest,
     Header,
     Origin,
     Place,
@@ -26,10 +24,11 @@ from safegen.policy.model import (
     idle,
 )
 from safegen.policy.params import RuleParams, Section
+from safegen.policy.parsing import parsed
 from safegen.policy.rules import RULES
-from safegen.policy.sections import SECTIONS, Text
+from safegen.policy.sections import SECTIONS, Digest, Text
 from safegen.policy.waiver import Waiver
-from safegen.policy.wording import did_you_mean, dotted, said
+from safegen.policy.wording import did_you_mean, dotted
 
 __all__ = ["Draft", "Examined", "Extends", "examine", "load", "pinned", "shipped"]
 
@@ -349,23 +348,8 @@ class Draft:
         place: Place,
         base: Mapping[str, Any] | None = None,
     ) -> M | None:
-        """A model from nodes, over a `base`; its errors become problems with their lines."""
-        values: dict[str, Any] = dict(base or {})
-        for key, node in content.items():
-            own = node.plain()
-            below = values.get(key)
-            if isinstance(below, dict) and isinstance(own, dict):
-                own = {**below, **own}
-            values[key] = own
-        try:
-            # Through JSON, whose strict mode takes a list for a tuple and text for a date,
-            # and still takes no text for a number.
-            return model.model_validate_json(json.dumps(values))
-        except ValidationError as error:
-            for details in error.errors(include_url=False):
-                path = tuple(details["loc"])
-                at = path[:-1] if details["type"] == "extra_forbidden" else path
-                name = dotted((*place, *at))
-                message = said(details, model)
-                self._say(f"{name}: {message}" if name else message, (*place, *path))
-            return None
+        """As `parsed`; what is wrong becomes problems."""
+        found, wrong = parsed(model, content, place, base)
+        for message, where in wrong:
+            self._say(message, where)
+        return found

@@ -22,14 +22,13 @@ from safegen.errors import UsageError
 from safegen.policy.frozen import Frozen
 from safegen.policy.params import GATES, Gate, RuleParams, Section
 from safegen.policy.rules import ALWAYS_ON, RULES
-from safegen.policy.sections import SECTIONS, Approvals, Report, Text
+from safegen.policy.sections import SECTIONS, Approvals, Digest, Report, Text
 from safegen.policy.waiver import Waiver
 from safegen.policy.wording import did_you_mean, said
 
 __all__ = [
     "SCHEMA",
     "Ancestor",
-    "Digest",
     "Header",
     "Origin",
     "Place",
@@ -45,7 +44,6 @@ Origin = tuple[str, int]  # file and line
 Place = tuple[str | int, ...]  # keys and list positions, from the top of the document
 
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 

@@ -11,6 +11,7 @@ from typing import Any
 from safegen.errors import Problem
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
+from safegen.policy.sections import SECTIONS
 from safegen.policy.standing import Standing, standing
 
 __all__ = ["Note", "Row", "explain", "lint"]
@@ -74,14 +75,14 @@ def _said(one: Standing) -> str:
 
 
 def explain(policy: Policy, rule: str | None = None) -> list[Row]:
-    """Each parameter of each rule (or of one): value, unit, which way is tighter, who set it.
+    """Each parameter of each rule and section (or of one): value, unit, order, who set it.
 
     Raises: UsageError for a rule that the policy does not have.
     """
-    names = list(policy.rules) if rule is None else [rule]
+    names = list(policy.parts) if rule is None else [rule]
     rows = []
     for name in names:
-        params = policy.rule(name)
+        params = policy.parts[name] if name in SECTIONS else policy.rule(name)
         for key, parameter in params.parameters().items():
             place = policy.origins.get((name, key))
             rows.append(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safegen.policy.params import Gate, Param, RuleParams
-from safegen.policy.sections import Key
+from safegen.policy.sections import Digest, Key
 
 __all__ = [
     "ALWAYS_ON",
@@ -171,6 +171,16 @@ class ManifestParams(RuleParams):
             order="listed",
         ),
     ] = "required"
+    made_under: Annotated[
+        tuple[Digest, ...],
+        Param(
+            "Digests of policies: each dataset that is trained on has to have been made under one "
+            "of them, or under one that extends it; without any, under whichever it was.",
+            unit="policies",
+            order="fewer",
+        ),
+        Field(max_length=32),
+    ] = ()
     c2pa: Annotated[
         Literal["off", "required"],
         Param(

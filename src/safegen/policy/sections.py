@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safegen.policy.params import Param, Section
 
-__all__ = ["SECTIONS", "Approvals", "Approver", "Key", "Report", "Text", "person"]
+__all__ = ["SECTIONS", "Approvals", "Approver", "Digest", "Key", "Report", "Text", "person"]
 
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, Field(pattern=r"\S", max_length=4000)]
 Key = Annotated[
     str,
