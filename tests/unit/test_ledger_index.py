@@ -112,6 +112,18 @@ def test_a_source_is_found_by_its_content_where_no_id_is_named(growing: Growing)
     assert now.made_from[other["logical_digest"]] == [made.dataset_id]
 
 
+def test_another_ledgers_claim_is_no_source_for_content(tmp_path: Path, growing: Growing) -> None:
+    theirs = Growing(open_ledger(tmp_path / "theirs.db"), seed=2)
+    claimed = theirs.source("a.parquet")
+    made = growing.release({**entry(claimed), "dataset_id": None})
+    export(theirs.ledger, tmp_path / "plain.zip")
+    import_(growing.ledger, tmp_path / "plain.zip")
+    now = Index(growing.ledger).contents()
+    assert now.datasets[claimed.dataset_id].claimed
+    assert now.sources_of[made.dataset_id] == (claimed.logical_digest,)
+    assert claimed.logical_digest in now.missing
+
+
 def test_what_descends_from_a_withdrawn_dataset_is_what_verify_says(growing: Growing) -> None:
     draw = random.Random(3)
     made = [growing.source(f"{i}.parquet") for i in range(4)]

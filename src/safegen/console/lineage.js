@@ -138,7 +138,7 @@
       if (href) a.setAttribute("href", href);
       else a.setAttribute("role", "img");
       a.setAttribute("tabindex", i === Math.max(first, 0) ? "0" : "-1");
-      const area = put(a, "rect", { class: "area" }), name = short(m.name, 22);
+      const area = put(a, "rect", { class: "area" }), name = short(m.name, m.x % 1 ? 17 : 22);
       const r = shape(a, m);
       put(a, "text", { class: "name", x: -9, y: r + 13 }, name);
       // Between mark and name a pointer hits it, too.
