@@ -12,8 +12,9 @@ import pytest
 
 from large_ledger import Growing, entry, large_ledger, strange
 from safegen.console.contents import Contents
-from safegen.console.drawing import INDENT, Asked, Drawing, Mark, drawing
+from safegen.console.drawing import INDENT, drawing
 from safegen.console.index import Index
+from safegen.console.marks import Asked, Drawing, Mark
 from safegen.ledger import Record, open_ledger
 
 
