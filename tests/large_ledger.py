@@ -85,8 +85,7 @@ class Growing:
             origin=origin,
             depth=int(origin == "synthetic"),
             extra={"source_uri": place},
-            attested_by=self.random.choice(("Ada", "Grace", "Emmy")),
-            **more,
+            **{"attested_by": self.random.choice(("Ada", "Grace", "Emmy")), **more},
         )
 
     def release(self, *sources: Record | Mapping[str, Any], name: str = "", **more: Any) -> Record:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from forging import cli
 
 import safegen
 from safegen import folders
@@ -231,6 +232,16 @@ def test_an_organisation_file_that_cannot_be_used_stops_everything(text, expecte
     assert expected in "; ".join(f"{p.line}: {p.message}" for p in caught.value.problems)
     with pytest.raises(PolicyError):
         ledger_path(None)
+
+
+def test_lint_reads_organisation_files(system, floor):
+    path = pin(system, floor)
+    assert cli("policy", "lint", path).code == 0
+    path.write_text("schema: safegen.org/v1\nfloor: {policy: ../floor.yaml, digest: x}\nledgr: y\n")
+    ran = cli("policy", "lint", path)
+    assert ran.code == 2
+    assert f"{path}:2: floor.digest" in ran.err
+    assert "did you mean 'ledger'?" in ran.err
 
 
 def test_a_variable_that_names_no_file_stops_everything(monkeypatch, tmp_path):

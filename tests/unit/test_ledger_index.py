@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from large_ledger import Growing, entry, large_ledger, strange
+from safegen.console import entries
+from safegen.console import index as indexing
 from safegen.console.contents import Contents
 from safegen.console.index import Index
 from safegen.errors import LedgerError
@@ -110,6 +112,18 @@ def test_a_source_is_found_by_its_content_where_no_id_is_named(growing: Growing)
     assert now.made_from[other["logical_digest"]] == [made.dataset_id]
 
 
+def test_another_ledgers_claim_is_no_source_for_content(tmp_path: Path, growing: Growing) -> None:
+    theirs = Growing(open_ledger(tmp_path / "theirs.db"), seed=2)
+    claimed = theirs.source("a.parquet")
+    made = growing.release({**entry(claimed), "dataset_id": None})
+    export(theirs.ledger, tmp_path / "plain.zip")
+    import_(growing.ledger, tmp_path / "plain.zip")
+    now = Index(growing.ledger).contents()
+    assert now.datasets[claimed.dataset_id].claimed
+    assert now.sources_of[made.dataset_id] == (claimed.logical_digest,)
+    assert claimed.logical_digest in now.missing
+
+
 def test_what_descends_from_a_withdrawn_dataset_is_what_verify_says(growing: Growing) -> None:
     draw = random.Random(3)
     made = [growing.source(f"{i}.parquet") for i in range(4)]
@@ -201,6 +215,19 @@ def test_nothing_new_is_the_same_object_and_reads_no_record(
     again = index.contents()
     assert list(again.datasets) == [source.dataset_id, made.dataset_id]
     assert list(first.datasets) == [source.dataset_id]
+
+
+def test_what_expires_over_night_is_not_in_use_in_the_morning(
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing.source("a.parquet", rows=9, expires="2999-12-31")
+    following = Index(growing.ledger)
+    before = following.contents()
+    assert before.use.real == 9
+    monkeypatch.setattr(entries, "expired", lambda day: day == "2999-12-31")
+    monkeypatch.setattr(indexing, "_today", lambda: "3000-01-01")
+    assert following.contents().use.real == 0
+    assert before.use.real == 9
 
 
 def test_an_index_that_followed_is_one_that_was_built_anew(growing: Growing) -> None:

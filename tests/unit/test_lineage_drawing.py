@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from large_ledger import Growing, entry, large_ledger, strange
 from safegen.console.contents import Contents
-from safegen.console.drawing import Asked, Drawing, Mark, drawing
+from safegen.console.drawing import INDENT, Asked, Drawing, Mark, drawing
 from safegen.console.index import Index
 from safegen.ledger import Record, open_ledger
 
@@ -41,6 +42,11 @@ def sound(drawn: Drawing, most: int) -> None:
     assert len(drawn.marks) <= most
     places = Counter((m.x, m.y) for m in drawn.marks)
     assert not places or max(places.values()) == 1
+    rows: dict[int, list[float]] = {}
+    for x, y in sorted(places):
+        rows.setdefault(y, []).append(x)
+    # A name has the width of a column: but for one place, nearer marks are in rows of their own.
+    assert not [xs for xs in rows.values() for a, b in pairwise(xs) if b - a < 1 - INDENT - 1e-9]
     for one in drawn.marks:
         column = drawn.columns[int(one.x)]
         assert column.first <= one.depth <= column.last
@@ -170,10 +176,27 @@ def test_a_line_of_two_hundred_models_fits(growing: Growing) -> None:
         for _ in range(200):
             last = growing.release(last)
     drawn = of(growing)
-    assert len(drawn.columns) <= 20
+    assert 40 < len(drawn.columns) <= 60
     assert drawn.columns[-1].last == 200
     sound(drawn, Asked.most)
     assert of(growing, Asked(root=last.dataset_id)).datasets == 201
+    now = Index(growing.ledger).contents()
+    for key in list(now.datasets)[:40]:
+        sound(drawing(now, Asked(at=key)), Asked.most)
+
+
+def test_a_mixture_of_hundreds_of_sources_is_told_in_few_marks(growing: Growing) -> None:
+    with growing.at_once():
+        sources = [growing.source(f"{i}.parquet") for i in range(300)]
+        mixed = growing.release(*sources, origin="mixed")
+    drawn = of(growing, Asked(root=mixed.dataset_id))
+    sound(drawn, 20)
+    assert mark(drawn, mixed).depth == 1
+    [others] = [m for m in drawn.marks if m.kind == "group"]
+    assert "real sources" in others.name
+    further = of(growing, Asked(at=others.at, skip=others.skip))
+    assert len(further.marks) > 200
+    sound(further, Asked.most)
 
 
 def test_what_is_searched_comes_out_of_its_group(growing: Growing) -> None:

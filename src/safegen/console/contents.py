@@ -52,8 +52,8 @@ class Page(Generic[_Entry]):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a ledger holds up to log entry `seq`. It never changes; what follows from the facts is
-    worked out when it is asked for first.
+    """What a ledger holds up to log entry `seq`, on a day. It never changes; what follows from the
+    facts is worked out when it is asked for first.
 
     gone: datasets that the log names and whose record is not there any more.
     """
@@ -67,6 +67,7 @@ class Contents:
     withdrawals: Mapping[str, Withdrawal] = field(default_factory=dict)
     policy_seqs: Mapping[str, int] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
+    day: str = ""
 
     # -- what follows from them ------------------------------------------------------------
 

@@ -22,6 +22,7 @@ __all__ = ["Asked", "Column", "Drawing", "Line", "Mark", "drawing"]
 
 TOGETHER = 8  # leaves alike, beyond which they stay a group
 AT_ONCE = 12  # siblings at most that are taken off a large group at a time
+COLUMNS = 60  # at most; beyond, neighbouring depths share one
 INDENT = 0.3  # of a column: what is made from something of the same depth, such as a derivation
 
 
@@ -129,6 +130,7 @@ def drawing(contents: Contents, asked: Asked) -> Drawing:
         until=asked.until,
         component=asked.component,
         root=asked.root,
+        columns=min(COLUMNS, asked.most // 2),
     )
     plan = _Plan(forest, asked)
     return plan.drawing(len(contents.datasets))
@@ -168,6 +170,7 @@ class _Plan:
         elif at is not None:
             trees = forest.below[at]
         self._at = at
+        self._further = asked.at is not None or asked.skip > 0
         top = self._part(forest.ordered(trees)[max(asked.skip, 0) :], asked.at, asked.skip)
         top.asked = True
         self._tops = [top] if top.trees else []
@@ -226,7 +229,7 @@ class _Plan:
             return []
         if rest := part.trees[len(singles) :]:
             others = self._part(rest, part.at, part.skip + len(singles))
-            others.asked = part.asked
+            others.asked = part.asked and self._further
             singles.append(others)
         return singles
 
@@ -235,7 +238,8 @@ class _Plan:
     def drawing(self, total: int) -> Drawing:
         forest = self._forest
         own = None if self._at is None else self._alone(self._at, 0, 0.0)
-        row = max(self._places(self._tops, 0, own), int(own is not None))
+        row = 0 if self._at is None else self._beside(self._at, self._tops, 0)
+        row = max(self._places(self._tops, row, own), int(own is not None))
         pieces = [forest.pieces[n] for n in self._mark_of]
         return Drawing(
             total=total,
@@ -256,23 +260,23 @@ class _Plan:
             if part.alone:
                 number = self._alone(part.trees[0], row, self._indent(part.trees[0], above))
                 self._hang(above, number)
-                beside = all(p.columns & -p.columns > self._bit(part.trees[0]) for p in part.below)
-                after = self._places(part.below, row if beside else row + 1, number)
-                row = max(after, row + 1)
+                below = self._beside(part.trees[0], part.below, row)
+                row = max(self._places(part.below, below, number), row + 1)
             elif part.below:
                 row = self._places(part.below, row, above)
             else:
                 row = self._groups(part, row, above)
         return row
 
-    def _bit(self, node: int) -> int:
-        return 1 << self._forest.column[node]
+    def _beside(self, node: int, below: Sequence[_Part], row: int) -> int:
+        """The row in which what hangs below a mark begins: its own, where all is to the right."""
+        own = 1 << self._forest.column[node]
+        return row if all(p.columns & -p.columns > own for p in below) else row + 1
 
     def _indent(self, node: int, above: int | None) -> float:
         if above is None:
             return 0.0
-        x, column = self._marks[above].x, self._forest.column[node]
-        return min(x - column + INDENT, 2 * INDENT) if int(x) == column else 0.0
+        return INDENT if int(self._marks[above].x) == self._forest.column[node] else 0.0
 
     def _alone(self, node: int, row: int, indent: float) -> int:
         forest = self._forest

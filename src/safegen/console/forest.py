@@ -11,8 +11,6 @@ from safegen.console.entries import DatasetEntry, Source, name_of
 
 __all__ = ["Forest", "Piece"]
 
-COLUMNS = 20  # at most; beyond, neighbouring depths share one
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -37,8 +35,9 @@ class Forest:
     """The pieces of a ledger that pass the filters, by number, and how they hang together.
 
     parents, children: all that pass, whatever the forest; below: the trees under each; roots: the
-    ends. `column[n]`: of a piece; `columns`: the first and last depth of each. columns_below: a bit
-    for each column that a tree has; size, found_below: over a tree.
+    ends. `column[n]`: of a piece; `columns`: the first and last depth of each; where there are more
+    depths than may have columns, neighbours share one. columns_below: a bit for each column that a
+    tree has; size, found_below: over a tree.
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class Forest:
         until: str | None = None,
         component: str | None = None,
         root: str | None = None,
+        columns: int = 60,
     ):
         wanted = dict.fromkeys(
             d.dataset_id
@@ -80,7 +80,7 @@ class Forest:
         for node, parents in enumerate(self.parents):
             for parent in parents:
                 self.children[parent].append(node)
-        self._set_columns()
+        self._set_columns(columns)
         self._plant()
         self._measure()
 
@@ -130,9 +130,9 @@ class Forest:
                         open_.append(other)
         return count
 
-    def _set_columns(self) -> None:
+    def _set_columns(self, most: int) -> None:
         depths = sorted({p.depth for p in self.pieces})
-        step = max(1, -(-len(depths) // COLUMNS))
+        step = max(1, -(-len(depths) // most))
         chunks = [depths[i : i + step] for i in range(0, len(depths), step)]
         self.columns = [(c[0], c[-1]) for c in chunks]
         self._firsts = [first for first, _ in self.columns]

@@ -30,6 +30,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from safegen.console.contents import Contents, Page, Use
 from safegen.console.entries import (
@@ -91,7 +92,8 @@ class Index:
         news = _News(old)
         for entry in entries:
             news.take(entry)
-        return news.contents(self.ledger)
+        now, today = news.contents(self.ledger), _today()
+        return now if now.day == today else replace(now, day=today)  # another day, others expired
 
 
 class _News:
@@ -151,6 +153,7 @@ class _News:
             {**old.withdrawals, **self._withdrawals, **old.withdrawals},  # the first one counts
             {**old.policy_seqs, **self._policies, **old.policy_seqs},
             old.gone + gone,
+            old.day,
         )
 
 
@@ -162,3 +165,7 @@ def _records(ledger: Ledger, wanted: Mapping[str, object]) -> Iterator[Record]:
         record = ledger.get(dataset_id)
         if record is not None:
             yield record
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

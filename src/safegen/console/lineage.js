@@ -138,8 +138,12 @@
       if (href) a.setAttribute("href", href);
       else a.setAttribute("role", "img");
       a.setAttribute("tabindex", i === Math.max(first, 0) ? "0" : "-1");
+      const area = put(a, "rect", { class: "area" }), name = short(m.name, m.x % 1 ? 17 : 22);
       const r = shape(a, m);
-      put(a, "text", { class: "name", x: -9, y: r + 13 }, short(m.name, 22));
+      put(a, "text", { class: "name", x: -9, y: r + 13 }, name);
+      // Between mark and name a pointer hits it, too.
+      const box = { x: -r - 4, y: -r - 4, width: Math.max(2 * r + 8, 6.5 * name.length), height: 2 * r + 22 };
+      for (const [k, v] of Object.entries(box)) area.setAttribute(k, v);
       const bad = state(m);
       if (bad.length) {
         const tone = m.withdrawn || m.expired ? " bad" : " doubtful";

@@ -38,6 +38,7 @@ __all__ = [
     "Organisation",
     "Pins",
     "in_force",
+    "is_organisation",
     "pins",
     "read_organisation",
 ]
@@ -161,6 +162,16 @@ def pins() -> Pins:
     if problems:
         raise PolicyError(problems)
     return Pins(tuple(floors), ledger, keys)
+
+
+def is_organisation(path: str | Path) -> bool:
+    """Whether a file says that it is an organisation file."""
+    try:
+        root, _ = read(Path(path), str(path))
+    except PolicyError:
+        return False
+    said = root.content.get("schema")
+    return said is not None and str(said.plain()).startswith("safegen.org/")
 
 
 def read_organisation(

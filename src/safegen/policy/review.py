@@ -11,6 +11,7 @@ from typing import Any
 from safegen.errors import Problem
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
+from safegen.policy.organisation import is_organisation, read_organisation
 from safegen.policy.sections import SECTIONS
 from safegen.policy.standing import Standing, standing
 
@@ -39,7 +40,8 @@ class Row:
 def lint(
     paths: Iterable[str | Path] | str | Path, *, now: date | datetime | None = None
 ) -> list[Problem]:
-    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver.
+    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver; and
+    everything wrong with organisation files, which their `schema` tells apart.
 
     A file that loads has only notes; one that does not load has at least one plain `Problem`.
     `now` is the day the waivers are judged on, today (UTC) by default. Raises nothing for a bad
@@ -48,6 +50,9 @@ def lint(
     moment = datetime.now(UTC) if now is None else now
     found: list[Problem] = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
+        if is_organisation(path):
+            found += read_organisation(Path(path))[2]
+            continue
         examined = examine(path)
         found += examined.problems
         found += _notes(examined, moment)
