@@ -27,6 +27,7 @@ __all__ = [
     "problem",
     "select",
     "tag",
+    "where",
 ]
 
 _PAGES = (
@@ -62,12 +63,18 @@ def page(
         f'<link rel="icon" href="data:,"><link rel="stylesheet" href="/console.css">{loaded}'
         '</head><body><a class="skip" href="#main">To the content</a><header class="top">'
         f'<div><a class="home" href="/">safegen</a><nav aria-label="Pages"><ul>{listed}</ul></nav>'
-        f"{_who(desk.door.opens, session, here)}</div></header>"
+        f"{_who(desk.door.opens, session, where(request))}</div></header>"
         f'<main id="main"{" class=full" if wide else ""}>{"".join(body)}</main>'
         f'<footer class="foot">Ledger <code>{said}</code>. Everything here is also JSON under '
         '<a href="/api/v1/openapi.json">/api/v1</a>.</footer></body></html>\n'
     )
     return HTMLResponse(html, status)
+
+
+def where(request: Request) -> str:
+    """The page that is looked at, to come back to."""
+    asked = request.url.query if request.method == "GET" else ""
+    return request.url.path + (f"?{asked}" if asked else "")
 
 
 def _entry(path: str, name: str, here: str) -> str:

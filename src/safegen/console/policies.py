@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as InPath
@@ -16,7 +17,7 @@ from pydantic import BaseModel, Field
 from safegen.console.desk import Desk, DeskOf, Form, Held, Signed, Visit, said_by
 from safegen.console.drafts import Draft, compared, drafted, parent_of, said_of, saved
 from safegen.console.files import MAX_BYTES, PolicyFile, digest_of, lines_of, loaded
-from safegen.console.layout import banner, field, hidden, link, listing, page, tag
+from safegen.console.layout import banner, field, hidden, link, listing, page, tag, where
 from safegen.console.waiving import with_waiver
 from safegen.errors import PolicyError, SafegenError
 from safegen.gates import load_policy
@@ -368,6 +369,7 @@ def _checked(draft: Draft) -> str:
             "pass",
             f"A policy: {policy.id} {policy.version}",
             f"<p><code>{text(policy.digest)}</code></p>",
+            *(f"<p>{text(said_of(n))}</p>" for n in draft.notes()),
         )
     listed = "".join(f"<li>{text(said_of(p))}</li>" for p in draft.problems()[:100])
     return banner("block", counted(len(draft.problems()), "problem"), f"<ul>{listed}</ul>")
@@ -440,7 +442,8 @@ def _editor(
             buttons += field("name", "Save as", suggested, "text", maxlength=100)
         buttons += '<button class="main" name="do" value="save">Save</button>'
     elif desk.edit:
-        buttons += f'<a class="button" href="/login?to=/policies/{name}/edit">Sign in to save</a>'
+        to = urlencode({"to": where(request)})
+        buttons += f'<a class="button" href="/login?{text(to)}">Sign in to save</a>'
     lines = "".join(f"<li>{n}</li>" for n in range(1, len(lines_of(shown)) + 1))
     form = (
         f'<form method="post" action="/policies/{name}/edit" id="edit" data-name="{name}">'

@@ -11,7 +11,7 @@ without a verdict, a check says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +23,7 @@ from safegen.measure.identifiers import NEIGHBOURS, IdentifierTally
 from safegen.measure.intervals import difference_interval, share_interval, surely_above
 from safegen.measure.neighbours import FEWEST, Closeness, closeness, measurable, told
 from safegen.measure.profile import named
+from safegen.safeguards import again
 from safegen.safeguards.schema import real_rows_missing
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class PrivacyKept:
     """Judges what the staged rows tell about single real rows."""
 
     rule: ClassVar[str] = "privacy"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "identifiers": ("small_group",),
+        "copies": ("copies", "leaks"),
+        "near-copies": ("near_copies", "leaks"),
+        "membership": ("membership", "held_out", "leaks"),
+        "small-groups": ("small_group", "small_group_rows", "leaks"),
+        "real-rows": (),
+    }
+    again = staticmethod(again.privacy)
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()
