@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from large_ledger import large_ledger
-
 from safegen.manifest import Manifest, canonical_bytes
 
 

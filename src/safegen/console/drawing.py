@@ -123,8 +123,8 @@ class _Plan:
         if part.alone:
             below = self._opened(part)
             return [below] if below.trees else []
-        leaves = part.size == len(part.trees)
-        if len(part.trees) < 2 or (leaves and len(part.trees) > TOGETHER and not part.asked):
+        alike = part.size == len(part.trees) > TOGETHER and not (part.asked or part.found)
+        if len(part.trees) < 2 or alike:
             return []
         singles: list[_Part] = []
         for number, tree in enumerate(part.trees[:AT_ONCE]):
@@ -240,7 +240,7 @@ class _Plan:
                     counts[source, target] += 1
         for (source, target), count in counts.items():
             kind: Literal["main", "other", "backward"] = "other"
-            if self._marks[source].x > self._marks[target].x:
+            if int(self._marks[source].x) > int(self._marks[target].x):
                 kind = "backward"
             elif (source, target) in self._main:
                 kind = "main"
