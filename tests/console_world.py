@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.testclient import TestClient
 
@@ -48,7 +49,7 @@ class World:
         form = {"token": self.token(), "by": by, "password": password, **more}
         return self.client.post("/login", data=form, follow_redirects=False).status_code
 
-    def api(self, path: str, **body: str) -> tuple[int, dict[str, object]]:
+    def api(self, path: str, **body: object) -> tuple[int, dict[str, Any]]:
         """A POST with the token."""
         answer = self.client.post(
             f"/api/v1/{path}", json=body, headers={"x-safegen-token": self.token()}

@@ -177,6 +177,8 @@ def test_from_a_refusal_to_a_waiver_to_a_rerun_that_is_admitted(own: Path, chrom
         # What it loosens, as a patch, and saved.
         page.get_by_role("button", name="Compare").click()
         assert "1 loosened" in page.inner_text("main")
+        page.get_by_role("button", name="Replay").click()
+        assert "0 newly refused, 1 newly admitted" in page.inner_text("main")
         page.get_by_role("button", name="As a patch").click()
         assert "+    rule: lineage" in page.inner_text(".patch")
         page.get_by_role("button", name="Save", exact=True).click()

@@ -171,6 +171,21 @@ def test_a_draft_is_compared_with_the_file_and_with_what_it_extends(desk: World)
     assert "loosen lineage." in page
 
 
+def test_a_draft_is_replayed(desk: World) -> None:
+    text = desk.own.read_text().replace("max_depth: 0.0", "max_depth: 9.0")
+    status, said = desk.api("policies/own.yaml/replay", text=text, days=0, own=False)
+    assert status == 200
+    assert (said["decisions"], said["policy"]["id"]) == (2, "own")  # type: ignore[index]
+    status, said = desk.api("policies/own.yaml/replay", text=text, days=0)
+    assert (status, said["decisions"]) == (200, 1)
+    form = {"token": desk.token(), "text": text, "do": "replay", "days": "0", "of": "all"}
+    page = shown(desk.client.post("/policies/own.yaml/edit", data=form).text)
+    assert "Of 2 decisions" in page
+    form["days"] = "-1"
+    assert desk.client.post("/policies/own.yaml/edit", data=form).status_code == 422
+    assert desk.api("policies/own.yaml/replay", text="id: [", days=0)[0] == 422
+
+
 def test_a_patch_makes_the_file(desk: World, tmp_path: Path) -> None:
     text = desk.own.read_text().replace("max_depth: 0.0", "max_depth: 1.0").rstrip("\n")
     form = {"token": desk.token(), "text": text, "do": "download"}

@@ -58,11 +58,8 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
-<<<<<<< HEAD
 waivers.add_to(policy.app)
-=======
 replay.add_to(policy.app)
->>>>>>> b2f980f33808314ae95baaa8ab9e307da477d578
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

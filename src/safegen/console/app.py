@@ -12,7 +12,18 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import safegen
-from safegen.console import controls, datasets, decisions, graph, login, overview, policies, waivers
+from safegen.console import (
+    controls,
+    datasets,
+    decisions,
+    editing,
+    graph,
+    login,
+    overview,
+    policies,
+    verifying,
+    waivers,
+)
 from safegen.console.desk import Desk, DeskOf, Visit
 from safegen.console.door import Door
 from safegen.console.files import PolicyFiles
@@ -25,7 +36,17 @@ from safegen.ledger import Ledger
 
 __all__ = ["console"]
 
-_ROOMS: tuple[Any, ...] = (overview, datasets, graph, decisions, policies, waivers, controls, login)
+_ROOMS: tuple[Any, ...] = (
+    overview,
+    datasets,
+    graph,
+    decisions,
+    policies,
+    editing,
+    waivers,
+    controls,
+    login,
+)
 
 
 def console(
@@ -60,6 +81,7 @@ def console(
     for room in _ROOMS:
         app.include_router(room.api, prefix="/api/v1")
         app.include_router(room.html)
+    app.include_router(verifying.html)
     app.get("/console.css", include_in_schema=False)(_sheet)
     app.get("/editor.js", include_in_schema=False)(_editor)
     app.get("/favicon.ico", include_in_schema=False)(_no_icon)

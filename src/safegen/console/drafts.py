@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import HTTPException
 
+from safegen.console.comparing import compared
 from safegen.console.desk import Desk
 from safegen.console.files import MAX_BYTES, PolicyFile, digest_of
 from safegen.errors import PolicyError, SafegenError
-from safegen.policy import Difference, Policy, diff
+from safegen.policy import Policy
 from safegen.policy.document import read
 from safegen.policy.load import Examined, Extends, pinned
 from safegen.policy.standing import Standing, standing
 
-__all__ = ["Draft", "drafted", "compared", "parent_of", "said_of", "saved"]
+__all__ = ["Draft", "drafted", "existing", "parent_of", "said_of", "saved", "target"]
 
 
 @dataclass(frozen=True)
@@ -77,27 +77,6 @@ def said_of(problem: dict[str, Any]) -> str:
     return f"line {line}: {problem['message']}" if line else str(problem["message"])
 
 
-def compared(old: Policy, new: Policy) -> dict[str, Any]:
-    """What going from one policy to another tightens and loosens, as JSON."""
-    found = diff(old, new)
-    counts = Counter[str](d.change for d in found)
-    return {
-        "from": {"id": old.id, "version": old.version, "digest": old.digest},
-        "differences": [_plain(d) for d in found],
-        "loosens": counts["LOOSEN"],
-        "tightens": counts["TIGHTEN"],
-        "incomparable": counts["INCOMPARABLE"],
-    }
-
-
-def _plain(one: Difference) -> dict[str, Any]:
-    said = asdict(one)
-    for key in ("before", "after"):
-        if not isinstance(said[key], dict | str | int | float | bool | None):
-            said[key] = str(said[key])
-    return said
-
-
 def drafted(desk: Desk, file: PolicyFile, text: str) -> Draft:
     """A text from outside as a draft. Raises: HTTPException for what no policy file may be."""
     text = text.replace("\r\n", "\n")
@@ -151,3 +130,15 @@ def saved(desk: Desk, draft: Draft, was: str, by: str) -> dict[str, Any]:
         desk.record(by, "policy not saved", facts)
         raise
     return facts
+
+
+def existing(desk: Desk, name: str) -> PolicyFile:
+    file = desk.files.get(name)
+    if file is None:
+        raise HTTPException(404, "there is no such policy")
+    return file
+
+
+def target(desk: Desk, name: str) -> PolicyFile:
+    """The file of that name, or the new one that it would be."""
+    return desk.files.get(name) or desk.files.new(name)

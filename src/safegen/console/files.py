@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
-from safegen.errors import TargetError, UsageError
+from safegen.errors import PolicyError, SafegenError, TargetError, UsageError
 from safegen.policy import Policy
 from safegen.policy.document import MAX_BYTES
 from safegen.policy.load import Examined, examine, shipped
 
-__all__ = ["MAX_BYTES", "PolicyFile", "PolicyFiles", "digest_of", "lines_of"]
+__all__ = ["MAX_BYTES", "PolicyFile", "PolicyFiles", "digest_of", "lines_of", "loaded", "tried"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MOST = 500  # files of a folder
@@ -131,3 +131,13 @@ def loaded(file: PolicyFile) -> Policy:
     from safegen.gates import load_policy
 
     return load_policy(file.reference)
+
+
+def tried(file: PolicyFile) -> tuple[Policy | None, list[str]]:
+    """The policy, or why it is none."""
+    try:
+        return loaded(file), []
+    except PolicyError as error:
+        return None, [str(p) for p in error.problems]
+    except SafegenError as error:
+        return None, [str(error)]
