@@ -26,6 +26,7 @@ from safegen.cli import (
     policy,
     replay,
     report,
+    serve,
     waivers,
 )
 from safegen.cli.output import fail, say
@@ -56,7 +57,7 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo):
+for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
 for module in (cases, replay, waivers):
     module.add_to(policy.app)
