@@ -33,6 +33,7 @@ from safegen.tables.schema import infer_schema
 
 KEYS = [f"MCowBQYDK2VwAyEA{c * 42}A=" for c in "AB"]
 IDS = [key_id(key) for key in KEYS]
+MADE_BY = "sha256:" + "b" * 64
 ROOT = Root("real.parquet", "rows:aa", "01A", 1000)
 
 
@@ -134,7 +135,7 @@ def source(
         "told": Evidence("sidecar", "t", "real", proof=True, stated=stated),
         "unknown": Evidence("none", "t", "unknown"),
         "made": Evidence("manifest", "t", "synthetic", 1.0, 1, 1.0, proof=True, dataset_id="01B",
-                         roots=(ROOT,), signers=signers),
+                         roots=(ROOT,), signers=signers, policies=(MADE_BY,)),
         "doubtful": Evidence("stamp", "t", "synthetic", 1.0, 2, 2.0),
         "half": Evidence("columns", "t", "mixed", 0.5, 1, 0.5),
     }[kind]  # fmt: skip
@@ -187,6 +188,7 @@ manifests = st.fixed_dictionaries(
         "severity": SEVERITIES,
         "signature": st.sampled_from(["optional", "required"]),
         "trusted_keys": st.sampled_from([(), (KEYS[0],), (KEYS[1],), tuple(KEYS)]),
+        "made_under": st.sampled_from([(), (), (MADE_BY,), ("sha256:" + "c" * 64, MADE_BY)]),
     }
 )
 anchors = st.fixed_dictionaries(
@@ -238,11 +240,11 @@ def test_a_tighter_policy_admits_nothing_that_was_refused(
 
 def tightened(old: Policy, floor: Policy) -> Policy:
     """A policy with the tighter value of each ordered parameter, and its own of the others."""
-    own = {"lineage": "withdrawals", "manifest": "trusted_keys"}
+    own = {"lineage": ("withdrawals",), "manifest": ("trusted_keys", "made_under")}
     rules = {
-        name: params.model_copy(update={own[name]: getattr(old.rules[name], own[name])})
-        if name in own
-        else params
+        name: params.model_copy(
+            update={key: getattr(old.rules[name], key) for key in own.get(name, ())}
+        )
         for name, params in floor.rules.items()
     }
     found = raised(old, floor.model_copy(update={"rules": rules}))

@@ -238,10 +238,13 @@ def test_shipped_safeguards_conform() -> None:
         check_safeguard(SchemaKept(), start, releases=releases, others=margins)
     asked: list[dict[str, Any]] = [{}, {"signature": "required"}, {"c2pa": "required"}]
     asked += [{"in_band": "optional", "signature": "required"}, {"signers": 2}]
+    asked += [{"made_under": ("sha256:" + "a" * 64,)}]
     signed = [ManifestParams(severity="enforce", **more) for more in asked]
-    for start in signed:
-        check_safeguard(ManifestComplete(), start, releases=releases, others=signed)
     admission = Admission([], {"datasets": 0})
+    for start in signed:
+        check_safeguard(
+            ManifestComplete(), start, admissions=[admission], releases=releases, others=signed
+        )
     doubted = Admission([], {"datasets": 0}, ("it came from nobody knows where",))
     views: list[dict[str, Any]] = [{}, {"unattested": "refuse"}, {"max_synthetic_share": 0.5}]
     views += [{"unattested": "allow", "ledger": "required"}, {"search_share": 0.5}]

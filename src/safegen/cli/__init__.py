@@ -16,6 +16,7 @@ import typer
 
 from safegen.cli import (
     backends,
+    cases,
     data,
     demo,
     generate,
@@ -58,8 +59,8 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
-waivers.add_to(policy.app)
-replay.add_to(policy.app)
+for module in (cases, replay, waivers):
+    module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

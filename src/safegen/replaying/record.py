@@ -155,8 +155,8 @@ def lacking(
         gathered = {"withdrawals", "withdrawals_max_age"}
         if change is None or gathered & change.changes.keys() or case.kept.get("listed") is None:
             return {"withdrawals": ()}
-    if rule == "manifest" and params.signature == "required":
-        return _signatures(case, set(params.trusted_keys))
+    if rule == "manifest":
+        return _signatures(case, params)
     if rule == "anchor":
         shares = [s.synthetic_share for s in case.admission.sources]
         unprobed = change is None and case.admission.probe is None
@@ -165,12 +165,18 @@ def lacking(
     return {}
 
 
-def _signatures(case: Case, keys: set[str]) -> Mapping[str, tuple[str, ...]]:
+def _signatures(case: Case, params: Any) -> Mapping[str, tuple[str, ...]]:
     """Signatures were looked for by the keys that the policy trusted, and by those that the ledger
-    has seen; others may have signed as well."""
+    has seen. By others there may be more; without the policy's own there may be fewer."""
+    keys = set(params.trusted_keys)
     before = None if case.rules is None else set(case.rules["manifest"].get("trusted_keys") or ())
-    if before and not keys:
-        return {"signature": ("unmet",)}
-    if before is None or (keys and not (before and keys <= before)):
-        return {"signature": ("met",)}
-    return {}
+    found: dict[str, tuple[str, ...]] = {}
+    if params.signature == "required":
+        if before and not keys:
+            found["signature"] = ("unmet",)
+        elif before is None or (keys and not (before and keys <= before)):
+            found["signature"] = ("met",)
+    if params.made_under and keys != before:
+        more = before is not None and before <= keys
+        found["policy"] = ("met",) if more else ("unmet",) if before and keys <= before else ()
+    return found

@@ -269,7 +269,11 @@ class Rejudge:
         return None if policy_ is None else policy_["rules"]
 
 
-_GATHERED = {"withdrawals": "withdrawals", "signature": "trusted_keys"}
+_GATHERED = {
+    "withdrawals": "withdrawals",
+    "signature": "trusted_keys",
+    "policy": "trusted_keys",
+}
 """The parameter by which facts are gathered that a check rests on."""
 
 
