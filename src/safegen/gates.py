@@ -341,7 +341,7 @@ def _decide(
             return [broken]
 
     findings = [f for rule, params in policy.at(gate).items() for f in found(rule, params)]
-    sources = [[str(n) for n in (s.dataset_id, s.logical_digest, s.uri) if n] for s in facts]
+    sources = [s.names for s in facts]
     judged = partial(
         decide,
         policy,

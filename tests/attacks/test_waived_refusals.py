@@ -291,3 +291,16 @@ def test_of_several_waivers_the_lowest_value_counts_and_only_those_that_set_one_
     timeless = decide(alone, "release", [], ledger=LEDGER)
     assert to_lower(alone, timeless, []) == {}
     assert {w["status"] for w in timeless.waivers} == {"expired"}
+
+
+@pytest.mark.parametrize(("again", "allowed"), [(["unmet", "met"], False), (["met", "met"], True)])
+def test_a_question_with_several_answers_is_waived_where_all_of_them_are(again, allowed):
+    def answers(*of: str) -> list[Finding]:
+        return [Finding("support", "levels", s, "seen", "wanted") for s in of]  # type: ignore[arg-type]
+
+    others = [Finding("manifest", "in-band", "met", "seen", "wanted")]
+    asked = {"ledger": LEDGER, "time": "2026-01-01T00:00:00Z", "sources": [["x"]]}
+    every = [*others, *answers("unmet", "unmet")]
+    lower = to_lower(LOWERED, decide(LOWERED, "release", every, **asked), [["x"]])
+    waived = {r: Waived(p, ids, answers(*again)) for r, (p, ids) in lower.items()}
+    assert decide(LOWERED, "release", every, waived=waived, **asked).allowed is allowed

@@ -20,7 +20,7 @@ from typing import Any
 
 from safegen.errors import PolicyError, Problem, upstream
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "read"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "blocks", "read"]
 
 MAX_BYTES = 256 * 1024  # a policy is a page of text; ruamel reads this much in about 4 s at worst
 MAX_DEPTH = 16  # a policy needs 5; far below Python's own limit
@@ -67,6 +67,12 @@ class Node:
             else:
                 break
         return node
+
+
+def blocks(path: Path) -> bool:
+    """Whether something is there that is neither file nor folder: reading it may never end, and
+    what it gives is gone when it is read again."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def read(path: Path, label: str, text: str | None = None) -> tuple[Node, list[Problem]]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from safegen.errors import PolicyError, Problem, SafegenError, upstream
 from safegen.policy.cases import problems_of
-from safegen.policy.document import Node, read
+from safegen.policy.document import Node, blocks, read
 from safegen.policy.merge import loosened
 from safegen.policy.model import (
     SCHEMA,
@@ -93,7 +93,10 @@ def pinned(extends: Extends, folder: Path, depth: int = 0) -> tuple[Policy | Non
     named = extends.policy
     if depth >= MAX_ANCESTORS:
         return None, [Problem(f"more than {MAX_ANCESTORS} policies one on another, or a circle")]
-    found = examine(folder / named if _is_path(named) else named, depth=depth + 1)
+    place = folder / named if _is_path(named) else named
+    if isinstance(place, Path) and blocks(place):
+        return None, [Problem(f"{named} is no file")]
+    found = examine(place, depth=depth + 1)
     if found.policy is None:
         return None, [Problem(f"{named} has problems of its own"), *found.problems]
     if found.policy.digest != extends.digest:
