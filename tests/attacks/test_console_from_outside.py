@@ -139,6 +139,33 @@ def test_no_link_leads_out_of_the_folder(desk: World) -> None:
     assert desk.client.get("/policies/honest.yaml").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "named", ["../secret.yaml", "{folder}/secret.yaml", "link.yaml", "/etc/passwd"]
+)
+def test_no_text_has_another_file_read(desk: World, named: str) -> None:
+    """Problems quote a file: whoever sends a text may not choose which."""
+    (desk.policies / "link.yaml").symlink_to(desk.policies.parent / "secret.yaml")
+    named = named.format(folder=desk.policies.parent)
+    text = (
+        "schema: safegen.policy/v1\nid: child\nversion: '1'\n"
+        f"extends: {{policy: {named}, digest: 'sha256:{'0' * 64}'}}\n"
+    )
+    for name in ("child.yaml", "own.yaml", "baseline"):
+        status, said = desk.api(f"policies/{name}/lint", text=text)
+        assert status == 200
+        (problem,) = said["problems"]
+        assert problem["line"] == 4
+        assert "the editor follows" in problem["message"]
+        assert desk.api(f"policies/{name}/diff", text=text)[0] == 422
+    for honest in ("./own.yaml", "own.yaml", "baseline"):
+        status, said = desk.api("policies/child.yaml/lint", text=text.replace(named, honest))
+        assert any("is not the policy that is pinned" in p["message"] for p in said["problems"])
+    # What the file on disk extends already was chosen by whoever wrote it.
+    (desk.policies / "child.yaml").write_text(text)
+    _, said = desk.api("policies/child.yaml/lint", text=text)
+    assert not any("the editor follows" in p["message"] for p in said["problems"])
+
+
 # ---- forged requests -----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,9 @@ from safegen.policy.load import Examined, Extends, pinned
 from safegen.policy.standing import Standing, standing
 
 __all__ = ["Draft", "drafted", "existing", "parent_of", "said_of", "saved", "target"]
+
+
+_SAVING = threading.Lock()  # between the look at the file and its change nobody else changes it
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,12 @@ def saved(desk: Desk, draft: Draft, was: str, by: str) -> dict[str, Any]:
     policy, file = draft.needed(), draft.file
     if not file.own:
         raise HTTPException(409, "a shipped policy stays as it is: save it under another name")
+    with _SAVING:
+        return _saved(desk, draft, policy, was, by)
+
+
+def _saved(desk: Desk, draft: Draft, policy: Policy, was: str, by: str) -> dict[str, Any]:
+    file = draft.file
     before = file.text()
     if digest_of(before) != was:
         raise HTTPException(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
-from safegen.errors import PolicyError, SafegenError, TargetError, UsageError
+from safegen.errors import PolicyError, Problem, SafegenError, TargetError, UsageError
 from safegen.policy import Policy
-from safegen.policy.document import MAX_BYTES
+from safegen.policy.document import MAX_BYTES, read
 from safegen.policy.load import Examined, examine, shipped
 
 __all__ = ["MAX_BYTES", "PolicyFile", "PolicyFiles", "digest_of", "lines_of", "loaded", "tried"]
@@ -89,8 +89,29 @@ class PolicyFiles:
         return PolicyFile(name, path, True)
 
     def examined(self, file: PolicyFile, text: str) -> Examined:
-        """What a text would be as that file: a policy, or every problem with its line."""
+        """What a text would be as that file: a policy, or every problem with its line.
+
+        Whoever sends a text chooses no file of this machine to be read: problems quote what is in
+        it. Followed is what lies in the folder, and what the file extends already.
+        """
+        named = _extended(file, text)
+        if named is not None and not self._followed(file, named[0]):
+            told = "extends: the editor follows shipped policies, files of this folder, and what "
+            told += "the file extends already; for others edit the file itself"
+            return Examined(None, [Problem(told, str(file.path), named[1])], [])
         return examine(file.reference, text=text)
+
+    def _followed(self, file: PolicyFile, named: str) -> bool:
+        if named in shipped():
+            return True
+        before = _extended(file, None)
+        if before is not None and before[0] == named:
+            return True
+        try:
+            path = (file.path.parent / named).resolve()
+        except (OSError, ValueError):
+            return False
+        return self.folder is not None and path.parent == self.folder
 
     def patch(self, file: PolicyFile, text: str) -> str:
         """The change from the file to the text, as `git apply` takes it in the file's folder."""
@@ -114,6 +135,17 @@ class PolicyFiles:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise TargetError(f"{file.name} cannot be saved ({reason})") from None
+
+
+def _extended(file: PolicyFile, text: str | None) -> tuple[str, int] | None:
+    """What a text (None: the file) says that it extends, and on which line."""
+    try:
+        root, _ = read(file.path, file.name, text)
+    except PolicyError:
+        return None
+    node = root.content.get("extends")
+    named = node.content.get("policy") if node and isinstance(node.content, dict) else None
+    return None if named is None else (str(named.plain()), named.line)
 
 
 def lines_of(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from safegen.console.desk import Desk, DeskOf
 from safegen.console.index import Contents
-from safegen.console.layout import banner, link, listing, page, tag
+from safegen.console.layout import banner, day, link, listing, page, tag
 from safegen.errors import SafegenError
 from safegen.pages.html import breaking, counted, text
 from safegen.policy import Waiver
@@ -128,7 +128,7 @@ def _row(one: Listed) -> tuple[str, ...]:
     return (
         f"{text(w.id)}<small>{file}</small>",
         f"{text(w.rule)}: {text(lowered)}{scope}",
-        f"{tag(one.state, _KINDS[one.state])} {text(w.expires)}<small>{left}</small>{why}",
+        f"{tag(one.state, _KINDS[one.state])} {day(str(w.expires))}<small>{left}</small>{why}",
         f"{text(w.reason)}<small>{text(w.ticket)}</small>",
         f"{text(', '.join(w.approved_by))} ({text(approval.said)})"
         f"<small>asked for by {text(w.requested_by)}</small>",
