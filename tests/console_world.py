@@ -61,14 +61,20 @@ class World:
         return [e.payload for e in self.ledger.log(kind="console")]
 
 
+def own_policies(folder: Path) -> Path:
+    """A folder with one policy file."""
+    policies = folder / "policies"
+    policies.mkdir()
+    text = shipped()["baseline"].read_text()
+    (policies / "own.yaml").write_text(text.replace("id: baseline", "id: own"))
+    return policies
+
+
 def world(folder: Path, **how: object) -> World:
     """A ledger of hostile names, a refusal, a withdrawal; a folder with one policy of one's own."""
     ledger = open_ledger(folder / "ledger.db")
-    policies = folder / "policies"
-    policies.mkdir()
+    policies = own_policies(folder)
     (folder / "secret.yaml").write_text("id: not in the folder\n")
-    text = shipped()["baseline"].read_text()
-    (policies / "own.yaml").write_text(text.replace("id: baseline", "id: own"))
     made = Growing(ledger)
     named = {"id": "own", "version": "1.0.0", "digest": f"sha256:{'0' * 64}", "contact": EVIL[1]}
     with made.at_once():
