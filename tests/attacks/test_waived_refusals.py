@@ -304,3 +304,18 @@ def test_a_question_with_several_answers_is_waived_where_all_of_them_are(again, 
     lower = to_lower(LOWERED, decide(LOWERED, "release", every, **asked), [["x"]])
     waived = {r: Waived(p, ids, answers(*again)) for r, (p, ids) in lower.items()}
     assert decide(LOWERED, "release", every, waived=waived, **asked).allowed is allowed
+
+
+def test_a_signature_is_waived_where_data_is_released(tmp_path, source, ledger):
+    head = POLICY.replace("manifest: {severity", "manifest: {signature: required, severity")
+    asked = WAIVER.replace("rule: lineage", "rule: manifest")
+    safegen.attest(source, by="a test", ledger=ledger)
+    for params, allowed in (("signature: optional", True), ("in_band: optional", False)):
+        policy = written(tmp_path, asked.replace("unattested: warn", params), head)
+        generator = safegen.Generator(policy=policy, ledger=ledger).fit(source)
+        if not allowed:
+            with pytest.raises(safegen.ReleaseRefused, match="manifest/signature"):
+                generator.generate(100, tmp_path / "refused")
+            continue
+        made = generator.generate(100, tmp_path / "made").manifest
+        assert made.decisions[-1]["findings"]["manifest/signature"]["waived_by"] == ["W-1"]
