@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,7 @@ class Admission:
     doubts: Sequence[str] = ()
     probe: Probe | None = None
     listed: Listed | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,12 @@ def _record(
         {
             **decision.to_json(),
             "sources": [
-                {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
+                {
+                    "uri": s.uri,
+                    "logical_digest": s.logical_digest,
+                    "origin": s.origin,
+                    "dataset_id": s.dataset_id,
+                }
                 for s in facts
             ],
             "grounds": known(),

@@ -19,7 +19,14 @@ from safegen.ledger.base import canonical
 from safegen.lineage.facts import Evidence, SourceFacts
 from safegen.lineage.heads import Listed, Withdrawn
 
-__all__ = ["of_admission", "of_release", "read_listed", "read_parts", "read_source"]
+__all__ = [
+    "kept_parts",
+    "of_admission",
+    "of_release",
+    "read_listed",
+    "read_parts",
+    "read_source",
+]
 
 _MOST_BYTES = 256 * 1024  # of what is known of the sources, which may have thousands of ancestors
 _MOST_PROBED = 1_000  # parts of the data in a probe
@@ -64,7 +71,7 @@ def _of_findings(decision: Decision) -> dict[str, Any]:
     findings = [r.finding for r in decision.judged]
     return {
         "at_most": {f.name: f.at_most for f in findings if f.at_most != "enforce"},
-        "parts": {f.name: kept for f in findings if (kept := _parts(f.parts))},
+        "parts": {f.name: kept for f in findings if (kept := kept_parts(f.parts))},
     }
 
 
@@ -108,7 +115,7 @@ def read_listed(document: Mapping[str, Any]) -> Listed:
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def _parts(parts: Iterable[Part]) -> list[list[Any]]:
+def kept_parts(parts: Iterable[Part]) -> list[list[Any]]:
     """Of parts with one margin those whose bounds lie furthest out, on either side: whether all of
     them, or one of them, would clear another margin can be told from these."""
     groups: dict[Any, list[Part]] = {}

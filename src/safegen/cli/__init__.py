@@ -14,7 +14,21 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, report, waivers
+from safegen.cli import (
+    backends,
+    cases,
+    data,
+    demo,
+    generate,
+    keys,
+    lab,
+    ledger,
+    policy,
+    replay,
+    report,
+    serve,
+    waivers,
+)
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -43,9 +57,10 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo):
+for module in (generate, data, report, keys, backends, demo, serve):
     module.add_to(app)
-waivers.add_to(policy.app)
+for module in (cases, replay, waivers):
+    module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

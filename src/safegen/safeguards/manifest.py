@@ -22,6 +22,17 @@ class ManifestComplete:
     that no content credential is missing."""
 
     rule: ClassVar[str] = "manifest"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "signature": ("signature", "trusted_keys", "signers"),
+        "in-band": ("in_band",),
+        "policy": ("made_under", "trusted_keys"),
+        "c2pa": ("c2pa",),
+    }
+    on_demand: ClassVar[Mapping[str, str]] = {
+        "signature": "signature",
+        "policy": "made_under",
+        "c2pa": "c2pa",
+    }
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         """Of each dataset, and of whatever else has synthetic rows. Real rows are asked for their
