@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, data, demo, generate, keys, lab, ledger, policy, report
+from safegen.cli import backends, controls, data, demo, generate, keys, lab, ledger, policy, report
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -45,6 +45,7 @@ def _root(
 
 for module in (generate, data, report, keys, backends, demo):
     module.add_to(app)
+controls.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

@@ -76,7 +76,7 @@ def explain(
     rule: Annotated[str | None, typer.Option("--rule", help="One rule only.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show every value of a policy: what it means, and which file and line set it."""
+    """Show every value of a policy: what it means, which file and line set it, what it serves."""
     from dataclasses import asdict
 
     from safegen.policy import Policy
@@ -94,6 +94,11 @@ def explain(
     for r in rows:
         if r.rule != last:
             show(f"\n{r.rule}")
+            if r.controls:
+                serves = f"serves: {'; '.join(r.controls)}"
+                show(
+                    textwrap.fill(serves, columns(), initial_indent="  ", subsequent_indent="    ")
+                )
             last = r.rule
         unit = "" if r.unit == "choice" else f" {r.unit}"
         show(f"  {r.parameter} = {r.value}{unit}  ({r.origin})")

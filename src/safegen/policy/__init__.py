@@ -8,6 +8,7 @@
 A policy only says what is asked. Safeguards find out, the decision judges.
 """
 
+from safegen.policy.controls import Control, controls_of, controls_table
 from safegen.policy.difference import Difference, diff
 from safegen.policy.model import SCHEMA, Origin, Policy, Report
 from safegen.policy.params import (
@@ -63,6 +64,7 @@ __all__ = [
     "RULES",
     "SCHEMA",
     "Change",
+    "Control",
     "Difference",
     "Gate",
     "Note",
@@ -72,4 +74,6 @@ __all__ = [
     "Row",
     "Severity",
     "WaiverStatus",
+    "controls_of",
+    "controls_table",
 ]
