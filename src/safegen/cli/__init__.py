@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli import backends, controls, data, demo, generate, keys, lab, ledger, policy, report
+from safegen.cli import (
+    backends,
+    controls,
+    data,
+    demo,
+    evidence,
+    generate,
+    keys,
+    lab,
+    ledger,
+    policy,
+    report,
+)
 from safegen.cli.output import fail, say
 
 __all__ = ["app", "main"]
@@ -43,7 +55,7 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo):
+for module in (generate, data, report, evidence, keys, backends, demo):
     module.add_to(app)
 controls.add_to(policy.app)
 app.add_typer(policy.app, name="policy")

@@ -1,0 +1,122 @@
+"""What is at hand of datasets on this machine: their signatures and reports, as they were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from safegen.errors import ManifestError, MissingExtra, UsageError
+from safegen.ledger import Record
+from safegen.lineage.documents import sidecar_of
+from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, PublicKey
+from safegen.manifest.canonical import sha256
+from safegen.manifest.model import read_plain
+from safegen.manifest.sign import read_envelope, signed_by
+from safegen.places import Place, StorePath, place_of, walk
+
+__all__ = ["AtHand", "Beside"]
+
+REPORT = "report.html"
+_MOST_REPORT = 1 << 25  # bytes
+_MOST_LOOKED_AT = 200_000  # files below the folders that are looked into
+_SIDECAR = ".safegen.json"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside a dataset's rows. problems: why something there is not used."""
+
+    envelope: bytes | None = None
+    report: bytes | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class AtHand:
+    """Where datasets lie: where people said so, and where what was made of them says that they
+    were read. A place counts only while the statement there is the one that the ledger has."""
+
+    _places: dict[str, list[Place]] = field(default_factory=dict)
+
+    def add(self, dataset_id: str, statement: Place) -> None:
+        """A place of a manifest, or of a statement beside a file."""
+        known = self._places.setdefault(dataset_id, [])
+        if statement not in known and len(known) < 8:
+            known.append(statement)
+
+    def sources_of(self, manifest: Mapping[str, Any]) -> None:
+        """Where a manifest says that its sources were, on this machine."""
+        for source in manifest.get("sources") or ():
+            dataset_id, uri = source.get("dataset_id"), source.get("uri")
+            if isinstance(dataset_id, str) and isinstance(uri, str) and ":" not in uri:
+                with contextlib.suppress(OSError, ValueError, UsageError):
+                    place = place_of(uri)
+                    self.add(dataset_id, place / MANIFEST_NAME)
+                    self.add(dataset_id, sidecar_of(place))
+
+    def look_in(self, folders: Iterable[str]) -> None:
+        """Every dataset and statement below folders. Raises: UsageError for what is no folder."""
+        for name in folders:
+            top = place_of(name)
+            if not top.is_dir():
+                raise UsageError(f"{top} is no folder to look into")
+            for place in _statements(top):
+                with contextlib.suppress(ManifestError, OSError):
+                    self.add(Manifest.read(place).dataset_id, place)
+
+    def beside(self, record: Record, manifest: Manifest, keys: Sequence[PublicKey]) -> Beside:
+        """What lies beside a dataset's rows, where it is at hand; held against the ledger."""
+        problems: list[str] = []
+        for place in self._places.get(record.dataset_id, ()):
+            try:
+                if Manifest.read(place).digest != record.manifest_digest:
+                    problems.append(
+                        f"{place}: not the statement that the ledger has of {record.dataset_id}"
+                    )
+                    continue
+                return _read(place, manifest, keys, problems)
+            except (ManifestError, MissingExtra, OSError, ValueError):
+                continue  # no longer there, or no statement
+        return Beside(problems=tuple(problems))
+
+
+def _statements(top: Place) -> Iterator[Place]:
+    seen = 0
+    for at, folders, files in walk(top):
+        folders.sort()
+        for name in sorted(files):
+            seen += 1
+            if seen > _MOST_LOOKED_AT:
+                raise UsageError(f"{top}: more than {_MOST_LOOKED_AT:,} files; name a part of it")
+            if name == MANIFEST_NAME or name.endswith(_SIDECAR):
+                yield at / name
+
+
+def _read(
+    place: Place, manifest: Manifest, keys: Sequence[PublicKey], problems: list[str]
+) -> Beside:
+    own = place.name == MANIFEST_NAME
+    beside = place.parent / SIGNATURE_NAME if own else place.with_suffix(".dsse.json")
+    envelope = report = None
+    try:
+        envelope = read_envelope(beside)
+        if envelope is not None and not signed_by(manifest, envelope, keys):
+            problems.append(f"{beside}: signed by no key that the ledger saw; it is not in here")
+            envelope = None
+    except ManifestError as error:
+        problems += [f"{beside}: {p}; it is not in here" for p in error.problems]
+        envelope = None
+    listed = [f for f in manifest.files if f.path in (REPORT, f"{manifest.dataset_id}/{REPORT}")]
+    if own and listed and listed[0].bytes <= _MOST_REPORT:
+        where = place.parent / listed[0].path
+        if not isinstance(where, StorePath) and where.is_symlink():
+            return Beside(envelope, None, (*problems, f"{where}: a link, which is not followed"))
+        with contextlib.suppress(OSError):
+            data = read_plain(where, _MOST_REPORT)
+            if sha256(data) == listed[0].sha256:
+                report = data
+            else:
+                problems.append(f"{where}: changed since the release; it is not in here")
+    return Beside(envelope, report, tuple(problems))
