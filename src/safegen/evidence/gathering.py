@@ -33,7 +33,7 @@ from safegen.evidence.telling import Told as Heard
 from safegen.ledger import Ledger, Record
 from safegen.lineage.descent import Descent
 from safegen.lineage.heads import read_head, signed_head
-from safegen.lineage.withdrawals import descendants, withdrawal_of, withdrawals
+from safegen.lineage.withdrawals import Withdrawal, descendants, withdrawal_of, withdrawals
 from safegen.manifest import MANIFEST_NAME, Manifest, PublicKey, SigningKey
 from safegen.manifest.canonical import canonical_bytes
 from safegen.manifest.check import check_folder
@@ -253,10 +253,7 @@ class _Work:
                     created=record.created,
                     manifest_digest=record.manifest_digest,
                     claimed=record.claimed,
-                    withdrawn=None
-                    if withdrawn is None
-                    else f"{withdrawn.dataset_id} was withdrawn on {withdrawn.time[:10]} by "
-                    f"{withdrawn.by}: {withdrawn.reason}",
+                    withdrawn=_withdrawn(record.dataset_id, withdrawn),
                     keys=sorted({k.id for k in keys}),
                     envelope=beside.envelope is not None,
                     report=shown,  # type: ignore[arg-type]
@@ -379,6 +376,15 @@ def _folder(dataset: str) -> Place | None:
     if not place.is_dir():
         raise UsageError(f"{place} is no dataset's folder; of a file name the dataset's id")
     return place
+
+
+def _withdrawn(dataset_id: str, one: Withdrawal | None) -> str | None:
+    if one is None:
+        return None
+    behind_it = (
+        "" if one.dataset_id == dataset_id else f"with {one.dataset_id}, which is behind it, "
+    )
+    return f"{behind_it}on {one.time[:10]} by {one.by}: {one.reason}"
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, time, timedelta
 from itertools import groupby
 
 from safegen.evidence.index import DatasetEntry, Index
@@ -45,6 +46,14 @@ _WORDS = {
     "waiver": "A dated exception to a rule, with reason and names.",
     "withdrawn": "Not to be used any more, nor what was made from it.",
 }
+_MET = {
+    "pass": "met",
+    "audit": "not met or open, recorded only",
+    "warn": "not met or open, with a warning",
+    "waived": "not met, waived",
+    "block": "not met, refused",
+    "applied": "applied",
+}
 _FINDS = (
     "any file that was changed, added or taken away; an entry of the log that was edited, or left "
     "out where entries follow each other; a manifest or a policy that is not the one that the log "
@@ -68,13 +77,13 @@ def page(index: Index, decisions: Sequence[Decided], cells: Sequence[Cell]) -> s
         + _waivers(index)
         + _controls(cells)
         + section("words", "Words", facts((k, text(v)) for k, v in _WORDS.items()))
-        + f"<footer>Written by safegen {text(index.safegen)} on {text(index.created)}.</footer>"
+        + f"<footer>Written by safegen {text(index.safegen)} on {_moment(index.created)}.</footer>"
     )
     links = [(id_, name) for id_, name in _SECTIONS if f'<section id="{id_}"' in sections]
     head = (
         f"<h1>Evidence: {_about(index)}</h1>"
         f'<p class="lead">What the ledger {_code(index.ledger.ledger_id[:16])} knows of it, up to '
-        f"its entry {index.ledger.log_entries:,}. Collected on {text(index.created)}.</p>"
+        f"its entry {index.ledger.log_entries:,}. Collected on {_moment(index.created)}.</p>"
         + _standing(index)
         + _tiles(index)
     )
@@ -84,15 +93,40 @@ def page(index: Index, decisions: Sequence[Decided], cells: Sequence[Cell]) -> s
 def _title(index: Index) -> str:
     if "dataset" in index.about:
         return f"dataset {index.about['dataset']}"
-    return f"{index.about['since']} to {index.about['until'] or index.created}"
+    since, until = _days(index)
+    return f"{since} to {until}"
+
+
+def _days(index: Index) -> tuple[str, str]:
+    """The time that was asked for, as people say it: a day counts whole."""
+    since, until = str(index.about["since"]), index.about["until"]
+    if until is None:
+        return _short(since), f"{index.created[:16].replace('T', ' ')} UTC"
+    last = datetime.fromisoformat(until)
+    if last.time() == time():
+        return _short(since), (last - timedelta(days=1)).date().isoformat()
+    return _short(since), _short(until)
+
+
+def _short(moment: str) -> str:
+    when = datetime.fromisoformat(moment)
+    return when.date().isoformat() if when.time() == time() else f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def _moment(moment: str) -> str:
+    return f"{_whole(moment[:16].replace('T', ' '))} UTC"
+
+
+def _whole(value: str) -> str:
+    """Text that is not broken."""
+    return f'<span style="white-space:nowrap">{text(value)}</span>'
 
 
 def _about(index: Index) -> str:
     if "dataset" in index.about:
         return f'dataset <span class="id">{text(index.about["dataset"])}</span>'
-    since, until = str(index.about["since"])[:16], index.about["until"]
-    end = f"before {text(until[:16])}" if until else f"to {text(index.created[:16])}"
-    return f"from {text(since)} {end}"
+    since, until = _days(index)
+    return f"{_whole(since)} to {_whole(until)}"
 
 
 def _standing(index: Index) -> str:
@@ -204,7 +238,7 @@ def _dataset(one: DatasetEntry) -> Sequence[str]:
         f'<span class="id">{text(one.dataset_id)}</span>',
         what,
         f"{one.rows:,}",
-        text(one.created[:10]),
+        _whole(one.created[:10]),
         signature,
         " ".join(documents),
     )
@@ -291,7 +325,7 @@ def _waivers(index: Index) -> str:
             text(w.get("id", "?")),
             text(w.get("status", "")),
             text(w.get("rule", "")),
-            text(w.get("expires", "")),
+            _whole(str(w.get("expires", ""))),
             text(w.get("signed", "")),
             text(_names(w.get("approved_by"))),
             text(" ".join(str(w[k]) for k in ("ticket", "reason") if w.get(k))),
@@ -321,11 +355,11 @@ def _controls(cells: Iterable[Cell]) -> str:
         for _, entries in groupby(of, lambda c: c.control.clause):
             listed = list(entries)
             one = listed[0].control
-            doubt = " " + sign("warn", "unverified") if one.check else ""
+            doubt = sign("warn", "unverified") + "<br>" if one.check else ""
             gap = sign("warn", "nothing here speaks of it") if listed[0].gap else ""
             rows.append(
                 (
-                    f"<b>{text(one.clause)}</b>{doubt}<br><small>{text(one.asks)}</small>",
+                    f"<b>{text(one.clause)}</b>{doubt}<small>{text(one.asks)}</small>",
                     gap + "".join(f"<div>{_answer(c)}</div>" for c in listed),
                 )
             )
@@ -345,10 +379,12 @@ def _answer(cell: Cell) -> str:
 
 def _last(last: Last) -> str:
     verdict = "allowed" if last.allowed else "refused"
-    at = f", {last.severity}" if last.severity else ""
+    at = f" ({last.severity})" if last.severity else ""
+    shown = last.severity is not None or last.outcome == "applied"
+    said = f"{_MET.get(last.outcome, last.outcome)}{at}, " if shown else ""
     return text(
-        f"[{last.outcome}{at}, entry {last.entry:,} of {last.time[:10]}, {last.gate} {verdict} by "
-        f"{last.policy} {last.version}]"
+        f"[{said}{last.gate} {verdict} by {last.policy} {last.version} on {last.time[:10]}, entry "
+        f"{last.entry:,}]"
     )
 
 
