@@ -22,6 +22,7 @@ REPORT = "report.html"
 _MOST_REPORT = 1 << 25  # bytes
 _MOST_LOOKED_AT = 200_000  # files below the folders that are looked into
 _SIDECAR = ".safegen.json"
+_MOST_PLACES = 8  # of one dataset
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,15 @@ class AtHand:
     """Where datasets lie: where people said so, and where what was made of them says that they
     were read. A place counts only while the statement there is the one that the ledger has."""
 
-    _places: dict[str, list[Place]] = field(default_factory=dict)
+    _places: dict[str, dict[Place, bool]] = field(default_factory=dict)
+    _digests: dict[Place, str] = field(default_factory=dict)
 
-    def add(self, dataset_id: str, statement: Place) -> None:
-        """A place of a manifest, or of a statement beside a file."""
-        known = self._places.setdefault(dataset_id, [])
-        if statement not in known and len(known) < 8:
-            known.append(statement)
+    def add(self, dataset_id: str, statement: Place, *, told: bool = True) -> None:
+        """A place of a manifest, or of a statement beside a file. told: somebody said that it is
+        of this dataset, so that it is a problem where it is not."""
+        known = self._places.setdefault(dataset_id, {})
+        if len(known) < _MOST_PLACES:
+            known[statement] = told or known.get(statement, False)
 
     def sources_of(self, manifest: Mapping[str, Any]) -> None:
         """Where a manifest says that its sources were, on this machine."""
@@ -53,8 +56,8 @@ class AtHand:
             if isinstance(dataset_id, str) and isinstance(uri, str) and ":" not in uri:
                 with contextlib.suppress(OSError, ValueError, UsageError):
                     place = place_of(uri)
-                    self.add(dataset_id, place / MANIFEST_NAME)
-                    self.add(dataset_id, sidecar_of(place))
+                    self.add(dataset_id, place / MANIFEST_NAME, told=False)
+                    self.add(dataset_id, sidecar_of(place), told=False)
 
     def look_in(self, folders: Iterable[str]) -> None:
         """Every dataset and statement below folders. Raises: UsageError for what is no folder."""
@@ -66,19 +69,23 @@ class AtHand:
                 with contextlib.suppress(ManifestError, OSError):
                     self.add(Manifest.read(place).dataset_id, place)
 
+    def _digest(self, place: Place) -> str:
+        """The digest of the statement at a place, which many datasets may say that they are of."""
+        if place not in self._digests:
+            self._digests[place] = Manifest.read(place).digest
+        return self._digests[place]
+
     def beside(self, record: Record, manifest: Manifest, keys: Sequence[PublicKey]) -> Beside:
         """What lies beside a dataset's rows, where it is at hand; held against the ledger."""
         problems: list[str] = []
-        for place in self._places.get(record.dataset_id, ()):
-            try:
-                if Manifest.read(place).digest != record.manifest_digest:
+        for place, told in self._places.get(record.dataset_id, {}).items():
+            with contextlib.suppress(ManifestError, MissingExtra, OSError, ValueError):
+                if self._digest(place) == record.manifest_digest:
+                    return _read(place, manifest, keys, problems)
+                if told:
                     problems.append(
                         f"{place}: not the statement that the ledger has of {record.dataset_id}"
                     )
-                    continue
-                return _read(place, manifest, keys, problems)
-            except (ManifestError, MissingExtra, OSError, ValueError):
-                continue  # no longer there, or no statement
         return Beside(problems=tuple(problems))
 
 

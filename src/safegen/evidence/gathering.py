@@ -8,7 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from safegen.errors import TargetError, UsageError, VerificationError, hidden
 from safegen.evidence.athand import AtHand
@@ -30,7 +32,8 @@ from safegen.evidence.page import page
 from safegen.evidence.policies import POLICY, recorded, shipped_policies
 from safegen.evidence.selecting import Decided, Period, behind, registered, wanted
 from safegen.evidence.telling import Told as Heard
-from safegen.ledger import Ledger, Record
+from safegen.ledger import Ledger, LogEntry, Record
+from safegen.ledger.base import quick, sha256
 from safegen.lineage.descent import Descent
 from safegen.lineage.heads import read_head, signed_head
 from safegen.lineage.withdrawals import Withdrawal, descendants, withdrawal_of, withdrawals
@@ -97,6 +100,9 @@ class _Work:
     files: list[FileEntry] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     real_values: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.near = _Near(self.ledger)
 
     def done(self, dataset: str | None, period: Period | None) -> Index:
         head, entries = self._head()
@@ -222,8 +228,7 @@ class _Work:
                     f"dataset {record} is a source, and the ledger has no record of it"
                 )
                 continue
-            body = canonical_bytes(record.manifest)
-            manifest = Manifest.from_bytes(body, f"the manifest of {record.dataset_id}")
+            body, manifest = _manifest(record)
             self._put(f"manifests/{record.dataset_id}.json", body)
             decided.add(record.manifest)
             at_hand.sources_of(record.manifest)
@@ -291,7 +296,8 @@ class _Work:
                     f"reports are made from manifests for {MOST_PAGES:,} datasets, and not for more"
                 )
             return None, pages + 1
-        tree = Descent(self.ledger).ancestors({"dataset_id": record.dataset_id})
+        near: Any = self.near  # of a ledger a tree needs no more
+        tree = Descent(near).ancestors({"dataset_id": record.dataset_id})
         standing = Standing(
             None,
             "Made for this evidence from the manifest that the ledger has. The data were not at "
@@ -315,7 +321,7 @@ class _Work:
                     break
                 if entry.seq != number:
                     continue
-                line = canonical_bytes(asdict(entry)) + b"\n"
+                line = _line(entry) + b"\n"
                 stream.write(line)
                 digest.update(line)
                 size += len(line)
@@ -366,6 +372,31 @@ class _Work:
         }
         self._put(CONTROLS, canonical_bytes(document))
         return cells
+
+
+class _Near:
+    """A ledger whose last few records are not asked for again: trees share their branches."""
+
+    def __init__(self, ledger: Ledger):
+        self.get = lru_cache(maxsize=512)(ledger.get)
+        self.log = ledger.log
+
+
+def _manifest(record: Record) -> tuple[bytes, Manifest]:
+    """A manifest as it was registered: its canonical bytes, and what they say."""
+    body = {k: v for k, v in record.manifest.items() if k != "digest"}
+    if f"sha256:{sha256(quick(body))}" == record.manifest_digest:  # then these are its bytes
+        return quick(record.manifest), Manifest.model_validate(record.manifest)
+    data = canonical_bytes(record.manifest)
+    return data, Manifest.from_bytes(data, f"the manifest of {record.dataset_id}")
+
+
+def _line(entry: LogEntry) -> bytes:
+    """The canonical bytes of an entry that is sound."""
+    body = {k: v for k, v in vars(entry).items() if k != "hash"}
+    if sha256(quick(body)) == entry.hash:
+        return quick(vars(entry))
+    return canonical_bytes(dict(vars(entry)))
 
 
 def _folder(dataset: str) -> Place | None:

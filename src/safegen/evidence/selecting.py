@@ -11,8 +11,7 @@ from typing import Any
 from safegen.errors import LedgerError, UsageError
 from safegen.evidence.policies import POLICY
 from safegen.ledger import Ledger, LogEntry, Record
-from safegen.ledger.base import WITHDRAWAL
-from safegen.manifest.canonical import digest_of
+from safegen.ledger.base import WITHDRAWAL, quick, sha256
 
 __all__ = ["MOST_DATASETS", "Decided", "Period", "behind", "registered", "wanted"]
 
@@ -96,21 +95,23 @@ def behind(ledger: Ledger, asked: Iterable[str]) -> Iterator[tuple[Record | str,
 class Decided:
     """The decisions that manifests hold: their entries of the log are known by them."""
 
-    _known: dict[tuple[str, str, str], set[tuple[tuple[str, ...], str]]] = field(
+    _known: dict[tuple[str, str, str], tuple[set[tuple[str, ...]], set[str]]] = field(
         default_factory=dict
     )
 
     def add(self, manifest: Mapping[str, Any]) -> None:
         for one in manifest.get("decisions") or ():
             if isinstance(one, Mapping):
-                keys = tuple(sorted(one))
-                self._known.setdefault(_named(one), set()).add((keys, digest_of(dict(one))))
+                keys, digests = self._known.setdefault(_named(one), (set(), set()))
+                keys.add(tuple(sorted(one)))
+                digests.add(sha256(quick(one)))
 
     def has(self, payload: Mapping[str, Any]) -> bool:
         """Whether an entry holds one of them, whatever the log keeps beside it."""
+        forms, digests = self._known.get(_named(payload), ((), ()))
         return any(
-            set(keys) <= set(payload) and digest_of({k: payload[k] for k in keys}) == digest
-            for keys, digest in self._known.get(_named(payload), ())
+            set(keys) <= set(payload) and sha256(quick({k: payload[k] for k in keys})) in digests
+            for keys in forms
         )
 
 
