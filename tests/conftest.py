@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from safegen import folders
+
 if TYPE_CHECKING:
     from local_store import Store
 
@@ -24,6 +26,9 @@ def _isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
         patch.setenv(f"XDG_{folder}_HOME", str(home / folder.lower()))
     for variable in VARIABLES:
         patch.delenv(variable, raising=False)
+    # What an organisation pins on the machine that tests run on is not for them.
+    patch.setattr(folders, "_system_folder", lambda: home / "system")
+    patch.setattr(folders, "_home_of_account", lambda: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from safegen.generator import Generator
     from safegen.manifest.model import Manifest
     from safegen.policy import Policy, Waiver
+    from safegen.replaying import replay
     from safegen.sinks import sink
     from safegen.statements import attest, derive
 
@@ -51,6 +52,7 @@ _HOME = {
     "Manifest": "safegen.manifest.model",
     "Policy": "safegen.policy",
     "Waiver": "safegen.policy",
+    "replay": "safegen.replaying",
     "attest": "safegen.statements",
     "derive": "safegen.statements",
     "sink": "safegen.sinks",
@@ -86,6 +88,7 @@ __all__ = [
     "derive",
     "guard",
     "open",
+    "replay",
     "sink",
     "verify",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -39,10 +40,13 @@ __all__ = [
     "AdmissionContext",
     "ReleaseContext",
     "adds_images",
+    "again",
     "curves_of",
     "doubts_of",
     "identity_of",
+    "on_demand",
     "repeats",
+    "rests_on",
     "stays_alone",
 ]
 
@@ -141,6 +145,7 @@ class AdmissionContext(Protocol):
     doubts: Sequence[str]  # why nobody knows what the model was trained on
     probe: Probe | None  # of a refit on synthetic rows; None before a fit is under way
     listed: Listed | None  # withdrawals, where the policy names a list of them
+    now: datetime  # when the decision is taken, with its time zone
 
 
 class ReleaseContext(Protocol):
@@ -174,7 +179,18 @@ class ReleaseContext(Protocol):
 
 @runtime_checkable
 class Safeguard(Protocol):
-    """One rule's code. It reports findings; the policy decides; the generator enforces."""
+    """One rule's code. It reports findings; the policy decides; the generator enforces.
+
+    For `safegen policy replay`, which takes recorded decisions again under another policy, a
+    safeguard may also have `rests_on` (a mapping: the parameters on which each of its checks rests,
+    apart from `severity` and `inconclusive`; without it each rests on all), `on_demand` (a mapping:
+    checks that are asked only where a parameter says so, and that parameter), and
+    `again(finding, before, after)`: all that a recorded finding of the parameters `before` may be
+    under `after`, where that follows from what the finding itself says; nothing where it does not.
+    Of a finding's parts then those are there whose bounds lie furthest out on either side, of each
+    margin and of judged ones and others. They are read through `rests_on`, `on_demand` and `again`;
+    `safegen.testing.check_safeguard` holds `again` against findings under both.
+    """
 
     rule: ClassVar[str]
 
@@ -183,7 +199,7 @@ class Safeguard(Protocol):
     def release(self, context: ReleaseContext, params: RuleParams) -> Sequence[Finding]: ...
 
 
-# ---- what backends and models may have -----------------------------------------------------------
+# ---- what backends, models and safeguards may have -----------------------------------------------
 
 
 def adds_images(backend: Backend) -> bool:
@@ -210,6 +226,26 @@ def repeats(backend: Backend, model: Model) -> bool:
 def stays_alone(model: Model) -> bool:
     """Whether further processes would only load copies of the model."""
     return bool(getattr(model, "alone", False))
+
+
+def rests_on(safeguard: Safeguard) -> Mapping[str, Sequence[str]] | None:
+    """The parameters on which each check rests; None where the safeguard does not say."""
+    found: Mapping[str, Sequence[str]] | None = getattr(safeguard, "rests_on", None)
+    return found
+
+
+def on_demand(safeguard: Safeguard) -> Mapping[str, str]:
+    """The checks that are not always asked, and the parameter that says whether."""
+    found: Mapping[str, str] = getattr(safeguard, "on_demand", {})
+    return found
+
+
+def again(
+    safeguard: Safeguard, finding: Finding, before: RuleParams, after: RuleParams
+) -> tuple[Finding, ...]:
+    """All that a finding of `before` may be under `after`; empty where nobody can tell."""
+    judged = getattr(safeguard, "again", None)
+    return () if judged is None else tuple(judged(finding, before, after))
 
 
 def curves_of(model: Model) -> dict[str, list[float]]:

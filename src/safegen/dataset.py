@@ -26,6 +26,7 @@ from safegen.manifest.check import FolderCheck, check_signature
 from safegen.manifest.model import html_table, write_whole
 from safegen.manifest.sign import envelope_for, read_envelope, read_keys
 from safegen.places import Place, place_of
+from safegen.policy.organisation import pins
 from safegen.tables.batches import DEPTH_COLUMN, WEIGHT_COLUMN
 from safegen.tables.credited import credentials_of
 from safegen.tables.digests import combine, table_digests
@@ -85,6 +86,8 @@ def inspect_folder(
     """
     folder = place_of(path)
     keys = read_keys(trusted_keys or [])
+    pinned = pins()
+    pinned.check_keys([k.text for k in keys])
     record = None
     problems: list[str] = []
     ledger_url = None
@@ -99,7 +102,7 @@ def inspect_folder(
     if first.manifest is not None and trusted_keys is None and first.signed:
         # The ledger remembers who signed; a caller who names keys trusts those only.
         recorded = recorded_keys(ledger if record else None, first.manifest.dataset_id)
-        check_signature(folder, first, [*known, *recorded])
+        check_signature(folder, first, pinned.known([*known, *recorded]))
     problems = list(dict.fromkeys([*first.problems, *problems]))
     if first.signed and not first.signers and not problems:
         ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"
@@ -137,6 +140,7 @@ def sign(path: str | os.PathLike[str] | Place, key: str | Path, *, ledger: Any =
     UsageError for a key that cannot be used, TargetError when the folder cannot be written.
     """
     folder, signer = place_of(path), SigningKey(key)
+    pins().check_keys([signer.public.text])
     books = existing_ledger(ledger)
     check = check_folder(folder)
     manifest = check.manifest

@@ -10,7 +10,9 @@ The rules of deciding, in one place and without any input or output:
    A finding may be milder than its rule (never stricter): unattested data under `warn`.
 4. An inconclusive finding counts as the rule's `inconclusive` says: pass, warn or fail.
 5. No active rule at a gate means no: a policy that asks nothing admits nothing.
-6. Waivers are listed; this version applies none of them.
+6. A finding that blocks is waived where a waiver stands for the sources and the same question,
+   asked with the values that it lowers to, does not block. It is reported as it was found. All
+   waivers of the policy are listed, those that do nothing with the reason.
 """
 
 from __future__ import annotations
@@ -22,14 +24,26 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from safegen.policy import Policy
+    from safegen.policy import Policy, RuleParams
+    from safegen.policy.waiver import Subject
 
-__all__ = ["Decision", "Finding", "Gate", "Part", "Status", "Within", "decide"]
+__all__ = [
+    "Decision",
+    "Finding",
+    "Gate",
+    "Part",
+    "Status",
+    "Waived",
+    "Within",
+    "decide",
+    "to_lower",
+    "waiver_text",
+]
 
 Gate = Literal["admission", "release"]
 Status = Literal["met", "unmet", "inconclusive", "broken"]
 Severity = Literal["off", "audit", "warn", "enforce"]
-Outcome = Literal["pass", "audit", "warn", "block"]
+Outcome = Literal["pass", "audit", "warn", "waived", "block"]
 
 Within = tuple[float | None, float | None]
 """The least and the most that is allowed; None where there is no such end."""
@@ -90,6 +104,16 @@ class Reason:
     finding: Finding
     severity: Severity
     outcome: Outcome
+    waived_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Waived:
+    """What a safeguard finds about a rule with the values that waivers lower it to."""
+
+    params: RuleParams
+    waivers: tuple[str, ...]
+    findings: Sequence[Finding]
 
 
 @dataclass(frozen=True)
@@ -97,14 +121,15 @@ class Decision:
     """A verdict at a gate. Prints for a person; `.enforce()` raises when it is a refusal.
 
     `.allowed`, `.gate`, `.findings` (rule/check → Finding), `.reasons` (what blocks or warns),
-    `.waivers`, `.policy` (id, version, digest, contact), `.ledger` (which was searched, how many
+    `.waivers`, `.policy` (id, version, digest, contact, and the digests of what it extends),
+    `.ledger` (which was searched, how many
     datasets it holds, which key epochs were at hand), `.notes`.
     """
 
     allowed: bool
     gate: Gate
     judged: tuple[Reason, ...]
-    policy: Mapping[str, str]
+    policy: Mapping[str, Any]
     ledger: Mapping[str, Any]
     subject: tuple[str, ...] = ()
     waivers: tuple[Mapping[str, Any], ...] = ()
@@ -117,9 +142,12 @@ class Decision:
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """What blocks, then what warns."""
-        return tuple(r for r in self.judged if r.outcome == "block") + tuple(
-            r for r in self.judged if r.outcome == "warn"
+        """What blocks, then what is waived, then what warns."""
+        return tuple(
+            r
+            for outcome in ("block", "waived", "warn")
+            for r in self.judged
+            if r.outcome == outcome
         )
 
     @property
@@ -174,6 +202,7 @@ class Decision:
                     },
                     "severity": r.severity,
                     "outcome": r.outcome,
+                    **({"waived_by": list(r.waived_by)} if r.waived_by else {}),
                 }
                 for r in self.judged
             },
@@ -195,7 +224,7 @@ class Decision:
         shown: set[str] = set()
         for reason in self.reasons:
             finding = reason.finding
-            mark = "✗" if reason.outcome == "block" else "!"
+            mark = {"block": "✗", "waived": "~"}.get(reason.outcome, "!")
             lines += ["", f"  {mark} {finding.name} ({reason.severity}, {finding.status})"]
             lines += _labelled("observed", finding.observed, width)
             lines += _labelled("required", finding.required, width)
@@ -203,13 +232,15 @@ class Decision:
                 if text not in shown:  # two findings often rest on the same evidence
                     lines += _labelled("evidence", text, width)
             shown.update(finding.evidence)
-            if finding.next_step:
+            if reason.waived_by:
+                lines += _labelled("waived by", ", ".join(reason.waived_by), width)
+            elif finding.next_step:
                 lines += _labelled("next", finding.next_step, width)
         passed = [r.finding.name for r in self.judged if r.outcome in ("pass", "audit")]
         if passed:
             lines += ["", *_labelled("✓ passed", ", ".join(passed), width, indent=2)]
         for waiver in self.waivers:
-            lines += _labelled("waiver", f"{waiver.get('id')}: {waiver.get('status')}", width, 2)
+            lines += _labelled("waiver", waiver_text(waiver), width, indent=2)
         for note in self.notes:
             lines += _labelled("note", note, width, indent=2)
         lines += _labelled("ledger", _ledger_text(self.ledger), width, indent=2)
@@ -239,6 +270,17 @@ def _ledger_text(ledger: Mapping[str, Any]) -> str:
     if count == 0:
         text += "; it is empty, so finding nothing there proves nothing (underpowered)"
     return text
+
+
+def waiver_text(waiver: Mapping[str, Any]) -> str:
+    """A waiver of a decision in one sentence. Decisions of older versions say its id and status."""
+    told = f"{waiver.get('id')}: {waiver.get('status')}"
+    if waiver.get("problem"):
+        told += f" ({waiver['problem']})"
+    if waiver.get("expires"):
+        told += f"; until {waiver['expires']}, {waiver.get('signed')}"
+        told += f", approved by {', '.join(map(str, waiver.get('approved_by') or ()))}"
+    return told
 
 
 def _labelled(label: str, text: str, width: int, indent: int = 6) -> list[str]:
@@ -290,11 +332,14 @@ def decide(
     subject: Sequence[str] = (),
     time: str = "",
     notes: Sequence[str] = (),
+    sources: Iterable[Subject] | None = None,
+    waived: Mapping[str, Waived] | None = None,
 ) -> Decision:
     """The decision of `policy` at `gate` about these findings. Pure: no input, no clock.
 
     A finding of a rule that is not active at this gate is ignored; a rule without a finding is
-    unmet.
+    unmet. `sources`: what each source is known by, for the scope of waivers. `waived`: what was
+    found once more about the rules of `to_lower`.
     """
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -314,7 +359,10 @@ def decide(
                 next_step="report this to the safeguard's author; until then the rule is unmet",
             )
         ]
-        judged += [_judge(f, params.severity, inconclusive) for f in given]
+        reasons = [_judge(f, params.severity, inconclusive) for f in given]
+        if waived and rule in waived:
+            reasons = _excepted(reasons, waived[rule])
+        judged += reasons
     if not active:
         nothing = Finding(
             "policy",
@@ -334,10 +382,60 @@ def decide(
             "version": policy.version,
             "digest": policy.digest,
             "contact": policy.contact,
+            **({"extends": [a.digest for a in policy.extends]} if policy.extends else {}),
         },
         ledger=ledger,
         subject=tuple(subject),
-        waivers=tuple({"id": w.id, "status": w.status(_moment(time))} for w in policy.waivers),
+        waivers=_listed(policy, time, sources, {i for r in judged for i in r.waived_by}),
         notes=tuple(notes),
         time=time,
     )
+
+
+def to_lower(
+    policy: Policy, decision: Decision, sources: Iterable[Subject] | None
+) -> dict[str, tuple[RuleParams, tuple[str, ...]]]:
+    """The rules of a refusal to ask about once more, with the values that waivers lower them to,
+    and the ids of these waivers."""
+    from safegen.policy.standing import lowered, standing
+
+    if decision.allowed or not policy.waivers:
+        return {}
+    blocked = {r.finding.rule for r in decision.judged if r.outcome == "block"}
+    stand = [
+        s.waiver
+        for s in standing(policy, _moment(decision.time), sources)
+        if s.status == "not needed" and s.waiver.rule in blocked
+    ]
+    found = {}
+    for name in dict.fromkeys(w.rule for w in stand):
+        params, ids = lowered(policy.rule(name), [w for w in stand if w.rule == name])
+        if ids:
+            found[name] = (params, ids)
+    return found
+
+
+def _excepted(reasons: Iterable[Reason], lower: Waived) -> list[Reason]:
+    """Rule 6. A question that nobody answers with the lower values stays as it is, and so does one
+    that has several answers of which one blocks."""
+    inconclusive = getattr(lower.params, "inconclusive", "fail")
+    again = [_judge(f, lower.params.severity, inconclusive) for f in lower.findings]
+    answered = {r.finding.name for r in again}
+    answered -= {r.finding.name for r in again if r.outcome == "block"}
+    return [
+        replace(r, outcome="waived", waived_by=lower.waivers)
+        if r.outcome == "block" and r.finding.name in answered
+        else r
+        for r in reasons
+    ]
+
+
+def _listed(
+    policy: Policy, time: str, sources: Iterable[Subject] | None, applied: set[str]
+) -> tuple[dict[str, Any], ...]:
+    if not policy.waivers:
+        return ()
+    from safegen.policy.standing import standing
+
+    every = standing(policy, _moment(time), () if sources is None else sources)
+    return tuple(s.to_json(applied=s.waiver.id in applied) for s in every)

@@ -52,7 +52,12 @@ def draft(
             for table, schema in prepared.schemas.items()
             for c in schema.columns
         ],
-        policy={"id": policy.id, "version": policy.version, "digest": policy.digest},
+        policy={
+            "id": policy.id,
+            "version": policy.version,
+            "digest": policy.digest,
+            **({"extends": [a.digest for a in policy.extends]} if policy.extends else {}),
+        },
         decisions=[d.to_json() for d in decisions],
         safeguards={
             **{

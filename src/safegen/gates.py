@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safegen import plugins
-from safegen.decision import Decision, Finding, Gate, decide
+from safegen import grounds, plugins
+from safegen.decision import Decision, Finding, Gate, Waived, decide, to_lower
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
 from safegen.lineage.detection import POWER
@@ -23,7 +24,7 @@ from safegen.lineage.heads import Listed, listed
 from safegen.lineage.screening import screened
 from safegen.manifest import PublicKey
 from safegen.manifest.identity import now
-from safegen.policy import Policy
+from safegen.policy import Policy, in_force
 from safegen.tables.sources import Source, read_source
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Admission:
     doubts: Sequence[str] = ()
     probe: Probe | None = None
     listed: Listed | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ def held_out(policy: Policy) -> float:
 
 
 def load_policy(policy: str | Path | Policy) -> Policy:
-    return policy if isinstance(policy, Policy) else Policy.load(policy)
+    """The policy as it is in force here: tightened to what the organisation pins.
+
+    Raises: PolicyError.
+    """
+    return in_force(policy if isinstance(policy, Policy) else Policy.load(policy))
 
 
 def trusted(policy: Policy) -> list[PublicKey]:
@@ -179,11 +185,12 @@ def admit(
         books,
         lambda guard, params: guard.admission(context, params),
         [f"{s.uri} ({s.rows:,} rows, {s.origin}, {s.ancestry})" for s in facts],
+        facts,
         [*_detection_note(facts, books, policy, power), *notes],
     )
     if before is not None and (same := decision.restated(before)) is not None:
         return same
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_admission(context, decision))
     return decision
 
 
@@ -206,9 +213,14 @@ def release(
     """The decision at the release gate; recorded, allowed or not. Raises: LedgerError."""
     books = books.now()  # the manifest is to name the log's head as it is when its rows leave
     decision = _decide(
-        policy, "release", books, lambda guard, params: guard.release(context, params), subject, ()
+        policy,
+        "release",
+        books,
+        lambda guard, params: guard.release(context, params),
+        subject,
+        facts,
     )
-    _record(books, decision, facts)
+    _record(books, policy, decision, facts, lambda: grounds.of_release(context, decision))
     return decision
 
 
@@ -258,17 +270,49 @@ def _detected(facts: Sequence[SourceFacts], books: Books, wanted: float) -> str:
     return f"underpowered: {found}, and {wanted:.2%} is asked for"
 
 
-def _record(books: Books, decision: Decision, facts: Sequence[SourceFacts]) -> None:
+def _record(
+    books: Books,
+    policy: Policy,
+    decision: Decision,
+    facts: Sequence[SourceFacts],
+    known: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Write a decision down, after the policy that it names, and with what is needed to take it
+    again under another one."""
+    if books.ledger is None:
+        return
+    _record_policy(books.ledger, policy)
     books.write(
         "decision",
         {
             **decision.to_json(),
             "sources": [
-                {"uri": s.uri, "logical_digest": s.logical_digest, "origin": s.origin}
+                {
+                    "uri": s.uri,
+                    "logical_digest": s.logical_digest,
+                    "origin": s.origin,
+                    "dataset_id": s.dataset_id,
+                }
                 for s in facts
             ],
+            "grounds": known(),
         },
     )
+
+
+_RECORDED: set[tuple[str, str, str]] = set()
+"""The policies that this process knows to be in a ledger: its URL, its id, the policy's digest."""
+
+
+def _record_policy(ledger: Ledger, policy: Policy) -> None:
+    """Write the policy down, all defaults in place, where the ledger does not have it. Two
+    processes at once may both do so, which is harmless."""
+    this = (ledger.url, ledger.ledger_id, policy.digest)
+    if this in _RECORDED:
+        return
+    if all(e.payload.get("digest") != policy.digest for e in ledger.log(kind="policy")):
+        ledger.record("policy", {"digest": policy.digest, "policy": policy.effective()})
+    _RECORDED.add(this)
 
 
 def _decide(
@@ -277,25 +321,45 @@ def _decide(
     books: Books,
     ask: Callable[[Any, Any], Sequence[Finding]],
     subject: Sequence[str],
-    notes: Sequence[str],
+    facts: Sequence[SourceFacts],
+    notes: Sequence[str] = (),
 ) -> Decision:
-    findings: list[Finding] = []
-    for rule, params in policy.at(gate).items():
+    def found(rule: str, params: Any) -> list[Finding]:
         try:
             guard = plugins.load(plugins.SAFEGUARDS, rule)()
-            findings += [f for f in ask(guard, params) if f.rule == rule]
+            return [f for f in ask(guard, params) if f.rule == rule]
         except Exception as error:
             what = str(error) if isinstance(error, SafegenError) else upstream(error)
-            findings.append(
-                Finding(
-                    rule,
-                    "broken",
-                    "broken",
-                    f"the safeguard failed: {what}",
-                    "a finding",
-                    next_step="run again with --debug; a broken safeguard counts as unmet",
-                )
+            broken = Finding(
+                rule,
+                "broken",
+                "broken",
+                f"the safeguard failed: {what}",
+                "a finding",
+                next_step="run again with --debug; a broken safeguard counts as unmet",
             )
-    return decide(
-        policy, gate, findings, ledger=books.state, subject=subject, time=now(), notes=notes
+            return [broken]
+
+    findings = [f for rule, params in policy.at(gate).items() for f in found(rule, params)]
+    sources = [s.names for s in facts]
+    judged = partial(
+        decide,
+        policy,
+        gate,
+        findings,
+        ledger=books.state,
+        subject=subject,
+        time=now(),
+        notes=notes,
+        sources=sources,
+    )
+    decision = judged()
+    lower = to_lower(policy, decision, sources)
+    if not lower:
+        return decision
+    return judged(
+        waived={
+            rule: Waived(params, waivers, found(rule, params))
+            for rule, (params, waivers) in lower.items()
+        }
     )

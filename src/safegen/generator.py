@@ -51,13 +51,14 @@ from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.places import Place, absolute, local, place_of
 from safegen.policy import Policy
+from safegen.policy.organisation import pins
 from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
 from safegen.release import IfExists, ImageForm, Staging, scratch_folder
 from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
-from safegen.restoring import restored
+from safegen.restoring import fitted_under, restored
 from safegen.sampling import Sampling, check_strata
 from safegen.statements import register
 from safegen.tables.credentials import ContentSigner
@@ -109,12 +110,14 @@ class Generator:
         ledger: LedgerLike = None,
         key: str | Path | None = None,
     ):
-        self.policy = load_policy(policy)
+        self._policy = load_policy(policy)
         self.backend_name = backend
         self._backend: Backend = plugins.load(plugins.BACKENDS, backend)()
         self.options = _options(self._backend, options or {})
         self._ledger = ledger
         self._key = SigningKey(key) if key is not None else None
+        if self._key is not None:
+            pins().check_keys([self._key.public.text])
         self._signer = None
         if key is not None and self.policy.rule("manifest").c2pa == "required":  # type: ignore[attr-defined]
             self._signer = ContentSigner.of(key)
@@ -122,6 +125,15 @@ class Generator:
         self._model: Model | None = None
         self._decision: Decision | None = None
         self._shapes: dict[str, Shape] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as it is in force here: tightened to what the organisation pins."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str | Path | Policy) -> None:
+        self._policy = load_policy(policy)
 
     @cached_property
     def _books(self) -> Books:
@@ -479,6 +491,7 @@ class Generator:
             # Where the real rows are, however the working folder changes. Not in any manifest.
             "places": list(prepared.places),
             "doubts": list(prepared.doubts),
+            "fitted_under": fitted_under(self.policy),
             "held_out": prepared.held_out,
             "probe": None if prepared.probe is None else prepared.probe.to_json(),
             "versions": self._versions,

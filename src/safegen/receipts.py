@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from safegen.errors import LedgerError
+from safegen.folders import cache_folder, config_folder, make_private
 from safegen.ledger import Ledger
-from safegen.ledger.places import cache_folder, config_folder, make_private
 from safegen.lineage.evidence import as_of_now
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest

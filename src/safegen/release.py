@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from safegen.errors import BackendError, SafegenError, TargetError
 from safegen.exports import exported
-from safegen.ledger.places import cache_folder
+from safegen.folders import cache_folder
 from safegen.lineage.descent import Node
 from safegen.lineage.image_prints import ImagePrinting
 from safegen.lineage.printing import Printing

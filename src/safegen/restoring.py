@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from safegen.ledger import Ledger
 
-__all__ = ["restored"]
+__all__ = ["fitted_under", "restored"]
 
 UNJUDGED = ("id", "personal", "image")
 """Kinds whose values are surrogates or invented, or have no distribution to compare."""
@@ -71,7 +71,7 @@ def restored(
         facts = [f.untrusted(why) for f in facts]
     doubts = doubts_of(backend)
     doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
-    doubts = tuple(dict.fromkeys(doubts))
+    doubts = tuple(dict.fromkeys((*doubts, *_leniency(document.get("fitted_under"), policy))))
     probe = _probe(saved, known)
     decision = gates.admit(policy, facts, books, doubts, probe)
     decision.enforce()
@@ -103,6 +103,23 @@ def restored(
         tuple(document["places"]) if known else (),
         probe,
     )
+
+
+def fitted_under(policy: Policy) -> dict[str, Any]:
+    """What a saved model keeps of the policy that it was fitted under."""
+    told = {"id": policy.id, "version": policy.version, "digest": policy.digest}
+    return {**told, "refuses": policy.rule("lineage").severity == "enforce"}
+
+
+def _leniency(under: Any, policy: Policy) -> tuple[str, ...]:
+    """Why a model of a policy that refuses no training data is doubted by one that does: a model
+    from the laboratory stays there."""
+    if not isinstance(under, dict) or under.get("refuses") is not False:
+        return ()
+    if policy.rule("lineage").severity != "enforce":
+        return ()
+    named = f"{under.get('id')} {under.get('version')}"
+    return (f"it was fitted under policy {named}, which refuses no training data",)
 
 
 def _probe(saved: ModelFolder, known: bool) -> Probe:

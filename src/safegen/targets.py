@@ -17,7 +17,7 @@ from typing import Any
 
 from safegen import release
 from safegen.errors import TargetError, UsageError
-from safegen.ledger.places import cache_folder
+from safegen.folders import cache_folder
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from safegen.manifest.check import CLAIM, left_behind
 from safegen.manifest.identity import new_ulid

@@ -247,7 +247,7 @@ def test_workers_import_nothing_from_the_working_folder(tmp_path: Path, ledger: 
 def test_a_ledger_that_lost_its_key_takes_no_release(
     real: Path, ledger: Path, tmp_path: Path
 ) -> None:
-    from safegen.ledger.places import config_folder
+    from safegen.folders import config_folder
 
     gen = safegen.Generator(ledger=ledger).fit(real)
     assert gen.generate(100, tmp_path / "before")

@@ -332,4 +332,7 @@ def test_the_safeguard_conforms() -> None:
         Admission([real(), made()], {}, (), probe(0.4, (0.1, 0.2, 0.3))),
         Admission([real(), made(roots=None)], {}),
     ]
-    check_safeguard(Anchored(), RULE, admissions=contexts)
+    views = [{}, {"max_synthetic_per_real": 0.1}, {"max_gain": 0.1}, {"max_age_days": 1}]
+    others = [AnchorParams(severity="enforce", **view) for view in views]  # type: ignore[arg-type]
+    for start in others:
+        check_safeguard(Anchored(), start, admissions=contexts, others=others)

@@ -29,7 +29,13 @@ def policy(**rules: Any) -> Any:
             params.inconclusive = inconclusive
         active[name] = params
     return SimpleNamespace(
-        id="test", version="1", digest="sha256:0", contact="ask me", waivers=(), at=lambda g: active
+        id="test",
+        version="1",
+        digest="sha256:0",
+        contact="ask me",
+        waivers=(),
+        extends=(),
+        at=lambda g: active,
     )
 
 

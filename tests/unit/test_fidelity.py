@@ -331,6 +331,44 @@ def test_the_safeguard_conforms() -> None:
     check_safeguard(FidelityKept(), params, releases=[context(law(1, 500), law(2, 500))])
 
 
+class Remembering(FidelityKept):
+    """Asked again for the same, it says the same: what takes long is found once."""
+
+    def __init__(self) -> None:
+        self._said: dict[Any, Any] = {}
+
+    def release(self, context: Any, params: Any) -> Any:
+        this = (id(context), params)
+        if this not in self._said:
+            self._said[this] = super().release(context, params)
+        return self._said[this]
+
+
+def test_what_it_says_beforehand_of_other_margins_is_what_it_finds() -> None:
+    """Of faithful rows, of bad ones, and of rows that hang together."""
+    off = put(thinned(law(2, 1_000), 0.2), "x", pa.array(of(law(2, 1_000), "x") * 1.1))
+    people = law(5, 600).append_column("who", pa.array([f"p{i // 10}" for i in range(600)]))
+    together = infer_schema(people, {"who": {"role": "sequence_key"}})
+    releases = [
+        context(law(1, 1_000), law(2, 1_000), held=law(3, 300)),
+        context(law(1, 1_000), off),
+        context(people, people, schema=together),
+    ]
+    views: list[dict[str, Any]] = [
+        {},
+        {"column_margin": 0.01, "pair_margin": 0.02, "worst_pair": 0.05, "utility_drop": 0.01},
+        {"column_margin": 0.2, "pair_margin": 0.4, "worst_pair": 0.9, "utility_drop": 0.5},
+        {"tail_ratio": 0.5, "tail_upper": 3.0, "rare_mass": 0.3, "rare_level": 0.1},
+        {"tail_ratio": 0.95, "tail_upper": 1.05, "rare_mass": 0.95, "rare_upper": 1.1},
+        {"pair_margin": 0.4, "tail_upper": 1.01, "column_margin": 0.02},
+        {"alpha": 0.2},
+    ]
+    others = [FidelityParams(severity="enforce", **view) for view in views]
+    guard = Remembering()
+    for start in others:
+        check_safeguard(guard, start, releases=releases, others=others)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_few_rows_of_many_columns_are_not_refused_for_what_chance_shows(seed: int) -> None:
     """KS between 100 rows and 2,000 of one law is .09 in the mean, and the margin is .05."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from safegen.cli import app
-from safegen.policy import RULES, Policy, diff
+from safegen.policy import RULES, SECTIONS, Policy, diff
 
 FLIP = {"TIGHTEN": "LOOSEN", "LOOSEN": "TIGHTEN", "INCOMPARABLE": "INCOMPARABLE"}
 ONE, TWO = (f"MCowBQYDK2VwAyEA{c * 43}=" for c in "AI")
@@ -124,4 +124,4 @@ def test_going_back_does_the_opposite(old: Policy, new: Policy) -> None:
     assert [(d.before, d.after) for d in there] == [(d.after, d.before) for d in back]
     if old.effective()["rules"] == new.effective()["rules"]:
         assert there == []  # names and texts are no difference
-    assert {d.where.partition(".")[0] for d in there} <= {*RULES, "report", "waivers"}
+    assert {d.where.partition(".")[0] for d in there} <= {*RULES, *SECTIONS, "waivers"}

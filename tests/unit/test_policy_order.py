@@ -19,6 +19,8 @@ PARAMETERS = [(n, p) for n, rule in RULES.items() for p in rule.parameters().val
 def values(parameter) -> st.SearchStrategy[Any]:
     if parameter.levels:
         return st.sampled_from(parameter.levels)
+    if parameter.order in ("fewer", "subset"):
+        return st.lists(st.sampled_from("abc"), unique=True).map(tuple)
     return st.integers(0, 3) | st.floats(0, 3, allow_nan=False)
 
 

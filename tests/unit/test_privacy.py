@@ -453,6 +453,40 @@ def test_the_safeguard_conforms() -> None:
     check_safeguard(PrivacyKept(), PrivacyParams(severity="enforce"), releases=releases)
 
 
+class Remembering(PrivacyKept):
+    """Asked again for the same, it says the same: what takes long is found once."""
+
+    def __init__(self) -> None:
+        self._said: dict[Any, Any] = {}
+
+    def release(self, context: Any, params: Any) -> Any:
+        this = (id(context), params)
+        if this not in self._said:
+            self._said[this] = super().release(context, params)
+        return self._said[this]
+
+
+def test_what_it_says_beforehand_of_other_parameters_is_what_it_finds() -> None:
+    real = people(0, 1_000)
+    releases = [
+        context(people(1, 1_000), real, held=people(2, 500)),
+        context(mixed(people(1, 1_000), real, 30), real, held=people(2, 500)),
+        context(real, real, held=people(2, 500)),
+        context(people(1, 200), people(0, 300)),
+    ]
+    views: list[dict[str, Any]] = [
+        {},
+        {"copies": 0.0001, "near_copies": 0.001, "membership": 0.501},
+        {"copies": 0.2, "near_copies": 0.5, "membership": 0.9, "small_group_rows": 0.001},
+        {"leaks": "warn", "small_group": 500},
+        {"leaks": "allow", "copies": 0.05},
+    ]
+    others = [PrivacyParams(severity="enforce", **view) for view in views]
+    guard = Remembering()
+    for start in others:
+        check_safeguard(guard, start, releases=releases, others=others)
+
+
 def test_no_real_value_is_in_a_finding() -> None:
     real = people(0).append_column("id", pa.array([f"CANARY{i * 7919}" for i in range(ROWS)]))
     found = judged(real, real)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -221,14 +221,68 @@ def test_a_missing_signature_is_refused_where_one_is_required() -> None:
 
 
 def test_shipped_safeguards_conform() -> None:
-    release = context(real_table(1))
+    full = real_table(1)
+    release = context(full)
+    thin = full.slice(0, 300)
+    odd = with_column(full, "score", pa.array(np.random.default_rng(1).normal(size=ROWS)))
+    strange = with_column(full, "income", pa.array(np.linspace(-1, 1, ROWS)))
+    releases = [release, context(thin), context(odd), context(strange), context(full.slice(0, 20))]
+    for start in (_support(), _support(min_real_rows=2000), _support(min_expected=500.0)):
+        others = [_support(min_real_rows=5), _support(min_expected=1.0), _support(tail=0.05)]
+        check_safeguard(SupportKept(), start, releases=releases, others=[*others, _support()])
+    margins = [
+        SchemaParams(severity="enforce", missing_margin=m, out_of_range=r)
+        for m, r in ((0.02, 0.0), (0.0, 0.5), (0.05, 0.001), (0.1, 1.0), (0.19, 0.0), (0.5, 0.0))
+    ]
+    for start in margins:
+        check_safeguard(SchemaKept(), start, releases=releases, others=margins)
+    asked: list[dict[str, Any]] = [{}, {"signature": "required"}, {"c2pa": "required"}]
+    asked += [{"in_band": "optional", "signature": "required"}, {"signers": 2}]
+    asked += [{"made_under": ("sha256:" + "a" * 64,)}]
+    signed = [ManifestParams(severity="enforce", **more) for more in asked]
     admission = Admission([], {"datasets": 0})
-    check_safeguard(SupportKept(), SupportParams(severity="enforce"), releases=[release])
-    check_safeguard(SchemaKept(), SchemaParams(severity="enforce"), releases=[release])
-    check_safeguard(ManifestComplete(), ManifestParams(severity="enforce"), releases=[release])
+    for start in signed:
+        check_safeguard(
+            ManifestComplete(), start, admissions=[admission], releases=releases, others=signed
+        )
     doubted = Admission([], {"datasets": 0}, ("it came from nobody knows where",))
-    both = [admission, doubted]
-    check_safeguard(Lineage(), LineageParams(severity="enforce"), admissions=both)
+    views: list[dict[str, Any]] = [{}, {"unattested": "refuse"}, {"max_synthetic_share": 0.5}]
+    views += [{"unattested": "allow", "ledger": "required"}, {"search_share": 0.5}]
+    lineages = [LineageParams(severity="enforce", **more) for more in views]
+    for start in lineages:
+        check_safeguard(Lineage(), start, admissions=[admission, doubted], others=lineages)
+
+
+def _support(**more: Any) -> SupportParams:
+    return SupportParams(severity="enforce", **more)
+
+
+def test_the_battery_finds_a_safeguard_that_foretells_wrong() -> None:
+    class Hasty(SchemaKept):
+        rests_on: ClassVar[Any] = {}
+
+        @staticmethod
+        def again(finding: Finding, before: Any, after: Any) -> list[Finding]:
+            return [finding]
+
+    class Forgetful(SchemaKept):
+        rests_on: ClassVar[Any] = {**SchemaKept.rests_on, "missingness": ()}
+
+    class Unasked(ManifestComplete):
+        on_demand: ClassVar[Any] = {}
+
+    lost = context(with_column(real_table(1), "score", pa.array(np.zeros(ROWS))))
+    strict, loose = (SchemaParams(severity="enforce", missing_margin=m) for m in (0.02, 0.5))
+    optional = ManifestParams(severity="enforce")
+    required = ManifestParams(severity="enforce", signature="required")
+    check_safeguard(SchemaKept(), strict, releases=[lost], others=[loose])
+    for guard, said in ((Hasty(), "again tells wrong"), (Forgetful(), "rests on more")):
+        with pytest.raises(AssertionError, match=said):
+            check_safeguard(guard, strict, releases=[lost], others=[loose])
+    for params in ((optional, required), (required, optional)):
+        check_safeguard(ManifestComplete(), params[0], releases=[lost], others=[params[1]])
+        with pytest.raises(AssertionError, match="on_demand"):
+            check_safeguard(Unasked(), params[0], releases=[lost], others=[params[1]])
 
 
 def test_the_battery_finds_a_silent_safeguard() -> None:

@@ -111,7 +111,15 @@ def test_the_digest_of_several_tables() -> None:
 def test_the_published_schema_is_what_the_code_says() -> None:
     published = json.loads((TOP / "docs" / "manifest.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(published)
-    assert published == json_schema()
+    assert plain(published) == plain(json_schema())
+
+
+def plain(schema: Any) -> Any:
+    """Without what says nothing: older releases of pydantic leave it out."""
+    if isinstance(schema, dict):
+        said = {k: plain(v) for k, v in schema.items()}
+        return {k: v for k, v in said.items() if (k, v) != ("additionalProperties", True)}
+    return [plain(v) for v in schema] if isinstance(schema, list) else schema
 
 
 def test_manifests_of_every_release_have_the_published_form() -> None:

@@ -16,6 +16,7 @@ import typer
 
 from safegen.cli import (
     backends,
+    cases,
     controls,
     data,
     demo,
@@ -25,7 +26,9 @@ from safegen.cli import (
     lab,
     ledger,
     policy,
+    replay,
     report,
+    waivers,
 )
 from safegen.cli.output import fail, say
 
@@ -57,7 +60,8 @@ def _root(
 
 for module in (generate, data, report, evidence, keys, backends, demo):
     module.add_to(app)
-controls.add_to(policy.app)
+for module in (cases, controls, replay, waivers):
+    module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(lab.app, name="lab")

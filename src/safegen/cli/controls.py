@@ -71,10 +71,10 @@ def _matrix(
 ) -> tuple[list[Cell], dict[str, Any], Policy | None]:
     from safegen.evidence.policies import POLICY, recorded, shipped_policies
     from safegen.ledger import open_ledger
-    from safegen.policy import Policy
+    from safegen.policy import Policy, in_force
     from safegen.policy.matrix import Trail, matrix
 
-    active = Policy.load(policy) if policy is not None else None
+    active = in_force(Policy.load(policy)) if policy is not None else None
     books = open_ledger(ledger, create=False)
     known = {**shipped_policies(), **recorded(books.log(kind=POLICY))}
     trail = Trail({digest: found.policy for digest, found in known.items()})

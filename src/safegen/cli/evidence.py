@@ -102,10 +102,14 @@ def evidence(
 def _verify(folder: str, ledger: str | None, trusted_key: list[str] | None, as_json: bool) -> int:
     from safegen.dataset import existing_ledger
     from safegen.evidence.checking import check_evidence
-    from safegen.manifest.sign import read_keys
+    from safegen.manifest.sign import PublicKey, read_keys
+    from safegen.policy.organisation import pins
 
+    pinned = pins()
     keys = read_keys(trusted_key) if trusted_key else None
-    checked = check_evidence(folder, keys, existing_ledger(ledger))
+    pinned.check_keys([k.text for k in keys or ()])
+    known = [PublicKey.of(text) for text in (pinned.keys or ((), ""))[0]]
+    checked = check_evidence(folder, keys, existing_ledger(ledger), known=known)
     if as_json:
         show_json(
             {

@@ -76,13 +76,14 @@ def explain(
     rule: Annotated[str | None, typer.Option("--rule", help="One rule only.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show every value of a policy: what it means, which file and line set it, what it serves."""
+    """Show every value of a policy as it is in force here, tightened to what the organisation pins:
+    what it means, which file and line set it, and which clauses its rule serves."""
     from dataclasses import asdict
 
-    from safegen.policy import Policy
+    from safegen.policy import Policy, in_force
     from safegen.policy import explain as explain_
 
-    loaded = Policy.load(policy)
+    loaded = in_force(Policy.load(policy))
     rows = explain_(loaded, rule)
     if as_json:
         show_json([asdict(r) for r in rows])
@@ -90,6 +91,10 @@ def explain(
     show(f"{loaded.id} {loaded.version}, {loaded.digest}")
     for text in (loaded.description, f"ask: {loaded.contact}"):
         show(textwrap.fill(text, columns()))
+    for above in loaded.extends:
+        show(f"extends {above.id} {above.version}, {above.digest}")
+    if loaded.locked:
+        show(textwrap.fill(f"locked: {', '.join(loaded.locked)}", columns()))
     last = ""
     for r in rows:
         if r.rule != last:

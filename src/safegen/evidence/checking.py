@@ -62,10 +62,15 @@ class Checked:
 
 
 def check_evidence(
-    folder: str | Path, keys: Sequence[PublicKey] | None = None, ledger: Ledger | None = None
+    folder: str | Path,
+    keys: Sequence[PublicKey] | None = None,
+    ledger: Ledger | None = None,
+    *,
+    known: Sequence[PublicKey] = (),
 ) -> Checked:
     """Check a folder; every problem is listed, none is raised. keys: of which one must have signed
-    it. ledger: compared where it is the one that the folder is from.
+    it. ledger: compared where it is the one that the folder is from. known: keys whose signatures
+    count where no `keys` are named.
 
     Raises: UsageError where there is no such folder.
     """
@@ -73,7 +78,7 @@ def check_evidence(
     if not place.is_dir():
         raise UsageError(f"{place} is no folder; name the one that `safegen evidence` wrote")
     result = Checked()
-    result.problems += [printable(p) for p in _problems(place, keys, ledger, result)]
+    result.problems += [printable(p) for p in _problems(place, keys, known, ledger, result)]
     if len(result.problems) > _MOST_PROBLEMS:
         more = len(result.problems) - _MOST_PROBLEMS
         result.problems[_MOST_PROBLEMS:] = [f"and {more:,} more problems"]
@@ -81,7 +86,11 @@ def check_evidence(
 
 
 def _problems(
-    place: Path, keys: Sequence[PublicKey] | None, ledger: Ledger | None, result: Checked
+    place: Path,
+    keys: Sequence[PublicKey] | None,
+    known: Sequence[PublicKey],
+    ledger: Ledger | None,
+    result: Checked,
 ) -> Iterator[str]:
     try:
         data = read_plain(place / INDEX, MAX_DOCUMENT_BYTES + 1)
@@ -95,7 +104,9 @@ def _problems(
     result.index = index
     bad = list(_files(place, index))
     yield from bad
-    yield from _signature(place, data, index, keys, result)
+    if keys is not None and not (place / SIGNATURE).exists():
+        yield "not signed, and a signature by a trusted key was asked for"
+    yield from _signature(place, data, index, known if keys is None else keys, result)
     if bad:
         return  # what follows would speak of other files than those that were written
     yield from _contents(place, index, ledger, result)
@@ -159,17 +170,15 @@ def _walk(place: Path) -> tuple[set[str], list[str]]:
 
 
 def _signature(
-    place: Path, data: bytes, index: Index, keys: Sequence[PublicKey] | None, result: Checked
+    place: Path, data: bytes, index: Index, keys: Sequence[PublicKey], result: Checked
 ) -> Iterator[str]:
     try:
         envelope = read_envelope(place / SIGNATURE)
         if envelope is None:
             if index.signed_by is not None:
                 yield f"{SIGNATURE}: missing; {INDEX} says that it was signed"
-            elif keys is not None:
-                yield "not signed, and a signature by a trusted key was asked for"
             return
-        result.signers = signers_of(statement_of(data), envelope, keys or (), INDEX)
+        result.signers = signers_of(statement_of(data), envelope, keys, INDEX)
         if not result.signers:
             named = ", ".join(k[:16] + "…" for k in key_ids(envelope)) or "nobody"
             yield (

@@ -46,6 +46,7 @@ from safegen.pages import Standing, figures_in, report
 from safegen.places import Place, local, place_of
 from safegen.policy.controls import NOTICE, controls_table
 from safegen.policy.matrix import Cell, matrix
+from safegen.policy.organisation import pins
 
 __all__ = ["gather"]
 
@@ -69,11 +70,13 @@ def gather(
     reports are looked for. Without a key it is unsigned.
 
     Raises: UsageError for a dataset that the ledger does not know, for a folder that is there
-    already, and for a time in which nothing happened; VerificationError where the dataset's folder
+    already, for a key that the organisation does not trust, and for a time in which nothing happened; VerificationError where the dataset's folder
     has another manifest than the ledger; LedgerError, also for a log that is not what was written;
     TargetError where it cannot be written.
     """
     target = Path(os.path.abspath(local(out, "evidence")))
+    if key is not None:
+        pins().check_keys([key.public.text])
     if os.path.lexists(target):
         raise UsageError(f"{target} is there already: name another folder")
     try:

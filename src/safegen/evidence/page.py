@@ -327,13 +327,24 @@ def _waivers(index: Index) -> str:
             text(w.get("rule", "")),
             _whole(str(w.get("expires", ""))),
             text(w.get("signed", "")),
+            text(w.get("requested_by", "")),
             text(_names(w.get("approved_by"))),
             text(" ".join(str(w[k]) for k in ("ticket", "reason") if w.get(k))),
             f"{w['entry']:,}",
         )
         for w in reversed(shown)
     )
-    heads = ("waiver", "status", "rule", "until", "signed", "approved by", "why", "entry")
+    heads = (
+        "waiver",
+        "status",
+        "rule",
+        "until",
+        "signed",
+        "asked for by",
+        "approved by",
+        "why",
+        "entry",
+    )
     return section(
         "waivers",
         "Waivers",

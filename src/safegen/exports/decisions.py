@@ -10,7 +10,13 @@ from safegen.decision import Decision, Finding, Reason
 
 __all__ = ["VERDICTS", "verdict"]
 
-_LEVELS = {"block": "error", "warn": "warning", "audit": "note", "pass": "none"}
+_LEVELS = {
+    "block": "error",
+    "waived": "warning",
+    "warn": "warning",
+    "audit": "note",
+    "pass": "none",
+}
 
 
 def verdict(decision: Decision, format: str, *, fail_on: str = "block") -> str:
@@ -100,6 +106,7 @@ def _result(
         "kind": "pass" if reason.outcome == "pass" else "fail",
         "level": level,
         "message": {"text": _text(finding)},
+        **({"suppressions": _suppressed(reason)} if reason.waived_by else {}),
         "locations": [
             {
                 "logicalLocations": [{"fullyQualifiedName": what, "kind": "resource"}],
@@ -107,6 +114,12 @@ def _result(
             for what in decision.subject
         ],
     }
+
+
+def _suppressed(reason: Reason) -> list[dict[str, str]]:
+    """A waiver, as readers of SARIF know exceptions."""
+    said = f"waived by {', '.join(reason.waived_by)}"
+    return [{"kind": "external", "status": "accepted", "justification": said}]
 
 
 def _text(finding: Finding) -> str:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from safegen.errors import LedgerError, hidden, upstream
-from safegen.ledger.places import config_folder, make_private
+from safegen.folders import config_folder, make_private
 
 __all__ = ["add_key", "key_file", "key_id", "read_keys"]
 

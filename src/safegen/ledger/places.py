@@ -8,63 +8,46 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
-from safegen.errors import LedgerError, hidden, upstream
+from safegen.errors import LedgerError, PolicyError, Problem, hidden, upstream
+from safegen.folders import data_folder
+from safegen.policy.organisation import pins
 
 __all__ = [
-    "cache_folder",
-    "config_folder",
     "create_empty",
-    "data_folder",
     "ledger_path",
     "ledger_url",
-    "make_private",
 ]
 
 _SQLITE = "sqlite"
 
 
-def data_folder() -> Path:
-    """The user's data folder of safegen. Raises: LedgerError when there is no home folder."""
-    return _folder("XDG_DATA_HOME", "LOCALAPPDATA", ".local/share")
-
-
-def config_folder() -> Path:
-    """The user's config folder of safegen. Raises: LedgerError when there is no home folder."""
-    return _folder("XDG_CONFIG_HOME", "APPDATA", ".config")
-
-
-def _folder(xdg: str, windows: str, unix: str) -> Path:
-    # A relative value is ignored, as the XDG specification asks: it would mean the working folder.
-    for variable in (xdg, windows) if os.name == "nt" else (xdg,):
-        named = os.environ.get(variable, "")
-        if os.path.isabs(named):
-            return Path(named) / "safegen"
-    home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():
-        raise LedgerError(
-            "the ledger has no place: this account has no home folder; "
-            "name a file with $SAFEGEN_LEDGER and a config folder with $XDG_CONFIG_HOME"
-        )
-    return home / (_mac(unix) if sys.platform == "darwin" else unix) / "safegen"
-
-
-def _mac(unix: str) -> str:
-    return "Library/Caches" if unix == ".cache" else "Library/Application Support"
-
-
 def ledger_path(url: str | Path | None) -> Path:
     """The absolute path of the SQLite file that `url` means; nothing is opened or created.
 
-    None means $SAFEGEN_LEDGER, else `ledger.db` in the user's data folder.
-    Raises: LedgerError when `url` names no file or another kind of database.
+    None means the one that the organisation pins, else $SAFEGEN_LEDGER, else `ledger.db` in the
+    user's data folder.
+    Raises: LedgerError when `url` names no file or another kind of database; UsageError where the
+    organisation pins another one; PolicyError for an organisation file that cannot be used.
     """
-    if url is None:
-        url = os.environ.get("SAFEGEN_LEDGER") or data_folder() / "ledger.db"
+    pinned = pins()
+    named = url if url is not None else os.environ.get("SAFEGEN_LEDGER") or None
+    if pinned.ledger is None:
+        return _path(data_folder() / "ledger.db" if named is None else named)
+    try:
+        only = _path(pinned.ledger[0])
+    except LedgerError as error:
+        raise PolicyError([Problem(f"ledger: {error}", pinned.ledger[1])]) from None
+    if named is not None:
+        what = "$SAFEGEN_LEDGER" if url is None else "the other ledger"
+        pinned.check_ledger(what, same=_path(named) == only)
+    return only
+
+
+def _path(url: str | Path) -> Path:
     text = os.fspath(url)
     scheme, marker, rest = text.partition(":")
     if marker and (rest.startswith("//") or scheme.lower() in ("postgres", "postgresql", _SQLITE)):
@@ -92,25 +75,6 @@ def ledger_url(path: Path) -> str:
     return f"{_SQLITE}:///{quote(os.fsencode(path.as_posix().lstrip('/')), safe='/:')}"
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder and its missing parents, for this user only; existing ones stay as they are.
-
-    Raises: LedgerError when the folder cannot be made.
-    """
-    try:
-        for part in reversed([folder, *folder.parents]):
-            if not os.path.isdir(part):
-                with contextlib.suppress(FileExistsError):
-                    part.mkdir(mode=0o700)
-        if not os.path.isdir(folder):
-            raise NotADirectoryError
-    except OSError as error:
-        raise LedgerError(
-            f"the folder {folder} cannot be made: check that its parent is a folder "
-            f"that you may write to, or name another place ({upstream(error)})"
-        ) from hidden(error)
-
-
 def create_empty(path: Path) -> None:
     """Create an empty file of mode 0600; where there is one already, it stays as it is.
 
@@ -135,8 +99,3 @@ def create_empty(path: Path) -> None:
             f"the ledger {path} cannot be created: check that its folder can be written and "
             f"has space, or name another place with $SAFEGEN_LEDGER ({upstream(error)})"
         ) from hidden(error)
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of safegen. Raises: LedgerError when there is no home folder."""
-    return _folder("XDG_CACHE_HOME", "LOCALAPPDATA", ".cache")

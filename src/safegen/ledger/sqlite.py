@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safegen.errors import LedgerError, VerificationError
+from safegen.folders import make_private
 from safegen.ledger import keys
 from safegen.ledger.base import (
     MAX_ATTACHED,
@@ -39,7 +40,7 @@ from safegen.ledger.base import (
 )
 from safegen.ledger.connections import connection
 from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
-from safegen.ledger.places import create_empty, ledger_url, make_private
+from safegen.ledger.places import create_empty, ledger_url
 from safegen.ledger.schema import APPLICATION_ID, ATTACHING, MIGRATIONS
 from safegen.ledger.taking import Imports, attached_to, digested, names, withdrawn
 from safegen.ledger.verification import ENTRY, epochs, problems

@@ -14,7 +14,7 @@ from safegen.errors import ManifestError
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Evidence
 from safegen.lineage.heads import cut_off
-from safegen.lineage.roots import expired, roots_of, stated_of
+from safegen.lineage.roots import expired, policies_of, roots_of, stated_of
 from safegen.lineage.withdrawals import withdrawal_of
 from safegen.manifest import Manifest, PublicKey, check_folder
 from safegen.manifest.check import check_signature
@@ -117,6 +117,7 @@ def _from_manifest(
         expires=manifest.expires,
         weighted=manifest.weighted,
         made_from=tuple(s.dataset_id for s in manifest.sources if s.dataset_id is not None),
+        policies=policies_of(manifest.document(), ledger),
         **_behind(share, manifest.document(), ledger),
     )
 
@@ -205,6 +206,7 @@ def from_record(record: Record, ledger: Ledger) -> Evidence:
         expires=record.expires,
         weighted=bool(manifest.get("weighted")),
         made_from=tuple(record.made_from),
+        policies=policies_of(manifest, ledger),
         **_behind(share, manifest, ledger),
     )
 

@@ -36,7 +36,8 @@ class Evidence:
     dataset, None where they are not known; `stated` is when somebody stated that data is real;
     `weighted` whether the rows were released with weights that differ; `signers` the ids of the
     keys, of those that were known, by which the statement is signed; `recorded` whether the ledger
-    has it from when it was made; `made_from` the datasets that it names as its sources.
+    has it from when it was made; `made_from` the datasets that it names as its sources; `policies`
+    the digests of the policies that it was made under: its own, and those that this one extends.
     """
 
     ring: str
@@ -58,6 +59,7 @@ class Evidence:
     signers: tuple[str, ...] = ()
     recorded: bool = False
     made_from: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
 
     @property
     def synthetic(self) -> bool:
@@ -79,7 +81,7 @@ class Evidence:
         fields = dict(document)
         if fields.get("roots") is not None:
             fields["roots"] = tuple(Root(**root) for root in fields["roots"])
-        for name in ("signers", "made_from"):
+        for name in ("signers", "made_from", "policies"):
             fields[name] = tuple(fields.get(name) or ())
         return cls(**fields)
 
@@ -149,6 +151,21 @@ class SourceFacts:
         """When it was last stated that the source is real; None where nobody did."""
         dates = (e.stated for e in self.evidence if e.proof and e.origin == "real")
         return max((d for d in dates if d is not None), default=None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a waiver may know it by: its dataset id where the ledger or a key that is known
+        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place. Facts
+        that a model brings, and nobody vouches for, have no name."""
+        if any(e.ring == "model" for e in self.evidence):
+            return ()
+        vouched = any(
+            e.proof and (e.ring == "ledger" or e.recorded or e.signers)
+            for e in self.evidence
+            if e.dataset_id == self.dataset_id and e.part is None
+        )
+        own = self.dataset_id if vouched else None
+        return tuple(name for name in (own, self.logical_digest, self.uri) if name)
 
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""

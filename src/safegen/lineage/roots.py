@@ -9,7 +9,7 @@ from typing import Any
 from safegen.ledger import Ledger, Record
 from safegen.lineage.facts import Root
 
-__all__ = ["expired", "roots_of", "stated_of"]
+__all__ = ["expired", "policies_of", "roots_of", "stated_of"]
 
 _MAX_DEPTH = 64  # models in a line, beyond which nobody is followed
 
@@ -46,6 +46,24 @@ def stated_of(manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 
     found = [None if r is None else stated_of(r.manifest, ledger, _level + 1) for r in records]
     known = [f for f in found if f is not None]
     return min(known) if known and len(known) == len(found) else None
+
+
+def policies_of(
+    manifest: Mapping[str, Any], ledger: Ledger | None, _level: int = 0
+) -> tuple[str, ...]:
+    """The digests of the policies that a dataset was made under: its own, and those that this one
+    extends. Of what was derived, those that all its synthetic sources were made under."""
+    policy = manifest.get("policy")
+    if isinstance(policy, Mapping):
+        told = [policy.get("digest"), *(policy.get("extends") or ())]
+        return tuple(dict.fromkeys(d for d in told if isinstance(d, str)))
+    if manifest.get("statement") != "derivation" or _level >= _MAX_DEPTH:
+        return ()
+    made = [s for s in manifest.get("sources") or () if s.get("origin") in ("synthetic", "mixed")]
+    records = [_record(entry, ledger) for entry in made]
+    every = [() if r is None else policies_of(r.manifest, ledger, _level + 1) for r in records]
+    first = every[0] if every else ()
+    return tuple(d for d in first if all(d in one for one in every))
 
 
 def expired(expires: str | None) -> bool:

@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 from scipy.special import ndtri
 
 from safegen.errors import LedgerError
+from safegen.folders import cache_folder, make_private
 from safegen.ledger import Attached
-from safegen.ledger.places import cache_folder, make_private
 from safegen.lineage.detection import ALPHA, needed_whole, surplus_for
 from safegen.lineage.fingerprints import RARELY, Prints, WholeRows
 from safegen.lineage.registering import Known

@@ -116,6 +116,10 @@ class SigningKey:
             key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         )
 
+    def sign(self, data: bytes) -> bytes:
+        """The Ed25519 signature of bytes that name their purpose themselves."""
+        return self._key.sign(data)
+
     def pem(self) -> bytes:
         """The private key as its file has it, for a library that signs by itself."""
         from cryptography.hazmat.primitives.serialization import (

@@ -76,7 +76,8 @@ def interval(
 ) -> str:
     """A number with its interval beside what is allowed. Without an axis of its own the margin is
     written below it."""
-    known = outcome if outcome in ("pass", "warn", "block") else "audit"
+    shapes = {"pass": "pass", "warn": "warn", "waived": "warn", "block": "block"}
+    known = shapes.get(outcome, "audit")
     margins = [m for m in within if m is not None]
     own = axis or Axis.over([value, *ends, *margins], 6, width - 6, is_ratio(within))
     height, y = (18, 9) if axis else (40, 14)

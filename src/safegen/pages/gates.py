@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safegen.decision import waiver_text
 from safegen.measure.figures import Figures, Measured
 from safegen.pages.charts import Axis, interval, is_ratio
 from safegen.pages.given import findings, finite, items, mapping, pair, texts, within
@@ -12,7 +13,7 @@ from safegen.pages.html import breaking, counted, facts, number, section, sign, 
 
 __all__ = ["forest", "gates", "part_outcome", "verdict_of"]
 
-_ORDER = ("block", "warn", "audit", "pass")
+_ORDER = ("block", "waived", "warn", "audit", "pass")
 _ELSEWHERE = {  # where the numbers behind a finding have a section of their own
     "fidelity/marginals": ("columns", "each column"),
     "fidelity/pairs": ("pairs", "each pair"),
@@ -65,12 +66,9 @@ def _gate(decision: Mapping[str, Any], figures: Figures | None) -> str:
         ("when", text(decision.get("time", ""))),
         ("ledger searched", searched),
         *(("note", text(n)) for n in texts(decision.get("notes"))),
-        *(
-            ("waiver", text(f"{mapping(w).get('id')}: {mapping(w).get('status')}"))
-            for w in items(decision.get("waivers"))
-        ),
+        *(("waiver", text(waiver_text(mapping(w)))) for w in items(decision.get("waivers"))),
     ]
-    if policy.get("contact") and (not allowed or _rank_of(found) < 2):
+    if policy.get("contact") and (not allowed or _rank_of(found) < _ORDER.index("audit")):
         said.append(("ask", text(policy["contact"])))
     heading = text(_GATES.get(gate, gate))
     body = f'<div class="cards">{cards}</div>' if cards else ""
@@ -106,7 +104,9 @@ def _card(name: str, finding: Mapping[str, Any], figures: Figures | None) -> str
     rows = [("required", text(finding.get("required", "")))]
     if finding.get("n") is not None:
         rows.append(("n", number(finding["n"])))
-    if outcome not in ("pass", "audit") and finding.get("next_step"):
+    if outcome == "waived":
+        rows.append(("waived by", text(", ".join(texts(finding.get("waived_by"))))))
+    elif outcome not in ("pass", "audit") and finding.get("next_step"):
         rows.append(("next", text(finding["next_step"])))
     parts = figures.parts.get(name, []) if figures is not None else []
     more = ""

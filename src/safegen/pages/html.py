@@ -29,8 +29,14 @@ __all__ = [
     "wide",
 ]
 
-SIGNS = {"pass": "✓", "warn": "!", "block": "✗", "audit": "·"}
-SAID = {"pass": "pass", "warn": "warning", "block": "refused", "audit": "recorded"}
+SIGNS = {"pass": "✓", "warn": "!", "waived": "~", "block": "✗", "audit": "·"}
+SAID = {
+    "pass": "pass",
+    "warn": "warning",
+    "waived": "waived",
+    "block": "refused",
+    "audit": "recorded",
+}
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

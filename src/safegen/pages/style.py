@@ -37,10 +37,10 @@ a{color:var(--more)}
 .verdict.block{border-color:var(--block);background:var(--blockbg)}
 .mark{display:inline-grid;place-items:center;width:1.35em;height:1.35em;border-radius:50%;
 font-weight:700;font-size:.85em;margin-right:.45em;color:var(--bg);flex:none;line-height:1}
-.mark.pass{background:var(--pass)}.mark.warn{background:var(--warn)}
+.mark.pass{background:var(--pass)}.mark.warn,.mark.waived{background:var(--warn)}
 .mark.block{background:var(--block)}.mark.audit{background:var(--audit)}
 .outcome{display:inline-flex;align-items:center;font-weight:600;white-space:nowrap}
-.outcome.pass{color:var(--pass)}.outcome.warn{color:var(--warn)}
+.outcome.pass{color:var(--pass)}.outcome.warn,.outcome.waived{color:var(--warn)}
 .outcome.block{color:var(--block)}.outcome.audit{color:var(--audit)}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.35rem .5rem;margin:.75rem 0;padding:0}
 nav a{display:block;padding:.3rem .7rem;border:1px solid var(--line);border-radius:999px;
@@ -60,7 +60,8 @@ min-width:0;break-inside:avoid}
 .card>header{display:flex;justify-content:space-between;align-items:baseline;gap:.75rem;
 margin-bottom:.35rem}
 .card p{overflow-wrap:anywhere}
-.card.warn{border-left:4px solid var(--warn)}.card.block{border-left:4px solid var(--block)}
+.card.warn,.card.waived{border-left:4px solid var(--warn)}
+.card.block{border-left:4px solid var(--block)}
 .facts{margin:.5rem 0;display:grid;gap:.1rem}
 .facts>div{display:grid;grid-template-columns:minmax(7rem,12rem) minmax(0,1fr);gap:.75rem;
 padding:.3rem 0;border-bottom:1px solid var(--grid)}

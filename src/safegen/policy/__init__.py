@@ -10,7 +10,9 @@ A policy only says what is asked. Safeguards find out, the decision judges.
 
 from safegen.policy.controls import Control, controls_of, controls_table
 from safegen.policy.difference import Difference, diff
-from safegen.policy.model import SCHEMA, Origin, Policy, Report
+from safegen.policy.merge import raised
+from safegen.policy.model import SCHEMA, Ancestor, Origin, Policy
+from safegen.policy.organisation import in_force
 from safegen.policy.params import (
     GATES,
     Change,
@@ -19,6 +21,7 @@ from safegen.policy.params import (
     Param,
     Parameter,
     RuleParams,
+    Section,
     Severity,
 )
 from safegen.policy.review import Note, Row, explain, lint
@@ -37,7 +40,8 @@ from safegen.policy.rules import (
     TailsParams,
 )
 from safegen.policy.schema import json_schema
-from safegen.policy.waiver import Waiver, WaiverStatus
+from safegen.policy.sections import SECTIONS, Approvals, Approver, Report
+from safegen.policy.waiver import Approval, Waiver, WaiverStatus, approved
 
 __all__ = [
     "Policy",
@@ -60,9 +64,14 @@ __all__ = [
     "Param",
     "Parameter",
     "ALWAYS_ON",
+    "Ancestor",
+    "Approval",
+    "Approvals",
+    "Approver",
     "GATES",
     "RULES",
     "SCHEMA",
+    "SECTIONS",
     "Change",
     "Control",
     "Difference",
@@ -72,8 +81,12 @@ __all__ = [
     "Origin",
     "Report",
     "Row",
+    "Section",
     "Severity",
     "WaiverStatus",
+    "approved",
     "controls_of",
     "controls_table",
+    "in_force",
+    "raised",
 ]

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from safegen.policy.model import Policy
-from safegen.policy.params import Change, RuleParams
+from safegen.policy.params import Change, Section
 
 __all__ = ["Difference", "diff"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs. `where` is "rule.parameter", "report.real_values", or "waivers.ID".
+    """One value that differs. `where` is "rule.parameter", "section.parameter", "locked.PATH", or
+    "waivers.ID".
 
     `before` and `after` are None where there is none. `origin` is the "file:line" that sets the new
     value, else the one that set the old; "default" where no file does.
@@ -34,12 +35,12 @@ def diff(old: Policy, new: Policy) -> list[Difference]:
     nobody. A waiver that is new asks less, whether it is applied or not; one that was changed
     cannot be compared. Names, texts and contacts are no difference.
     """
-    return [*_rules(old, new), *_report(old, new), *_waivers(old, new)]
+    return [*_parts(old, new), *_locks(old, new), *_waivers(old, new)]
 
 
-def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
-    for name in dict.fromkeys([*old.rules, *new.rules]):
-        before, after = old.rules.get(name), new.rules.get(name)
+def _parts(old: Policy, new: Policy) -> Iterator[Difference]:
+    for name in dict.fromkeys([*old.parts, *new.parts]):
+        before, after = old.parts.get(name), new.parts.get(name)
         known = after or before
         assert known is not None
         both = _active(before) and _active(after)
@@ -54,8 +55,8 @@ def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
                 yield Difference(change, f"{name}.{key}", was, now, _origin(old, new, name, key))
 
 
-def _active(rule: RuleParams | None) -> bool:
-    return rule is not None and rule.severity != "off"
+def _active(part: Section | None) -> bool:
+    return part is not None and getattr(part, "severity", "enforce") != "off"
 
 
 def _origin(old: Policy, new: Policy, rule: str, parameter: str) -> str:
@@ -65,11 +66,11 @@ def _origin(old: Policy, new: Policy, rule: str, parameter: str) -> str:
     return "default"
 
 
-def _report(old: Policy, new: Policy) -> Iterator[Difference]:
-    was, now = old.report.real_values, new.report.real_values
-    if was != now:
-        change: Change = "LOOSEN" if now else "TIGHTEN"
-        yield Difference(change, "report.real_values", was, now, "default")
+def _locks(old: Policy, new: Policy) -> Iterator[Difference]:
+    for path in sorted({*old.locked, *new.locked}):
+        was, now = path in old.locked, path in new.locked
+        if was != now:
+            yield Difference("TIGHTEN" if now else "LOOSEN", f"locked.{path}", was, now, "default")
 
 
 def _waivers(old: Policy, new: Policy) -> Iterator[Difference]:

@@ -20,12 +20,23 @@ from pydantic import (
 
 from safegen.errors import UsageError
 from safegen.policy.frozen import Frozen
-from safegen.policy.params import GATES, Gate, RuleParams
+from safegen.policy.params import GATES, Gate, RuleParams, Section
 from safegen.policy.rules import ALWAYS_ON, RULES
-from safegen.policy.waiver import Text, Waiver
+from safegen.policy.sections import SECTIONS, Approvals, Digest, Report, Text
+from safegen.policy.waiver import Waiver
 from safegen.policy.wording import did_you_mean, said
 
-__all__ = ["SCHEMA", "Header", "Origin", "Place", "Policy", "Report", "conflicts"]
+__all__ = [
+    "SCHEMA",
+    "Ancestor",
+    "Header",
+    "Origin",
+    "Place",
+    "Policy",
+    "conflicts",
+    "idle",
+    "is_locked",
+]
 
 SCHEMA = "safegen.policy/v1"
 
@@ -33,32 +44,34 @@ Origin = tuple[str, int]  # file and line
 Place = tuple[str | int, ...]  # keys and list positions, from the top of the document
 
 
-class Report(BaseModel):
-    """What reports may show. Real values are out by default: a report travels further than data."""
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+
+
+class Ancestor(BaseModel):
+    """A policy that another one extends, or that an organisation puts under it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    real_values: bool = Field(
-        default=False,
-        description="Whether reports may quote values of the real data. Default: false.",
-    )
+    id: Id
+    version: Version
+    digest: Digest
 
 
 class Header(BaseModel):
-    """The part of a policy that is not rules: who it is, whom to ask, what reports may show."""
+    """The part of a policy that is not rules: who it is, whom to ask, what holds for all of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")] = Field(
-        description="The policy's name in manifests and decisions."
-    )
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")] = Field(
+    id: Id = Field(description="The policy's name in manifests and decisions.")
+    version: Version = Field(
         description="The policy's version, as text; raise it with every change."
     )
     description: Text = Field(description="What the policy is for, in a sentence.")
     contact: Text = Field(description="Whom to ask; every refusal quotes it.")
     owner: Text | None = Field(default=None, description="Who answers for the policy.")
     report: Report = Field(default=Report(), description="What reports may show.")
+    approvals: Approvals = Field(default=Approvals(), description="Which waivers count.")
 
 
 def _complete(rules: Mapping[str, RuleParams]) -> Mapping[str, RuleParams]:
@@ -70,9 +83,12 @@ def _complete(rules: Mapping[str, RuleParams]) -> Mapping[str, RuleParams]:
 class Policy(Header):
     """Rules with every parameter materialised, and whom to ask. Frozen; equal iff digests are.
 
-    `rules` always holds every built-in rule (off where the file leaves it out). `origins` maps
-    (rule, parameter) to (file, line) for each value that the file sets; it tells people where to
-    look, and is part of neither equality nor digest.
+    `rules` always holds every built-in rule (off where the file leaves it out). `extends` lists the
+    policies that it builds on, the nearest first, and the floors that an organisation puts under
+    it. `locked` are the paths (a rule, a section, or one parameter: "lineage.max_depth") that a
+    policy which extends this one may only tighten. `origins` maps (rule or section, parameter) to
+    (file, line) for each value that a file sets; it tells people where to look, and is part of
+    neither equality nor digest.
 
     Raises: pydantic.ValidationError when built from parts that contradict each other; a policy
     from a file comes through `Policy.load`, which raises PolicyError with file and line.
@@ -80,13 +96,15 @@ class Policy(Header):
 
     rules: Annotated[Mapping[str, SerializeAsAny[RuleParams]], AfterValidator(_complete)]
     waivers: tuple[Waiver, ...] = ()
+    extends: tuple[Ancestor, ...] = ()
+    locked: tuple[Text, ...] = ()
     origins: Annotated[Mapping[tuple[str, str], Origin], AfterValidator(Frozen)] = Field(
         default=Frozen(), exclude=True, repr=False
     )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Policy:
-        if found := [message for _, message in conflicts(self.rules, self.waivers)]:
+        if found := [message for _, message in conflicts(self.parts, self.waivers, self.locked)]:
             raise ValueError("; ".join(found))
         return self
 
@@ -118,14 +136,23 @@ class Policy(Header):
     def effective(self) -> dict[str, Any]:
         """The policy as JSON values, all defaults in place: exactly what the digest covers.
 
-        A rule that is off and otherwise at its defaults is not in it. Leaving a rule out of the
-        file and writing `severity: off` is therefore the same policy, and a later version of
-        safegen with more rules gives the same digest.
+        A rule that is off and otherwise at its defaults is not in it, and neither are `approvals`,
+        `extends` and `locked` that say nothing. Leaving a rule out of the file and writing
+        `severity: off` is therefore the same policy, and a later version of safegen with more rules
+        gives the same digest.
         """
         body = self.model_dump(mode="json")
+        for name in ("approvals", "extends", "locked"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del body[name]
         unused = [name for name, rule in self.rules.items() if rule == type(rule)(severity="off")]
         rules = {name: body["rules"][name] for name in self.rules if name not in unused}
         return {"schema": SCHEMA, **body, "rules": rules}
+
+    @property
+    def parts(self) -> dict[str, Section]:
+        """Every rule, and the sections beside them, by the name that paths have for it."""
+        return {**self.rules, **{name: getattr(self, name) for name in SECTIONS}}
 
     def rule(self, name: str) -> RuleParams:
         """A rule's parameters; severity off where the file leaves it out.
@@ -163,10 +190,26 @@ class Policy(Header):
     __str__ = __repr__
 
 
+def is_locked(locked: Iterable[str], part: str, parameter: str) -> bool:
+    """Whether paths lock a parameter. Where anything is locked, so is who may approve exceptions:
+    a lock that anybody can waive is none."""
+    paths = set(locked)
+    return part in paths or f"{part}.{parameter}" in paths or (part == "approvals" and bool(paths))
+
+
 def conflicts(
-    rules: Mapping[str, RuleParams], waivers: Iterable[Waiver]
+    parts: Mapping[str, Section], waivers: Iterable[Waiver], locked: Iterable[str]
 ) -> Iterator[tuple[Place, str]]:
     """Each way in which well-formed parts cannot make one policy: where, and what to do."""
+    rules = {n: part for n, part in parts.items() if isinstance(part, RuleParams)}
+    paths = tuple(locked)
+    for number, path in enumerate(paths):
+        name, dot, key = (path, "", "") if path in parts else path.rpartition(".")
+        if name not in parts:
+            near = did_you_mean(name or key, parts)
+            yield ("locked", number), f"locked: no rule or section {name or key!r}, {near}"
+        elif dot and key not in (known := type(parts[name]).parameters()):
+            yield ("locked", number), f"locked: no {path!r}, {did_you_mean(key, known)}"
     for name, rule in rules.items():
         where = ("rules", name, "severity")
         if name in RULES and type(rule) is not RULES[name]:
@@ -194,6 +237,9 @@ def conflicts(
 def _misfits(waiver: Waiver, rule: RuleParams) -> Iterator[tuple[str, str]]:
     """The parameters of a waiver that its rule does not have, or cannot take."""
     cls = type(rule)
+    if not cls.gates:
+        yield "", f"{waiver.rule} refuses nothing, so there is nothing to waive"
+        return
     if "severity" in waiver.params:
         yield "severity", "a waiver lowers a parameter to a stated value, it never sets severity"
     lowered = {key: value for key, value in waiver.params.items() if key != "severity"}
@@ -203,3 +249,14 @@ def _misfits(waiver: Waiver, rule: RuleParams) -> Iterator[tuple[str, str]]:
         for details in error.errors(include_url=False):
             key = str(details["loc"][0]) if details["loc"] else ""
             yield key, f"{waiver.rule}.{key}: {said(details, cls)}"
+
+
+def idle(waiver: Waiver, rule: RuleParams) -> Iterator[tuple[str, str]]:
+    """The parameters that a waiver does not lower, though its rule is on: somebody mistook them."""
+    if rule.severity == "off":
+        return
+    for key, value in waiver.params.items():
+        own = getattr(rule, key)
+        if type(rule).parameters()[key].compare(own, value) in ("SAME", "TIGHTEN"):
+            told = f"the policy has {own}, and a waiver lowers to less"
+            yield key, f"waiver {waiver.id!r}: {waiver.rule}.{key}: {told}"

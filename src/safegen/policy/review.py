@@ -12,6 +12,9 @@ from safegen.errors import Problem
 from safegen.policy.controls import controls_of
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
+from safegen.policy.organisation import is_organisation, read_organisation
+from safegen.policy.sections import SECTIONS
+from safegen.policy.standing import Standing, standing
 
 __all__ = ["Note", "Row", "explain", "lint"]
 
@@ -40,7 +43,8 @@ class Row:
 def lint(
     paths: Iterable[str | Path] | str | Path, *, now: date | datetime | None = None
 ) -> list[Problem]:
-    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver.
+    """Everything wrong with policy files (or shipped names), then a `Note` for each waiver; and
+    everything wrong with organisation files, which their `schema` tells apart.
 
     A file that loads has only notes; one that does not load has at least one plain `Problem`.
     `now` is the day the waivers are judged on, today (UTC) by default. Raises nothing for a bad
@@ -49,6 +53,9 @@ def lint(
     moment = datetime.now(UTC) if now is None else now
     found: list[Problem] = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
+        if is_organisation(path):
+            found += read_organisation(Path(path))[2]
+            continue
         examined = examine(path)
         found += examined.problems
         found += _notes(examined, moment)
@@ -56,26 +63,34 @@ def lint(
 
 
 def _notes(examined: Examined, now: date | datetime) -> list[Note]:
-    waivers = examined.policy.waivers if examined.policy else ()
+    """How each waiver that stands in the file itself stands today."""
+    if examined.policy is None:
+        return []
+    own = standing(examined.policy, now)[-len(examined.waivers) :] if examined.waivers else []
     return [
-        Note(
-            f"note: waiver {waiver.id!r} on {waiver.rule!r} is recorded, and {waiver.status(now)} "
-            f"(until {waiver.expires}): this version applies no waivers, the rule stays as it is",
-            *place,
-        )
-        for waiver, place in zip(waivers, examined.waivers, strict=True)
+        Note(f"note: {_said(one)}", *place)
+        for one, place in zip(own, examined.waivers, strict=True)
     ]
 
 
+def _said(one: Standing) -> str:
+    waiver, told = one.waiver, f"waiver {one.waiver.id!r} on {one.waiver.rule!r}"
+    if one.status == "expired":
+        return f"{told} has expired ({waiver.expires}) and does nothing: renew it or take it out"
+    if one.approval.problem:
+        return f"{told} does not count: {one.approval.problem}"
+    return f"{told} counts until {waiver.expires} ({one.approval.said})"
+
+
 def explain(policy: Policy, rule: str | None = None) -> list[Row]:
-    """Each parameter of each rule (or of one): value, unit, which way is tighter, who set it.
+    """Each parameter of each rule and section (or of one): value, unit, order, who set it.
 
     Raises: UsageError for a rule that the policy does not have.
     """
-    names = list(policy.rules) if rule is None else [rule]
+    names = list(policy.parts) if rule is None else [rule]
     rows = []
     for name in names:
-        params = policy.rule(name)
+        params = policy.parts[name] if name in SECTIONS else policy.rule(name)
         controls = tuple(c.label for c in controls_of(name))
         for key, parameter in params.parameters().items():
             place = policy.origins.get((name, key))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safegen.policy.params import Gate, Param, RuleParams
+from safegen.policy.sections import Digest, Key
 
 __all__ = [
     "ALWAYS_ON",
@@ -37,13 +38,6 @@ Inconclusive = Annotated[
     ),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-TrustedKey = Annotated[
-    str,
-    # An Ed25519 SubjectPublicKeyInfo (RFC 8410): twelve fixed bytes, then the key. The last digit
-    # has two bits to spare, which are zero, so that one key is one text.
-    Field(pattern=r"^MCowBQYDK2VwAyEA[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"),
-]
-
 _ADMISSION: frozenset[Gate] = frozenset({"admission"})
 _RELEASE: frozenset[Gate] = frozenset({"release"})
 
@@ -108,7 +102,7 @@ class LineageParams(RuleParams):
             "Where a ledger's signed head lies (`safegen ledger head`), for machines without the "
             "ledger: datasets that it lists as withdrawn are refused. Empty: nowhere.",
             unit="path or URI",
-            order="none",
+            order="given",
         ),
         Field(max_length=4096),
     ] = ""
@@ -151,7 +145,7 @@ class ManifestParams(RuleParams):
         ),
     ] = "optional"
     trusted_keys: Annotated[
-        tuple[TrustedKey, ...],
+        tuple[Key, ...],
         Param(
             "Public keys whose signatures count, as `safegen key show` prints them; without any, "
             "the keys with which the ledger saw a dataset signed.",
@@ -177,6 +171,16 @@ class ManifestParams(RuleParams):
             order="listed",
         ),
     ] = "required"
+    made_under: Annotated[
+        tuple[Digest, ...],
+        Param(
+            "Digests of policies: each dataset that is trained on has to have been made under one "
+            "of them, or under one that extends it; without any, under whichever it was.",
+            unit="policies",
+            order="fewer",
+        ),
+        Field(max_length=32),
+    ] = ()
     c2pa: Annotated[
         Literal["off", "required"],
         Param(

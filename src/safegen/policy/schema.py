@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from safegen.policy.cases import MAX_CASES, Case
+from safegen.policy.load import Extends
 from safegen.policy.model import SCHEMA, Header
-from safegen.policy.params import RuleParams
+from safegen.policy.params import RuleParams, Section
 from safegen.policy.rules import ALWAYS_ON, RULES
+from safegen.policy.sections import SECTIONS
 from safegen.policy.waiver import Waiver
 
 __all__ = ["json_schema"]
@@ -23,24 +26,55 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
     definitions = top.pop("$defs", {})
     waiver = Waiver.model_json_schema()
     definitions.update(waiver.pop("$defs", {}))
+    case = Case.model_json_schema()
+    definitions.update(case.pop("$defs", {}))
+    definitions["Case"] = case
     for name, cls in rules.items():
         rule = _rule(name, cls)
         definitions.update(rule.pop("$defs", {}))
         definitions[f"rule-{name}"] = rule
+    for name, section in SECTIONS.items():
+        _described(definitions[section.__name__], section)
+        top["properties"][name] = {"$ref": f"#/$defs/{section.__name__}"}
+    extends = _untitled(Extends.model_json_schema())
     properties: dict[str, Any] = {
         "schema": {"const": SCHEMA, "description": "The version of this format."},
+        "extends": {
+            **extends,
+            "description": "The policy that this one builds on: what is left out is as there.",
+        },
+        "locked": {
+            "type": "array",
+            "description": "What a policy that extends this one may only tighten: rules, sections "
+            "(report, approvals), or single parameters (lineage.max_depth).",
+            "items": {"type": "string", "minLength": 1},
+        },
         **_untitled(top)["properties"],
         "rules": {
             "type": "object",
-            "description": "One entry for each rule; a rule left out is off.",
+            "description": "One entry for each rule; a rule left out is off, or as in the parent.",
             "properties": {name: {"$ref": f"#/$defs/rule-{name}"} for name in rules},
-            "required": [name for name in ALWAYS_ON if name in rules],
             "additionalProperties": False,
         },
         "waivers": {
             "type": "array",
-            "description": "Dated, signed-off exceptions; this version records and never applies.",
+            "description": "Dated, signed-off exceptions.",
             "items": {"$ref": "#/$defs/Waiver"},
+        },
+        "tests": {
+            "type": "array",
+            "description": "Cases: what the policy is expected to say (`safegen policy test`).",
+            "items": {"$ref": "#/$defs/Case"},
+            "maxItems": MAX_CASES,
+        },
+    }
+    alone = {
+        "required": ["description", "contact", "rules"],
+        "properties": {
+            "rules": {
+                "required": [name for name in ALWAYS_ON if name in rules],
+                "additionalProperties": {"required": ["severity"]},
+            }
         },
     }
     return {
@@ -48,7 +82,9 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
         "title": "safegen policy",
         "type": "object",
         "properties": properties,
-        "required": ["schema", *top["required"], "rules"],
+        "required": ["schema", "id", "version"],
+        "if": {"not": {"required": ["extends"]}},
+        "then": alone,
         "additionalProperties": False,
         "$defs": {"Waiver": _untitled(waiver), **{k: _untitled(v) for k, v in definitions.items()}},
     }
@@ -57,15 +93,20 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
 def _rule(name: str, cls: type[RuleParams]) -> dict[str, Any]:
     schema: dict[str, Any] = cls.model_json_schema()
     schema["description"] = cls.asks
+    del schema["required"]  # severity alone, which a policy may leave to its parent
+    _described(schema, cls)
+    severity = schema["properties"]["severity"]
+    if name in ALWAYS_ON:
+        severity["enum"] = [word for word in severity["enum"] if word != "off"]
+    return schema
+
+
+def _described(schema: dict[str, Any], cls: type[Section]) -> None:
     for key, parameter in cls.parameters().items():
         entry = schema["properties"][key]
         default = "" if key == "severity" else f" Default: {entry.get('default')}."
         order = f" Tightness: {parameter.tighter}."
         entry["description"] = f"{parameter.doc} Unit: {parameter.unit}.{default}{order}"
-    severity = schema["properties"]["severity"]
-    if name in ALWAYS_ON:
-        severity["enum"] = [word for word in severity["enum"] if word != "off"]
-    return schema
 
 
 def _untitled(schema: Any) -> Any:

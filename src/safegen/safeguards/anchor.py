@@ -10,7 +10,7 @@ vouches for it is the lineage rule's question.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,12 +31,18 @@ class Anchored:
     """Judges whether real rows hold the synthetic ones. Params: see `safegen policy explain`."""
 
     rule: ClassVar[str] = "anchor"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "ratio": ("max_synthetic_per_real",),
+        "kept": (),
+        "age": ("max_age_days",),
+        "gain": ("max_gain",),
+    }
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         sources = context.sources
         findings = [_ratio(sources, params.max_synthetic_per_real), _kept(sources)]
         if any(s.synthetic_share for s in sources) and _real(sources):
-            findings.append(_age(_real(sources), params.max_age_days))
+            findings.append(_age(_real(sources), params.max_age_days, context.now))
             if context.probe is not None:
                 findings.append(_gain(context.probe, params.max_gain))
         return findings
@@ -160,8 +166,8 @@ def _weight(sources: Sequence[SourceFacts], roots: Sequence[Root]) -> str:
     )
 
 
-def _age(real: Sequence[SourceFacts], most: int) -> Finding:
-    days = [(s.uri, _days(s.stated)) for s in real]
+def _age(real: Sequence[SourceFacts], most: int, now: datetime) -> Finding:
+    days = [(s.uri, _days(s.stated, now)) for s in real]
     known = [d for _, d in days if d is not None]
     old = [f"{uri}: {d:,} days" for uri, d in days if d is not None and d > most]
     silent = [f"{uri}: no statement" for uri, d in days if d is None]
@@ -186,13 +192,13 @@ def _age(real: Sequence[SourceFacts], most: int) -> Finding:
     )
 
 
-def _days(stated: str | None) -> int | None:
-    """Whole days since a time in a manifest; None for none."""
+def _days(stated: str | None, now: datetime) -> int | None:
+    """Whole days from a time in a manifest to now; None for none."""
     try:
         then = datetime.fromisoformat(stated or "")
     except ValueError:
         return None
-    return (datetime.now(UTC) - then.astimezone(UTC)).days
+    return (now - then.astimezone(UTC)).days
 
 
 def _gain(probe: Probe, most: float) -> Finding:

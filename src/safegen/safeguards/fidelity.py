@@ -14,7 +14,7 @@ where chance may leave a question open there, the finding warns and does not ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ from safegen.measure.questions import (
 )
 from safegen.measure.samples import Samples, samples
 from safegen.measure.verdicts import Cell, Verdict, normal_point, spent, verdict
+from safegen.safeguards import again
 from safegen.safeguards.schema import real_rows_missing
 from safegen.tables.sources import TABLE
 
@@ -86,6 +87,16 @@ class FidelityKept:
     """Judges how close the staged rows are to the real ones."""
 
     rule: ClassVar[str] = "fidelity"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "marginals": ("column_margin", "alpha"),
+        "pairs": ("pair_margin", "worst_pair", "alpha"),
+        "tails": ("tail_ratio", "tail_upper", "alpha"),
+        "rare": ("rare_mass", "rare_upper", "rare_level", "alpha"),
+        "utility": ("utility_drop", "held_out", "alpha"),
+        "real-rows": (),
+    }
+    on_demand: ClassVar[Mapping[str, str]] = {"utility": "held_out"}
+    again = staticmethod(again.fidelity)
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()

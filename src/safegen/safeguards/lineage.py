@@ -11,7 +11,7 @@ data), `unverified` (synthetic data whose ancestry is not proven),
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
@@ -34,6 +34,21 @@ class Lineage:
     """Judges what the sources are. Params: see `safegen policy explain --rule lineage`."""
 
     rule: ClassVar[str] = "lineage"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "ledger": (),
+        "intact": (),
+        "depth": ("max_depth",),
+        "share": ("max_synthetic_share",),
+        "marks": (),
+        "unattested": ("unattested", "ledger"),
+        "model": ("unattested",),
+        "unverified": ("unverified",),
+        "withdrawals": ("withdrawals", "withdrawals_max_age", "withdrawals_on_unreachable"),
+    }
+    on_demand: ClassVar[Mapping[str, str]] = {
+        "share": "max_synthetic_share",
+        "withdrawals": "withdrawals",
+    }
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         sources = context.sources

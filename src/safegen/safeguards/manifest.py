@@ -22,6 +22,17 @@ class ManifestComplete:
     that no content credential is missing."""
 
     rule: ClassVar[str] = "manifest"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "signature": ("signature", "trusted_keys", "signers"),
+        "in-band": ("in_band",),
+        "policy": ("made_under", "trusted_keys"),
+        "c2pa": ("c2pa",),
+    }
+    on_demand: ClassVar[Mapping[str, str]] = {
+        "signature": "signature",
+        "policy": "made_under",
+        "c2pa": "c2pa",
+    }
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         """Of each dataset, and of whatever else has synthetic rows. Real rows are asked for their
@@ -34,7 +45,7 @@ class ManifestComplete:
         met = not short or params.signature == "optional"
         many = len(datasets)
         observed = f"{many - len(short)} of {many} datasets are signed by such keys"
-        return [
+        findings = [
             Finding(
                 "manifest",
                 "signature",
@@ -48,6 +59,9 @@ class ManifestComplete:
                 else "let a holder of such a key check and sign it: safegen sign DIR --key KEY",
             )
         ]
+        if params.made_under:
+            findings.append(_policies(datasets, set(params.made_under)))
+        return findings
 
     def release(self, context: ReleaseContext, params: Any) -> Sequence[Finding]:
         tagged = sum(count for tally in context.in_band.values() for count in tally.values())
@@ -68,6 +82,38 @@ class ManifestComplete:
         if params.c2pa == "required":
             findings.append(_credentials(context.credentials))
         return findings
+
+
+def _policies(datasets: Sequence[SourceFacts], asked: set[str]) -> Finding:
+    """Whether each dataset was made under a policy that is asked for. A manifest's word for it
+    counts where the ledger recorded it, or a key that is known signed it."""
+    short = [s for s in datasets if not _made_under(s, asked)]
+    return Finding(
+        "manifest",
+        "policy",
+        "unmet" if short else "met",
+        f"{len(datasets) - len(short)} of {len(datasets)} datasets were made under such a policy"
+        if datasets
+        else "no dataset among the sources",
+        f"made under one of {len(asked)} policies, or under one that extends it",
+        evidence=tuple(map(_made, short)),
+        next_step="ask whoever made it to make it under the policy that is asked for"
+        if short
+        else None,
+    )
+
+
+def _made_under(source: SourceFacts, asked: set[str]) -> bool:
+    told = [e for e in source.evidence if e.synthetic and e.proof and asked & set(e.policies)]
+    parts = {e.part for e in told if e.ring == "ledger" or e.recorded or e.signers}
+    return None in parts or (bool(parts) and parts >= set(source.parts))
+
+
+def _made(source: SourceFacts) -> str:
+    name = "in memory" if source.uri == "memory:" else source.uri
+    digests = dict.fromkeys(d for e in source.evidence for d in e.policies)
+    told = ", ".join(d[:19] for d in digests) or "no policy that is known"
+    return f"{name}: made under {told}"
 
 
 def _signing(signer: str | None, trusted: set[str]) -> Finding:

@@ -11,7 +11,7 @@ without a verdict, a check says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,12 +23,13 @@ from safegen.measure.identifiers import NEIGHBOURS, IdentifierTally
 from safegen.measure.intervals import difference_interval, share_interval, surely_above
 from safegen.measure.neighbours import FEWEST, Closeness, closeness, measurable, told
 from safegen.measure.profile import named
+from safegen.safeguards import again
 from safegen.safeguards.schema import real_rows_missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PrivacyKept"]
+__all__ = ["PrivacyKept", "softened"]
 
 _SHOWN = 20
 _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
@@ -44,6 +45,15 @@ class PrivacyKept:
     """Judges what the staged rows tell about single real rows."""
 
     rule: ClassVar[str] = "privacy"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "identifiers": ("small_group",),
+        "copies": ("copies", "leaks"),
+        "near-copies": ("near_copies", "leaks"),
+        "membership": ("membership", "held_out", "leaks"),
+        "small-groups": ("small_group", "small_group_rows", "leaks"),
+        "real-rows": (),
+    }
+    again = staticmethod(again.privacy)
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()
@@ -57,11 +67,16 @@ class PrivacyKept:
             *_membership(context, params),
             _small_groups(context, params.small_group, params.small_group_rows),
         ]
-        caps = [min(_AT_MOST[params.leaks], f.at_most, key=_MILD_TO_STRICT.index) for f in leaks]
         return [
             _identifiers(context, params.small_group),
-            *(replace(f, at_most=cap) for f, cap in zip(leaks, caps, strict=True)),
+            *(softened(leak, params.leaks) for leak in leaks),
         ]
+
+
+def softened(leak: Finding, leaks: str) -> Finding:
+    """A finding about a leak (an identifier is none), no stricter than `leaks` asks for."""
+    cap = min(_AT_MOST[leaks], leak.at_most, key=_MILD_TO_STRICT.index)
+    return replace(leak, at_most=cap)
 
 
 # ---- identifiers ---------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any, ClassVar
 
 from safegen.contracts import AdmissionContext, ReleaseContext
@@ -13,6 +13,7 @@ from safegen.measure.clusters import Spread, asked
 from safegen.measure.intervals import difference_interval
 from safegen.measure.keys import unique_keys
 from safegen.measure.profile import ColumnTally, named
+from safegen.safeguards import again
 from safegen.tables.relations import references
 
 __all__ = ["SchemaKept"]
@@ -25,6 +26,14 @@ class SchemaKept:
     """Judges the form of the staged rows against the source's."""
 
     rule: ClassVar[str] = "schema"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "columns": (),
+        "ranges": ("out_of_range",),
+        "missingness": ("missing_margin",),
+        "keys": (),
+        "real-rows": (),
+    }
+    again = staticmethod(again.schema)
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()
@@ -132,6 +141,9 @@ def _ranges(tallies: list[tuple[str, ColumnTally]], most: float) -> Finding:
         if bad
         else "all values within the source's ranges and levels",
         f"a share of at most {most:g} outside",
+        value=worst[0][0] if worst else 0.0,
+        of="the largest share outside",
+        within=(None, most),
         evidence=tuple(
             f"{named(t, c.profile.column.name)}: {c.outside:,} of {c.rows:,} rows outside"
             for _, t, c in bad[:_SHOWN]
@@ -157,8 +169,10 @@ class _Gap:
     worth: float  # of a unit, in independent rows
     noun: str
 
-    def needs(self, margin: float) -> int:
+    def needs(self, margin: float) -> float:
         """About how many units of both sides settle it: the 95 % half-width is half the margin."""
+        if not margin:
+            return inf
         return ceil(self.share * (1 - self.share) * (2 * 1.96 / margin) ** 2 / self.worth)
 
 
@@ -183,10 +197,12 @@ def _missingness(
     observed = f"largest gap {worst.value:+.4f} in {worst.name}"
     if status == "inconclusive":
         observed = f"cannot be judged with {worst.units:,} {worst.noun}: {observed}"
-    more = max((g.needs(margin) for g in unsure), default=0)
+    more = max((g.needs(margin) for g in unsure), default=0.0)
     real = min((g.real_units for g in unsure), default=0)
     noun = max(unsure or judged, key=lambda g: g.needs(margin)).noun
-    settle = f"about {more:,} {noun} would settle it"
+    settle = f"about {more:,.0f} {noun} would settle it"
+    if more == inf:
+        settle = f"no number of {noun} settles a margin of 0"
     return Finding(
         "schema",
         "missingness",

@@ -13,7 +13,7 @@ expected. A stratum of many rows in few units cannot be judged, and is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +50,12 @@ class SupportKept:
     """Judges that levels, tails and variation of the source are there in the staged rows."""
 
     rule: ClassVar[str] = "support"
+    rests_on: ClassVar[Mapping[str, Sequence[str]]] = {
+        "levels": ("min_real_rows", "min_expected"),
+        "tails": ("min_real_rows", "min_expected", "tail"),
+        "constant": (),
+        "real-rows": (),
+    }
 
     def admission(self, context: AdmissionContext, params: Any) -> Sequence[Finding]:
         return ()
