@@ -70,9 +70,10 @@ def gather(
     reports are looked for. Without a key it is unsigned.
 
     Raises: UsageError for a dataset that the ledger does not know, for a folder that is there
-    already, for a key that the organisation does not trust, and for a time in which nothing happened; VerificationError where the dataset's folder
-    has another manifest than the ledger; LedgerError, also for a log that is not what was written;
-    TargetError where it cannot be written.
+    already, for a key that the organisation does not trust, and for a time in which nothing
+    happened; VerificationError where the dataset's folder has another manifest than the ledger;
+    LedgerError, also for a log that is not what was written; TargetError where it cannot be
+    written.
     """
     target = Path(os.path.abspath(local(out, "evidence")))
     if key is not None:
