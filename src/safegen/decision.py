@@ -416,14 +416,15 @@ def to_lower(
 
 
 def _excepted(reasons: Iterable[Reason], lower: Waived) -> list[Reason]:
-    """Rule 6. A question that nobody answers with the lower values stays as it is."""
+    """Rule 6. A question that nobody answers with the lower values stays as it is, and so does one
+    that has several answers of which one blocks."""
     inconclusive = getattr(lower.params, "inconclusive", "fail")
-    again = {f.name: _judge(f, lower.params.severity, inconclusive) for f in lower.findings}
+    again = [_judge(f, lower.params.severity, inconclusive) for f in lower.findings]
+    answered = {r.finding.name for r in again}
+    answered -= {r.finding.name for r in again if r.outcome == "block"}
     return [
         replace(r, outcome="waived", waived_by=lower.waivers)
-        if r.outcome == "block"
-        and r.finding.name in again
-        and again[r.finding.name].outcome != "block"
+        if r.outcome == "block" and r.finding.name in answered
         else r
         for r in reasons
     ]

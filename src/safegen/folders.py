@@ -9,7 +9,14 @@ from pathlib import Path
 
 from safegen.errors import LedgerError, hidden, upstream
 
-__all__ = ["cache_folder", "config_folder", "data_folder", "make_private", "settings_folders"]
+__all__ = [
+    "at_home",
+    "cache_folder",
+    "config_folder",
+    "data_folder",
+    "make_private",
+    "settings_folders",
+]
 
 
 def data_folder() -> Path:
@@ -75,6 +82,12 @@ def _home_of_account() -> Path | None:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except (ImportError, KeyError):
         return None
+
+
+def at_home(path: str) -> str:
+    """A path whose `~` is this account's home, whatever $HOME says."""
+    home = _home_of_account()
+    return str(home / path[2:]) if home is not None and path.startswith("~/") else path
 
 
 def make_private(folder: Path) -> None:

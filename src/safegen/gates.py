@@ -292,6 +292,7 @@ def _record(
                     "logical_digest": s.logical_digest,
                     "origin": s.origin,
                     "dataset_id": s.dataset_id,
+                    "names": list(s.names),
                 }
                 for s in facts
             ],
@@ -341,7 +342,7 @@ def _decide(
             return [broken]
 
     findings = [f for rule, params in policy.at(gate).items() for f in found(rule, params)]
-    sources = [[str(n) for n in (s.dataset_id, s.logical_digest, s.uri) if n] for s in facts]
+    sources = [s.names for s in facts]
     judged = partial(
         decide,
         policy,

@@ -51,6 +51,7 @@ from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.places import Place, absolute, local, place_of
 from safegen.policy import Policy
+from safegen.policy.organisation import pins
 from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
@@ -115,6 +116,8 @@ class Generator:
         self.options = _options(self._backend, options or {})
         self._ledger = ledger
         self._key = SigningKey(key) if key is not None else None
+        if self._key is not None:
+            pins().check_keys([self._key.public.text])
         self._signer = None
         if key is not None and self.policy.rule("manifest").c2pa == "required":  # type: ignore[attr-defined]
             self._signer = ContentSigner.of(key)

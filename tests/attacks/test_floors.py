@@ -350,3 +350,23 @@ def test_data_made_under_another_policy_is_refused_where_one_is_asked_for(
     stranger = tmp_path / "stranger.db"
     decision = safegen.check(made["floor"], policy=consumer, ledger=stranger)
     assert decision.findings["manifest/policy"].status == "unmet"
+
+
+def test_a_floor_takes_no_list_of_withdrawals_away(system, floor, tmp_path):
+    careful = tmp_path / "careful.yaml"
+    careful.write_text(FLOOR.replace("unattested: refuse", "withdrawals: /srv/head.json"))
+    free = load_policy(careful)
+    pin(system, floor)
+    assert load_policy(careful).rule("lineage").withdrawals == "/srv/head.json"
+    # Where the floor names one it counts, and a policy that names none has it.
+    (tmp_path / "floor.yaml").write_text(
+        FLOOR.replace("ledger: req", "withdrawals: /f, ledger: req")
+    )
+    pin(system, Policy.load(tmp_path / "floor.yaml"))
+    for policy in (free, "lab"):
+        assert load_policy(policy).rule("lineage").withdrawals == "/f"
+    # Taking the list out of a policy loosens it, which `policy diff` has to say.
+    careful.write_text(careful.read_text().replace("withdrawals: /srv/head.json", "max_depth: 0.0"))
+    without = Policy.load(careful)
+    assert [d.change for d in diff(free, without)] == ["LOOSEN"]
+    assert [d.change for d in diff(without, free)] == ["TIGHTEN"]

@@ -23,7 +23,7 @@ contact: governance@acme.example
 locked: [lineage, manifest.signature]
 approvals: {{approvers: [{{name: j.doe, key: {KEYS[0]}}}]}}
 rules:
-  lineage: {{severity: enforce, max_depth: 1.0, unattested: warn}}
+  lineage: {{severity: enforce, max_depth: 1.0, unattested: warn, withdrawals: head.json}}
   manifest: {{severity: enforce, signature: required}}
   support: {{severity: warn, min_expected: 12.0}}
 """

@@ -16,8 +16,11 @@ import typer
 
 from safegen.cli import (
     backends,
+    cases,
+    controls,
     data,
     demo,
+    evidence,
     generate,
     keys,
     lab,
@@ -25,6 +28,7 @@ from safegen.cli import (
     policy,
     replay,
     report,
+    serve,
     waivers,
 )
 from safegen.cli.output import fail, say
@@ -55,9 +59,9 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo):
+for module in (generate, data, report, evidence, keys, backends, demo, serve):
     module.add_to(app)
-for module in (replay, waivers):
+for module in (cases, controls, replay, waivers):
     module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")

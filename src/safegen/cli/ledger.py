@@ -277,11 +277,14 @@ def verify(
     from safegen.ledger import open_ledger
     from safegen.lineage.heads import head_problems
     from safegen.manifest.sign import read_keys
+    from safegen.policy.organisation import pins
 
+    keys = read_keys(trusted_key or [])
+    pins().check_keys([k.text for k in keys])
     books = open_ledger(ledger, create=False)
     problems = books.verify()
     if signed is not None:
-        problems += head_problems(books, signed, read_keys(trusted_key or []))
+        problems += head_problems(books, signed, keys)
     if as_json:
         show_json({"verified": not problems, "problems": problems, **books.state()})
     if problems:

@@ -66,7 +66,12 @@ def show(text: str) -> None:
 def show_json(document: Any) -> None:
     """One JSON document; in ASCII where stdout is not in UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    show(json.dumps(document, indent=2, ensure_ascii=not utf8))
+    show(json.dumps(document, indent=2, ensure_ascii=not utf8, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """A part of a policy's value, such as a named stratum, as JSON values."""
+    return value.model_dump(mode="json")
 
 
 def columns() -> int:

@@ -78,11 +78,11 @@ def approve(
     import base64
 
     from safegen.manifest import SigningKey
-    from safegen.policy import Policy
+    from safegen.policy import Policy, in_force
     from safegen.policy.sections import person
     from safegen.policy.wording import did_you_mean
 
-    loaded = Policy.load(policy)
+    loaded = in_force(Policy.load(policy))  # under a floor its approvers are those that count
     ids = {w.id: w for w in loaded.waivers}
     if waiver not in ids:
         near = did_you_mean(waiver, ids) if ids else "it has none"

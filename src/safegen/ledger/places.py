@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
-from safegen.errors import LedgerError, hidden, upstream
+from safegen.errors import LedgerError, PolicyError, Problem, hidden, upstream
 from safegen.folders import data_folder
 from safegen.policy.organisation import pins
 
@@ -37,7 +37,10 @@ def ledger_path(url: str | Path | None) -> Path:
     named = url if url is not None else os.environ.get("SAFEGEN_LEDGER") or None
     if pinned.ledger is None:
         return _path(data_folder() / "ledger.db" if named is None else named)
-    only = _path(pinned.ledger[0])
+    try:
+        only = _path(pinned.ledger[0])
+    except LedgerError as error:
+        raise PolicyError([Problem(f"ledger: {error}", pinned.ledger[1])]) from None
     if named is not None:
         what = "$SAFEGEN_LEDGER" if url is None else "the other ledger"
         pinned.check_ledger(what, same=_path(named) == only)

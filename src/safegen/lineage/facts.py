@@ -152,6 +152,21 @@ class SourceFacts:
         dates = (e.stated for e in self.evidence if e.proof and e.origin == "real")
         return max((d for d in dates if d is not None), default=None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a waiver may know it by: its dataset id where the ledger or a key that is known
+        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place. Facts
+        that a model brings, and nobody vouches for, have no name."""
+        if any(e.ring == "model" for e in self.evidence):
+            return ()
+        vouched = any(
+            e.proof and (e.ring == "ledger" or e.recorded or e.signers)
+            for e in self.evidence
+            if e.dataset_id == self.dataset_id and e.part is None
+        )
+        own = self.dataset_id if vouched else None
+        return tuple(name for name in (own, self.logical_digest, self.uri) if name)
+
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""
         return SourceEntry(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 from safegen.errors import PolicyError, Problem, upstream
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "read"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "blocks", "read"]
 
 MAX_BYTES = 256 * 1024  # a policy is a page of text; ruamel reads this much in about 4 s at worst
 MAX_DEPTH = 16  # a policy needs 5; far below Python's own limit
@@ -67,31 +69,49 @@ class Node:
         return node
 
 
-def read(path: Path, label: str) -> tuple[Node, list[Problem]]:
+def blocks(path: Path) -> bool:
+    """Whether something is there that is neither file nor folder: reading it may never end, and
+    what it gives is gone when it is read again."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def read(path: Path, label: str, text: str | None = None) -> tuple[Node, list[Problem]]:
     """The mapping in a YAML file, and the problems that did not stop the reading.
 
-    `label` is what problems call the file. Raises: PolicyError when there is no such file, when
-    it is not a file, too big, not UTF-8, not YAML, empty, or anything but one mapping.
+    `label` is what problems call the file; `text`, what it is going to say. Raises: PolicyError
+    when there is no such file, when it is not a file, too big, not UTF-8, not YAML, empty, or
+    anything but one mapping.
     """
+    data = _bytes(path, label) if text is None else text.encode("utf-8", "replace")
+    if len(data) > MAX_BYTES:
+        raise _fatal(f"the file is bigger than {MAX_BYTES // 1024} KiB", label)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        decoded = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise _fatal("the file is not UTF-8 text", label, line) from None
+    reader = _Reader(decoded, label)
+    node = reader.document()
+    return node, reader.problems
+
+
+def _bytes(path: Path, label: str) -> bytes:
+    try:
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _fatal("this is no regular file; a policy is one YAML file", label)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _fatal("there is no such file", label) from None
     except IsADirectoryError:
         raise _fatal("this is a folder; a policy is one YAML file", label) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise _fatal(f"the file cannot be read ({type(error).__name__})", label) from None
-    if len(data) > MAX_BYTES:
-        raise _fatal(f"the file is bigger than {MAX_BYTES // 1024} KiB", label)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise _fatal("the file is not UTF-8 text", label, line) from None
-    reader = _Reader(text, label)
-    node = reader.document()
-    return node, reader.problems
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, which a named pipe may never have."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _fatal(message: str, label: str, line: int | None = None) -> PolicyError:
@@ -109,18 +129,24 @@ class _Reader:
     def _safely(self, text: str) -> Iterator[Any]:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError, YAMLError
+        from ruamel.yaml.reader import ReaderError
 
+        yaml = YAML(typ="safe", pure=True)
         try:
-            yield from YAML(typ="safe", pure=True).parse(io.StringIO(text))
+            yield from yaml.parse(io.StringIO(text))
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             raise _fatal(f"not valid YAML: {error.problem}", self.label, line) from None
+        except ReaderError as error:  # it looks at the whole text before anything is parsed
+            line = text.count("\n", 0, error.position) + 1
+            reason = f"the character U+{ord(text[error.position]):04X} may not be in it"
+            raise _fatal(f"not valid YAML: {reason}", self.label, line) from None
         except YAMLError as error:
             reason = str(error).partition("\n")[0]
-            raise _fatal(f"not valid YAML: {reason}", self.label) from None
+            raise _fatal(f"not valid YAML: {reason}", self.label, _line(yaml)) from None
         except (ArithmeticError, ValueError, TypeError, LookupError, AssertionError) as error:
             # The scanner trips over some malformed escapes instead of reporting them.
-            raise _fatal(f"not valid YAML ({upstream(error)})", self.label) from None
+            raise _fatal(f"not valid YAML ({upstream(error)})", self.label, _line(yaml)) from None
 
     def _problem(self, message: str, line: int) -> None:
         self.problems.append(Problem(message, self.label, line))
@@ -218,6 +244,12 @@ class _Reader:
                 return None, line, False
             return number, line, True
         return text, line, True
+
+
+def _line(yaml: Any) -> int | None:
+    """The line that a reader had come to."""
+    line = getattr(yaml.reader, "line", None)
+    return None if line is None else int(line) + 1
 
 
 def _integer(text: str) -> int:

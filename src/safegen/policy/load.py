@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from safegen.errors import PolicyError, Problem, SafegenError, upstream
-from safegen.policy.document import Node, read
+from safegen.policy.cases import problems_of
+from safegen.policy.document import Node, blocks, read
 from safegen.policy.merge import loosened
 from safegen.policy.model import (
     SCHEMA,
@@ -34,7 +35,7 @@ __all__ = ["Draft", "Examined", "Extends", "examine", "load", "pinned", "shipped
 
 M = TypeVar("M", bound=BaseModel)
 
-_TOP = ("schema", "extends", "locked", *Header.model_fields, "rules", "waivers")
+_TOP = ("schema", "extends", "locked", *Header.model_fields, "rules", "waivers", "tests")
 _GROUP = "safegen.safeguards"  # entry points of third-party rules
 _INHERITED = ("description", "contact", "owner")  # of the header; id and version are a file's own
 MAX_ANCESTORS = 8  # a company, a division, a team, and some to spare
@@ -65,14 +66,14 @@ class Examined(NamedTuple):
     waivers: list[Origin]  # where each waiver of the policy stands
 
 
-def examine(path_or_name: str | Path, *, depth: int = 0) -> Examined:
+def examine(path_or_name: str | Path, *, text: str | None = None, depth: int = 0) -> Examined:
     """What a file or shipped name holds. Raises nothing: problems are part of the answer.
 
-    depth: how many policies extend it, one after the other.
+    text: what the file is going to say. depth: how many policies extend it, one after the other.
     """
     try:
         path, label = _locate(path_or_name)
-        root, problems = read(path, label)
+        root, problems = read(path, label, text)
     except PolicyError as error:
         return Examined(None, list(error.problems), [])
     draft = Draft(root, label, problems)
@@ -92,7 +93,10 @@ def pinned(extends: Extends, folder: Path, depth: int = 0) -> tuple[Policy | Non
     named = extends.policy
     if depth >= MAX_ANCESTORS:
         return None, [Problem(f"more than {MAX_ANCESTORS} policies one on another, or a circle")]
-    found = examine(folder / named if _is_path(named) else named, depth=depth + 1)
+    place = folder / named if _is_path(named) else named
+    if isinstance(place, Path) and blocks(place):
+        return None, [Problem(f"{named} is no file")]
+    found = examine(place, depth=depth + 1)
     if found.policy is None:
         return None, [Problem(f"{named} has problems of its own"), *found.problems]
     if found.policy.digest != extends.digest:
@@ -172,6 +176,8 @@ class Draft:
             self.origins.update(self.parent.origins)
         header = self._header()
         self._rules()
+        known = dict.fromkeys([*RULES, *self.rules, *self.broken])
+        self.problems += problems_of(self.root, self.label, known)
         complete = {
             **{n: cls(severity="off") for n, cls in RULES.items() if n not in self.broken},
             **self.rules,

@@ -82,7 +82,7 @@ def raised(policy: Policy, floor: Policy) -> Policy:
 def _tighter(
     name: str, policy: Policy, floor: Policy, origins: dict[tuple[str, str], Origin]
 ) -> Section:
-    """One part of both. Raises: ValueError where they have no keys in common."""
+    """One part of both. Raises: ValueError where they have no keys in common, or are two rules."""
     mine, least = policy.parts.get(name), floor.parts.get(name)
     if least is None or (mine is not None and _off(least)):
         assert mine is not None
@@ -91,6 +91,8 @@ def _tighter(
         for key in type(least).parameters():
             _from_floor(origins, floor, name, key)
         return least
+    if type(mine) is not type(least):  # whose gates and parameters may be fewer
+        raise ValueError(f"{name}: the floor has another rule of that name")
     values = {}
     for key, parameter in type(mine).parameters().items():
         own = getattr(mine, key)

@@ -22,8 +22,8 @@ from typing import Annotated, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from safegen.errors import PolicyError, Problem, UsageError
-from safegen.folders import settings_folders
-from safegen.policy.document import MAX_BYTES, read
+from safegen.folders import at_home, settings_folders
+from safegen.policy.document import MAX_BYTES, blocks, read
 from safegen.policy.load import Extends, pinned
 from safegen.policy.merge import raised
 from safegen.policy.model import Policy
@@ -179,6 +179,8 @@ def read_organisation(
 ) -> tuple[Organisation | None, Policy | None, list[Problem]]:
     """An organisation file and its floor, or every problem that keeps it from being one."""
     label = str(path)
+    if blocks(path):
+        return None, None, [Problem("this is no file", label)]
     try:
         root, problems = read(path, label)
     except PolicyError as error:
@@ -187,6 +189,11 @@ def read_organisation(
     said = content.pop("schema", None)
     if said is None or said.plain() != SCHEMA:
         problems.append(Problem(f"schema has to be {SCHEMA}", label, said.line if said else 1))
+    for name, node in content.items():
+        if node.content is None and node.usable:  # a template that was not filled in, perhaps
+            problems.append(
+                Problem(f"{name} is empty: fill it in, or leave it out", label, node.line)
+            )
     found, wrong = parsed(Organisation, content)
     problems += [Problem(message, label, root.at(place).line) for message, place in wrong]
     floor = None
@@ -206,7 +213,7 @@ _known: dict[tuple[Path, bytes], _Read] = {}
 def _read_once(path: Path) -> _Read:
     """As `read_organisation`. What the same bytes said in this process is not found out again: a
     floor is pinned by its digest, so that it cannot have become another."""
-    if not path.is_file():  # a pipe would be waited for
+    if not os.path.isfile(path):  # which, unlike Path's, never raises
         return read_organisation(path)
     try:
         with path.open("rb") as file:
@@ -249,7 +256,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _from(folder: Path, ledger: str) -> str:
-    """A ledger's name: a path counts from the folder of the file that names it."""
+    """A ledger's name: a path counts from the folder of the file that names it, and `~` is the
+    account's home, for $HOME is what anybody says."""
+    ledger = at_home(ledger)
     if ":" in ledger.partition("/")[0] or os.path.isabs(os.path.expanduser(ledger)):
         return ledger
     return str(folder / ledger)

@@ -36,13 +36,14 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 
 Severity = Literal["off", "audit", "warn", "enforce"]
 Change = Literal["TIGHTEN", "LOOSEN", "SAME", "INCOMPARABLE"]
-Order = Literal["up", "down", "listed", "fewer", "subset", "none"]
+Order = Literal["up", "down", "listed", "fewer", "subset", "given", "none"]
 
 _TIGHTER: Mapping[str, str] = {
     "up": "bigger is tighter",
     "down": "smaller is tighter",
     "fewer": "some of them are tighter than all, and none is another question",
     "subset": "some of them are tighter than all, and none is the tightest",
+    "given": "any is tighter than none, and another is incomparable",
     "none": "no order: any change is incomparable",
 }
 
@@ -54,8 +55,9 @@ class Param:
     `doc` is one sentence; `unit` what the number counts ("share", "rows", …; "choice" for words);
     `order` says which way is tighter: "up" (bigger), "down" (smaller), "listed" (a `Literal`
     whose words stand from loose to tight), "fewer" (a list whose parts are tighter than it is; an
-    empty one asks something else), "subset" (the same, and an empty one is the tightest), "none"
-    (no value is tighter than another).
+    empty one asks something else), "subset" (the same, and an empty one is the tightest), "given"
+    (asks nothing where it is empty, and something else with each value), "none" (no value is
+    tighter than another).
     """
 
     doc: str
@@ -87,9 +89,12 @@ class Parameter:
         """
         if self.order in ("fewer", "subset"):
             return _compared(old, new, self.order == "subset")
+        if self.order == "given" and bool(old) != bool(new):
+            return "TIGHTEN" if new else "LOOSEN"
         before, after = self._position(old), self._position(new)
         if before is None or after is None:
-            return "SAME" if self.order == "none" and old == new else "INCOMPARABLE"
+            plain = self.order in ("given", "none")
+            return "SAME" if plain and old == new else "INCOMPARABLE"
         if before == after:
             return "SAME"
         return "TIGHTEN" if before < after else "LOOSEN"
@@ -114,7 +119,11 @@ class Parameter:
         """Where a value stands from loose to tight; None when the order does not know it."""
         if self.order == "listed":
             return self.levels.index(value) if value in self.levels else None
-        if self.order == "none" or not isinstance(value, int | float) or math.isnan(value):
+        if (
+            self.order in ("given", "none")
+            or not isinstance(value, int | float)
+            or math.isnan(value)
+        ):
             return None
         return value if self.order == "up" else -value
 

@@ -102,7 +102,7 @@ class LineageParams(RuleParams):
             "Where a ledger's signed head lies (`safegen ledger head`), for machines without the "
             "ledger: datasets that it lists as withdrawn are refused. Empty: nowhere.",
             unit="path or URI",
-            order="none",
+            order="given",
         ),
         Field(max_length=4096),
     ] = ""

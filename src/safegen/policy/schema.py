@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from safegen.policy.cases import MAX_CASES, Case
 from safegen.policy.load import Extends
 from safegen.policy.model import SCHEMA, Header
 from safegen.policy.params import RuleParams, Section
@@ -25,6 +26,9 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
     definitions = top.pop("$defs", {})
     waiver = Waiver.model_json_schema()
     definitions.update(waiver.pop("$defs", {}))
+    case = Case.model_json_schema()
+    definitions.update(case.pop("$defs", {}))
+    definitions["Case"] = case
     for name, cls in rules.items():
         rule = _rule(name, cls)
         definitions.update(rule.pop("$defs", {}))
@@ -56,6 +60,12 @@ def json_schema(rules: Mapping[str, type[RuleParams]] = RULES) -> dict[str, Any]
             "type": "array",
             "description": "Dated, signed-off exceptions.",
             "items": {"$ref": "#/$defs/Waiver"},
+        },
+        "tests": {
+            "type": "array",
+            "description": "Cases: what the policy is expected to say (`safegen policy test`).",
+            "items": {"$ref": "#/$defs/Case"},
+            "maxItems": MAX_CASES,
         },
     }
     alone = {

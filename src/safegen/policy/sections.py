@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -23,8 +24,10 @@ Key = Annotated[
 
 
 def person(name: str) -> str:
-    """A person's name, so that two ways to write it are one person."""
-    return " ".join(name.casefold().split())
+    """A person's name, so that two ways to write it are one person: in other letters of the same
+    kind, with accents that stand alone, or with signs that nobody sees."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
 
 
 class Report(Section):

@@ -74,6 +74,8 @@ class Waiver(BaseModel):
             raise ValueError("approved_by names somebody twice")
         if strangers := [n for n in self.signatures if person(n) not in names]:
             raise ValueError(f"signatures has {strangers[0]!r}, who is not in approved_by")
+        if len({person(n) for n in self.signatures}) < len(self.signatures):
+            raise ValueError("signatures names somebody twice")
         return self
 
     @property
@@ -128,7 +130,8 @@ def approved(waiver: Waiver, approvals: Approvals, *, locked: bool) -> Approval:
     keys = {person(a.name): a.key for a in approvals.approvers}
     signed: list[str] = []
     wrong: list[str] = []
-    for name, signature in waiver.signatures.items():
+    # Of each person once: whoever signs twice is still one.
+    for name, signature in {person(n): (n, s) for n, s in waiver.signatures.items()}.values():
         if (key := keys.get(person(name))) is not None:
             (signed if _holds(key, signature, waiver.signed_bytes) else wrong).append(name)
     problem = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 __all__ = ["dotted", "did_you_mean", "said"]
@@ -34,12 +35,10 @@ def said(error: ErrorDetails, model: type[BaseModel]) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         *above, key = error["loc"]
-        fields = model.model_fields
-        for part in above:
-            fields = fields[str(part)].annotation.model_fields  # type: ignore[union-attr]
-        return f"unknown key {key!r}, {did_you_mean(str(key), fields)}"
+        return f"unknown key {key!r}, {did_you_mean(str(key), _fields(model, above))}"
     if kind == "missing":
-        field = model.model_fields.get(str(error["loc"][-1]))
+        *above, key = error["loc"]
+        field = _fields(model, above).get(str(key))
         return f"is missing{f': {field.description}' if field and field.description else ''}"
     if kind == "string_type" and isinstance(value, int | float):
         return f"has to be text: put it in quotes, {str(value)!r}"
@@ -49,6 +48,21 @@ def said(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"has to be {context['expected']}, not {_short(value)}"
     text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{text[:1].lower()}{text[1:]} (it is {_short(value)})"
+
+
+def _fields(model: type[BaseModel], path: Iterable[str | int]) -> Mapping[str, FieldInfo]:
+    """The fields of the model at a path inside another."""
+    for part in path:
+        if not isinstance(part, int):  # the models of a list are those of its field
+            model = _inner(model.model_fields[part].annotation) or model
+    return model.model_fields
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, in a list or an option of it, too."""
+    if hasattr(annotation, "model_fields"):
+        return annotation  # type: ignore[no-any-return]
+    return next((m for a in get_args(annotation) if (m := _inner(a)) is not None), None)
 
 
 def _short(value: object) -> str:

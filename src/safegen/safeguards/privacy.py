@@ -29,7 +29,7 @@ from safegen.safeguards.schema import real_rows_missing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PrivacyKept"]
+__all__ = ["PrivacyKept", "softened"]
 
 _SHOWN = 20
 _REFUSED_AT = 0.001  # chance of refusing an honest release, per check
@@ -67,11 +67,16 @@ class PrivacyKept:
             *_membership(context, params),
             _small_groups(context, params.small_group, params.small_group_rows),
         ]
-        caps = [min(_AT_MOST[params.leaks], f.at_most, key=_MILD_TO_STRICT.index) for f in leaks]
         return [
             _identifiers(context, params.small_group),
-            *(replace(f, at_most=cap) for f, cap in zip(leaks, caps, strict=True)),
+            *(softened(leak, params.leaks) for leak in leaks),
         ]
+
+
+def softened(leak: Finding, leaks: str) -> Finding:
+    """A finding about a leak (an identifier is none), no stricter than `leaks` asks for."""
+    cap = min(_AT_MOST[leaks], leak.at_most, key=_MILD_TO_STRICT.index)
+    return replace(leak, at_most=cap)
 
 
 # ---- identifiers ---------------------------------------------------------------------------------
