@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from forging import cli
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import safegen
@@ -266,6 +266,7 @@ def verdict(found: Mapping[str, str], again: Mapping[str, str]) -> bool:
     return last.allowed
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of the machine, when it is busy
 @given(FOUND, FOUND, st.data())
 def test_losing_or_worsening_a_finding_never_turns_a_refusal_into_an_admission(found, again, data):
     before = verdict(found, again)
