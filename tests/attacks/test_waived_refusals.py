@@ -48,6 +48,9 @@ waivers:
 """
 
 
+APPROVERS = f"approvals: {{approvers: [{{name: j.doe, key: MCowBQYDK2VwAyEA{'A' * 43}=}}]}}"
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     pq.write_table(example_table(300, seed=31), tmp_path / "rows.parquet")
@@ -108,8 +111,15 @@ def test_what_is_waived_is_admitted_and_says_so_everywhere(tmp_path, source, led
             3,
             "not accepted",
         ),
+        # Names in a file, where the policy that locks the rule says who may approve.
+        (
+            POLICY.replace("rules:", f"locked: [lineage]\n{APPROVERS}\nrules:"),
+            WAIVER,
+            3,
+            "not accepted",
+        ),
         # Of another parameter: the question is as unmet as before.
-        (POLICY, WAIVER.replace("unattested: warn", "max_depth: 1.0"), 3, "not needed"),
+        (POLICY, WAIVER.replace("unattested: warn", "max_depth: 1.0"), 3, "not enough"),
     ],
 )
 def test_a_waiver_that_does_not_count_changes_nothing(
@@ -140,7 +150,8 @@ def test_a_waiver_of_depth_lowers_to_what_it_states_and_no_further(tmp_path, sou
     assert two.manifest.depth == 2
     refused = safegen.check(two, policy=policy, ledger=ledger)
     assert not refused.allowed
-    assert refused.waivers[0]["status"] == "not needed"
+    assert refused.waivers[0]["status"] == "not enough"
+    assert safegen.check(source, policy=policy, ledger=ledger).waivers[0]["status"] == "not needed"
 
 
 def test_a_share_is_waived_to_all_of_the_rows(tmp_path, source, ledger):
