@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Growing:
                 yield db
 
             def quick(value: object, what: str) -> bytes:
-                return base._quick(_whole(value))
+                return base._quick(value)
 
             with (
                 mock.patch.object(ledger, "_transaction", same),
@@ -151,9 +152,17 @@ class Growing:
             **more,
         }
         manifest = Manifest.model_validate(document)
-        body = {k: v for k, v in manifest.document().items() if k != "digest"}
-        digest = "sha256:" + base.sha256(base.canonical(body, "manifest"))
-        record = Record.of(manifest.model_copy(update={"digest": digest}), None)
+        told = manifest.document()
+        for part in (told, *told["sources"]):
+            part["effective_depth"] = _whole(part["effective_depth"])
+        body = {k: v for k, v in told.items() if k != "digest"}
+        told["digest"] = "sha256:" + base.sha256(base.canonical(body, "manifest"))
+        record = replace(
+            Record.of(manifest, None),
+            effective_depth=told["effective_depth"],
+            manifest=told,
+            manifest_digest=told["digest"],
+        )
         self.ledger.register(record, {})
         self.records[record.dataset_id] = record
         return record
@@ -246,13 +255,9 @@ class Growing:
         return f"{self.random.getrandbits(256):064x}"
 
 
-def _whole(value: object) -> object:
-    """As RFC 8785 writes numbers: those without a fraction as integers."""
-    if isinstance(value, dict):
-        return {k: _whole(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_whole(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _whole(number: float) -> float:
+    """As RFC 8785 writes a number without a fraction."""
+    return int(number) if number == int(number) else number
 
 
 def entry(record: Record, name: str = "") -> dict[str, Any]:

@@ -143,6 +143,16 @@ def test_a_waiver_of_depth_lowers_to_what_it_states_and_no_further(tmp_path, sou
     assert refused.waivers[0]["status"] == "not needed"
 
 
+def test_a_share_is_waived_to_all_of_the_rows(tmp_path, source, ledger):
+    asked = POLICY.replace("max_depth: 0.0", "max_depth: 1.0, max_synthetic_share: 0.1")
+    safegen.attest(source, by="a test", ledger=ledger)
+    made = safegen.Generator(ledger=ledger).fit(source).generate(100, tmp_path / "made")
+    for share, allowed in (("1.0", True), ("0.9", False)):
+        waiver = WAIVER.replace("unattested: warn", f"max_synthetic_share: {share}")
+        policy = written(tmp_path, waiver, asked)
+        assert safegen.check(made, policy=policy, ledger=ledger).allowed is allowed
+
+
 def test_signed_approvals_count_where_they_are_asked_for(tmp_path, source, ledger):
     keys = {name: new_key(tmp_path / name) for name in ("j.doe", "m.khan")}
     named = ", ".join(f"{{name: {n}, key: {k.text}}}" for n, k in keys.items())
@@ -304,3 +314,18 @@ def test_a_question_with_several_answers_is_waived_where_all_of_them_are(again, 
     lower = to_lower(LOWERED, decide(LOWERED, "release", every, **asked), [["x"]])
     waived = {r: Waived(p, ids, answers(*again)) for r, (p, ids) in lower.items()}
     assert decide(LOWERED, "release", every, waived=waived, **asked).allowed is allowed
+
+
+def test_a_signature_is_waived_where_data_is_released(tmp_path, source, ledger):
+    head = POLICY.replace("manifest: {severity", "manifest: {signature: required, severity")
+    asked = WAIVER.replace("rule: lineage", "rule: manifest")
+    safegen.attest(source, by="a test", ledger=ledger)
+    for params, allowed in (("signature: optional", True), ("in_band: optional", False)):
+        policy = written(tmp_path, asked.replace("unattested: warn", params), head)
+        generator = safegen.Generator(policy=policy, ledger=ledger).fit(source)
+        if not allowed:
+            with pytest.raises(safegen.ReleaseRefused, match="manifest/signature"):
+                generator.generate(100, tmp_path / "refused")
+            continue
+        made = generator.generate(100, tmp_path / "made").manifest
+        assert made.decisions[-1]["findings"]["manifest/signature"]["waived_by"] == ["W-1"]

@@ -12,8 +12,9 @@ import pytest
 
 from large_ledger import Growing, entry, large_ledger, strange
 from safegen.console.contents import Contents
-from safegen.console.drawing import INDENT, Asked, Drawing, Mark, drawing
+from safegen.console.drawing import INDENT, drawing
 from safegen.console.index import Index
+from safegen.console.marks import Asked, Drawing, Mark
 from safegen.ledger import Record, open_ledger
 
 
@@ -54,7 +55,7 @@ def sound(drawn: Drawing, most: int) -> None:
     assert sum(c.count for c in drawn.columns) == drawn.datasets + drawn.missing
     for line in drawn.lines:
         assert line.source != line.target
-        backward = drawn.marks[line.source].x > drawn.marks[line.target].x
+        backward = int(drawn.marks[line.source].x) > int(drawn.marks[line.target].x)
         assert (line.kind == "backward") == backward
     json.dumps(drawn.to_json(), allow_nan=False)
 
@@ -113,6 +114,9 @@ def test_hundreds_of_releases_of_one_source_are_one_mark(growing: Growing) -> No
     drawn = of(growing)
     assert [m.count for m in drawn.marks] == [1, 400]
     assert (drawn.marks[1].withdrawn, drawn.marks[1].name) == (1, "400 datasets")
+    found = of(growing, Asked(q=made[200].dataset_id))
+    assert mark(found, made[200]).found == 1
+    assert len(found.marks) < 20
     inside = of(growing, Asked(at=source.dataset_id))
     assert mark(inside, made[7]).own
     assert len(inside.marks) > 200

@@ -11,113 +11,20 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from safegen.console.contents import Contents
 from safegen.console.forest import Forest, Piece
+from safegen.console.marks import Asked, Column, Drawing, Line, Mark, alone, together
 
-__all__ = ["Asked", "Column", "Drawing", "Line", "Mark", "drawing"]
+__all__ = ["drawing"]
 
 TOGETHER = 8  # leaves alike, beyond which they stay a group
 AT_ONCE = 12  # siblings at most that are taken off a large group at a time
 COLUMNS = 60  # at most; beyond, neighbouring depths share one
 INDENT = 0.3  # of a column: what is made from something of the same depth, such as a derivation
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be drawn: of the whole, what passes every filter.
-
-    q: words of datasets that are pointed out. component: all that hangs together with this one;
-    root: only what it comes from and what comes from it. at: only what was made from this one, and
-    of that what follows after the `skip` largest; without `at`, of the ends themselves.
-    """
-
-    q: str = ""
-    origin: str | None = None
-    since: str | None = None
-    until: str | None = None
-    component: str | None = None
-    root: str | None = None
-    at: str | None = None
-    skip: int = 0
-    most: int = 240
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A dataset, a missing source, or a group of them; counts are over its members.
-
-    x: column, y: row. key: of one that stands alone. at, skip: what a group is asked for by.
-    withdrawn: not to be used, itself or by what it comes from; found: hits of the search.
-    """
-
-    kind: Literal["dataset", "missing", "group"]
-    x: float
-    y: int
-    depth: int
-    origin: str
-    name: str
-    key: str | None = None
-    count: int = 1
-    rows: int = 0
-    withdrawn: int = 0
-    own: bool = False
-    unverified: int = 0
-    expired: int = 0
-    claimed: int = 0
-    at_least: bool = False
-    registered: str | None = None
-    found: int = 0
-    at: str | None = None
-    skip: int = 0
-    made: int = 0
-
-
-@dataclass(frozen=True)
-class Line:
-    """From one mark to another, by their numbers; count: of datasets made so.
-
-    kind: `main` along the forest, `other` across it, `backward` where depth does not grow as it
-    must: the manifests contradict each other.
-    """
-
-    source: int
-    target: int
-    count: int
-    kind: Literal["main", "other", "backward"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """The depths of a column, `first` to `last`, and how many datasets it has."""
-
-    first: int
-    last: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Marks, lines and columns. datasets: how many it is about, of `total`; missing: sources of
-    which no record is known; components: parts that nothing connects. trail: from an end down to
-    `at`, as (key, name)."""
-
-    total: int
-    datasets: int
-    missing: int
-    components: int
-    found: int
-    rows: int
-    columns: list[Column]
-    marks: list[Mark]
-    lines: list[Line]
-    trail: list[tuple[str, str]] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def drawing(contents: Contents, asked: Asked) -> Drawing:
@@ -149,6 +56,7 @@ class _Part:
     alone: bool = False  # its only tree's root has its own mark, and `below` it the others
     asked: bool = False  # what was asked for, and is taken apart even where it is leaves
     below: list[_Part] = field(default_factory=list)
+    rows: int = 0  # that it needs, once that was asked for
 
     @property
     def cost(self) -> int:
@@ -215,8 +123,8 @@ class _Plan:
         if part.alone:
             below = self._opened(part)
             return [below] if below.trees else []
-        leaves = part.size == len(part.trees)
-        if len(part.trees) < 2 or (leaves and len(part.trees) > TOGETHER and not part.asked):
+        alike = part.size == len(part.trees) > TOGETHER and not (part.asked or part.found)
+        if len(part.trees) < 2 or alike:
             return []
         singles: list[_Part] = []
         for number, tree in enumerate(part.trees[:AT_ONCE]):
@@ -260,13 +168,24 @@ class _Plan:
             if part.alone:
                 number = self._alone(part.trees[0], row, self._indent(part.trees[0], above))
                 self._hang(above, number)
-                below = self._beside(part.trees[0], part.below, row)
-                row = max(self._places(part.below, below, number), row + 1)
+                # What is low comes first: nothing stands far from what it was made from.
+                parts_below = sorted(_flat(part.below), key=lambda p: (not p.found, self._high(p)))
+                below = self._beside(part.trees[0], parts_below, row)
+                row = max(self._places(parts_below, below, number), row + 1)
             elif part.below:
                 row = self._places(part.below, row, above)
             else:
                 row = self._groups(part, row, above)
         return row
+
+    def _high(self, part: _Part) -> int:
+        """The rows that a part needs."""
+        if not part.rows:
+            part.rows = sum(map(self._high, part.below))
+            if part.alone:
+                part.rows += self._beside(part.trees[0], part.below, 0)
+            part.rows = max(part.rows, 1)
+        return part.rows
 
     def _beside(self, node: int, below: Sequence[_Part], row: int) -> int:
         """The row in which what hangs below a mark begins: its own, where all is to the right."""
@@ -280,7 +199,7 @@ class _Plan:
 
     def _alone(self, node: int, row: int, indent: float) -> int:
         forest = self._forest
-        mark = _mark(forest.pieces[node], forest.column[node] + indent, row, forest.keys[node])
+        mark = alone(forest.pieces[node], forest.column[node] + indent, row, forest.keys[node])
         self._marks.append(replace(mark, made=len(forest.children[node])))
         self._mark_of[node] = len(self._marks) - 1
         return len(self._marks) - 1
@@ -299,7 +218,7 @@ class _Plan:
                 number = self._alone(nodes[0], row, indent)
             else:
                 pieces = [forest.pieces[n] for n in nodes]
-                group = _group(pieces, column + indent, row, part.at, part.skip)
+                group = together(pieces, column + indent, row, part.at, part.skip)
                 self._marks.append(group)
                 number = len(self._marks) - 1
                 self._mark_of.update(dict.fromkeys(nodes, number))
@@ -321,7 +240,7 @@ class _Plan:
                     counts[source, target] += 1
         for (source, target), count in counts.items():
             kind: Literal["main", "other", "backward"] = "other"
-            if self._marks[source].x > self._marks[target].x:
+            if int(self._marks[source].x) > int(self._marks[target].x):
                 kind = "backward"
             elif (source, target) in self._main:
                 kind = "main"
@@ -336,51 +255,10 @@ class _Plan:
         ]
 
 
-def _mark(piece: Piece, x: float, y: int, key: str) -> Mark:
-    return Mark(
-        kind="missing" if piece.dataset is None else "dataset",
-        x=round(x, 2),
-        y=y,
-        depth=piece.depth,
-        origin=piece.origin,
-        name=piece.name,
-        key=key,
-        rows=piece.rows,
-        withdrawn=int(piece.withdrawn),
-        own=piece.own,
-        unverified=int(piece.unverified),
-        expired=int(piece.expired),
-        claimed=int(piece.claimed),
-        at_least=piece.at_least,
-        registered=piece.registered,
-        found=int(piece.found),
-    )
-
-
-def _group(pieces: Sequence[Piece], x: float, y: int, at: str | None, skip: int) -> Mark:
-    def count(wanted: Callable[[Piece], bool]) -> int:
-        return sum(map(wanted, pieces))
-
-    origins = {p.origin for p in pieces}
-    known = count(lambda p: p.dataset is not None)
-    real = pieces[0].depth == 0 and all(p.origin == "real" for p in pieces if p.dataset)
-    said = [f"{known:,} {'real source' if real else 'dataset'}{'s' * (known != 1)}"] * bool(known)
-    said += [f"{len(pieces) - known:,} without a record"] * (known < len(pieces))
-    return Mark(
-        kind="group",
-        x=round(x, 2),
-        y=y,
-        depth=min(p.depth for p in pieces),
-        origin=origins.pop() if len(origins) == 1 else "several",
-        name=", ".join(said),
-        count=len(pieces),
-        rows=sum(p.rows for p in pieces),
-        withdrawn=count(lambda p: p.withdrawn),
-        unverified=count(lambda p: p.unverified),
-        expired=count(lambda p: p.expired),
-        claimed=count(lambda p: p.claimed),
-        at_least=any(p.at_least for p in pieces),
-        found=count(lambda p: p.found),
-        at=at,
-        skip=skip,
-    )
+def _flat(parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Parts that hang below the same mark, however they were taken apart."""
+    for part in parts:
+        if part.below and not part.alone:
+            yield from _flat(part.below)
+        else:
+            yield part

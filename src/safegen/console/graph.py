@@ -15,8 +15,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from safegen.console.desk import DeskOf
-from safegen.console.drawing import Asked, Drawing, Mark, drawing
+from safegen.console.drawing import drawing
 from safegen.console.layout import day, field, hidden, link, listing, page, select, tag
+from safegen.console.marks import Asked, Drawing, Mark
 from safegen.pages.html import counted, number, text
 
 __all__ = ["api", "html"]

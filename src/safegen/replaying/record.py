@@ -37,10 +37,8 @@ class Case:
         self.ledger: Mapping[str, Any] = payload["ledger"]
         self.waivers: Sequence[Mapping[str, Any]] = payload.get("waivers", ())
         self.outcomes = {name: str(f["outcome"]) for name, f in payload["findings"].items()}
-        self.sources = [
-            [str(s[k]) for k in ("dataset_id", "logical_digest", "uri") if s.get(k)]
-            for s in payload.get("sources", ())
-        ]
+        # What waivers may know a source by. Decisions of older versions do not say, and had none.
+        self.sources = [[str(n) for n in s.get("names", ())] for s in payload.get("sources", ())]
         self._payload = payload
         self.kept: Mapping[str, Any] = payload.get("grounds") or {}
         self._unsaid: set[str] = set()

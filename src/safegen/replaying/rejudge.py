@@ -301,8 +301,10 @@ def _either(
         if judged:
             return _Group(judged, why)
     orders = set(changes.values())
-    if (finding.status, orders) in (("unmet", {"TIGHTEN"}), ("met", {"LOOSEN"})):
+    if (finding.status, orders) == ("met", {"LOOSEN"}):
         return _Group(same, why)
+    if (finding.status, orders) == ("unmet", {"TIGHTEN"}):  # and it may be taken less mildly
+        return _Group((*same, replace(finding, at_most="enforce")), why)
     return _open(guard.rule, finding.check, why)
 
 
