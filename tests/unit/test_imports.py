@@ -53,6 +53,7 @@ def test_importing_safegen_is_light() -> None:
                 ["policy", "lint", "baseline"],
                 ["policy", "explain", "strict"],
                 ["policy", "schema"],
+                ["policy", "controls"],
                 ["policy", "list"],
                 ["--help"],
             )

@@ -17,8 +17,10 @@ import typer
 from safegen.cli import (
     backends,
     cases,
+    controls,
     data,
     demo,
+    evidence,
     generate,
     keys,
     lab,
@@ -57,9 +59,9 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, keys, backends, demo, serve):
+for module in (generate, data, report, evidence, keys, backends, demo, serve):
     module.add_to(app)
-for module in (cases, replay, waivers):
+for module in (cases, controls, replay, waivers):
     module.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ledger.app, name="ledger")

@@ -77,7 +77,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> int:
     """Show every value of a policy as it is in force here, tightened to what the organisation pins:
-    what it means, and which file and line set it."""
+    what it means, which file and line set it, and which clauses its rule serves."""
     from dataclasses import asdict
 
     from safegen.policy import Policy, in_force
@@ -99,6 +99,11 @@ def explain(
     for r in rows:
         if r.rule != last:
             show(f"\n{r.rule}")
+            if r.controls:
+                serves = f"serves: {'; '.join(r.controls)}"
+                show(
+                    textwrap.fill(serves, columns(), initial_indent="  ", subsequent_indent="    ")
+                )
             last = r.rule
         unit = "" if r.unit == "choice" else f" {r.unit}"
         show(f"  {r.parameter} = {r.value}{unit}  ({r.origin})")

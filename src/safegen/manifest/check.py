@@ -28,7 +28,7 @@ from safegen.manifest.sign import PublicKey, key_ids, read_envelope, signed_by
 from safegen.places import Place, StorePath, absent
 from safegen.processes import cores
 
-__all__ = ["CLAIM", "FolderCheck", "check_folder", "left_behind"]
+__all__ = ["CLAIM", "FolderCheck", "check_folder", "inside", "left_behind", "printable"]
 
 CLAIM = ".safegen-claim-"
 """In a store, what a run that is about to publish calls its claim, before its dataset's id."""
@@ -95,7 +95,7 @@ def check_signature(folder: Place, result: FolderCheck, keys: Sequence[PublicKey
         result.problems.append(f"{SIGNATURE_NAME}: cannot be read ({error.strerror})")
 
 
-def _inside(path: str) -> bool:
+def inside(path: str) -> bool:
     """Whether a path of the manifest is plain: relative, forward, without tricks."""
     pure = PurePosixPath(path)
     return (
@@ -114,7 +114,7 @@ def _files(
     problems: list[str] = []
     listed: dict[str, FileEntry] = {}
     for entry in manifest.files:
-        if not _inside(entry.path) or entry.path in (MANIFEST_NAME, SIGNATURE_NAME):
+        if not inside(entry.path) or entry.path in (MANIFEST_NAME, SIGNATURE_NAME):
             problems.append(f"{entry.path}: not a path that a manifest may name")
         elif entry.path in listed:
             problems.append(f"{entry.path}: named twice in the manifest")
@@ -148,10 +148,10 @@ def _files(
         unread = [e for p, e in listed.items() if p in found and hashed.get(p) != e.sha256]
         for found_ in pool.map(content, unread):
             problems += found_
-    return [_printable(p) for p in problems]
+    return [printable(p) for p in problems]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text in which no file name can move a cursor or fail to be encoded."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 

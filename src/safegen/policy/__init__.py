@@ -8,6 +8,7 @@
 A policy only says what is asked. Safeguards find out, the decision judges.
 """
 
+from safegen.policy.controls import Control, controls_of, controls_table
 from safegen.policy.difference import Difference, diff
 from safegen.policy.merge import raised
 from safegen.policy.model import SCHEMA, Ancestor, Origin, Policy
@@ -72,6 +73,7 @@ __all__ = [
     "SCHEMA",
     "SECTIONS",
     "Change",
+    "Control",
     "Difference",
     "Gate",
     "Note",
@@ -83,6 +85,8 @@ __all__ = [
     "Severity",
     "WaiverStatus",
     "approved",
+    "controls_of",
+    "controls_table",
     "in_force",
     "raised",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safegen.errors import Problem
+from safegen.policy.controls import controls_of
 from safegen.policy.load import Examined, examine
 from safegen.policy.model import Policy
 from safegen.policy.organisation import is_organisation, read_organisation
@@ -26,7 +27,8 @@ class Note(Problem):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One parameter as a policy has it. `origin` is "file:line", or "default"."""
+    """One parameter as a policy has it. `origin` is "file:line", or "default"; `controls` are the
+    clauses of laws and standards that its rule serves."""
 
     rule: str
     parameter: str
@@ -35,6 +37,7 @@ class Row:
     tighter: str
     origin: str
     doc: str
+    controls: tuple[str, ...] = ()
 
 
 def lint(
@@ -88,6 +91,7 @@ def explain(policy: Policy, rule: str | None = None) -> list[Row]:
     rows = []
     for name in names:
         params = policy.parts[name] if name in SECTIONS else policy.rule(name)
+        controls = tuple(c.label for c in controls_of(name))
         for key, parameter in params.parameters().items():
             place = policy.origins.get((name, key))
             rows.append(
@@ -99,6 +103,7 @@ def explain(policy: Policy, rule: str | None = None) -> list[Row]:
                     tighter=parameter.tighter,
                     origin=f"{place[0]}:{place[1]}" if place else "default",
                     doc=parameter.doc,
+                    controls=controls,
                 )
             )
     return rows
