@@ -372,6 +372,11 @@ MALFORMED = [
     (CASE.replace("[{origin: synthetic}]", "[]"), "12: tests[0].given.sources"),
     (CASE.replace("sources:", "in_band: true, sources:"), "12: tests[0].given: in_band is of a"),
     (CASE.replace("{sources: [{origin: synthetic}]}", "{ledger: empty}"), "ledger needs sources"),
+    (
+        "tests: [{name: n, given: {}, expect: {outcome: admit}}, "
+        "{name: n, given: {}, expect: {outcome: admit}}]\n",
+        "10: tests[1]: the case on line 10 has the same name",
+    ),
     (CASE + CASE[7:], "14: tests[1]: the case on line 11 has the same name"),
     (CASE.replace("refuse, rules", "admit, rules"), "13: tests[0].expect: where nothing refuses"),
     (CASE.replace("name: own", "today: 2026-02-30\n    name: own"), "11: tests[0].today"),
@@ -386,6 +391,10 @@ UNKNOWN = [
     (
         CASE.replace("sources: [{origin: synthetic}]", "findings: {lineage/depth: met}"),
         "12: tests[0].given.findings.lineage/depth: lineage is judged by its sources",
+    ),
+    (
+        CASE.replace("sources: [{origin: synthetic}]", "findings: {tails: met}"),
+        "12: tests[0].given.findings.tails: tails shapes rows, and finds nothing",
     ),
     (
         CASE.replace("sources: [{", "findings: {support/levels: met}, sources: [{"),

@@ -281,8 +281,9 @@ def _read(root: Node, label: str, known: Collection[str]) -> tuple[list[Placed],
             say(message, path)
         if case is None or wrong:
             continue
-        if (first := names.setdefault(case.name, node.line)) != node.line:
-            say(f"{dotted(place)}: the case on line {first} has the same name", (*place, "name"))
+        if (first := names.setdefault(case.name, number)) != number:
+            line = top.content[first].line
+            say(f"{dotted(place)}: the case on line {line} has the same name", (*place, "name"))
             continue
         expects = root.at((*place, "expect")).line
         found.append(Placed(case=case, file=label, line=node.line, expects=expects))
@@ -300,6 +301,8 @@ def _unknown(case: Case, known: Collection[str]) -> Iterable[tuple[tuple[str | i
         elif rule in _DESCRIBED or (rule == "anchor" and check != "gain"):
             by = _DESCRIBED.get(rule, "its sources")
             yield where, f"{rule} is judged by {by}: describe them instead"
+        elif rule in RULES and not RULES[rule].gates:
+            yield where, f"{rule} shapes rows, and finds nothing"
         elif rule in RULES and gate not in RULES[rule].gates:
             need = "needs sources" if gate == "release" else "is of a release, without sources"
             yield where, f"a finding of {rule} {need}"
