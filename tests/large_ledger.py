@@ -66,7 +66,7 @@ class Growing:
                 yield db
 
             def quick(value: object, what: str) -> bytes:
-                return base._quick(value)
+                return base.quick(value)
 
             with (
                 mock.patch.object(ledger, "_transaction", same),

@@ -275,6 +275,24 @@ def test_waivers_are_listed_the_next_to_expire_first(desk: World) -> None:
     assert desk.client.get("/api/v1/overview").json()["waivers"]["expired"] == 1
 
 
+def test_controls_name_the_last_decision_about_each_rule(desk: World) -> None:
+    said = desk.client.get("/api/v1/controls").json()
+    lineage = [c for c in said["cells"] if c["control"]["rule"] == "lineage"]
+    assert {c["last"]["entry"] for c in lineage} == {desk.refused}
+    assert {c["last"]["outcome"] for c in lineage} == {"block"}
+    assert f"#{desk.refused}" in shown(desk.client.get("/controls").text)
+    page = shown(desk.client.get("/controls?framework=eu-ai-act&policy=own.yaml").text)
+    assert "Art. 10" in page
+    assert "MEASURE" not in page
+    for wrong in ("framework=x", "policy=x", "policy=../secret.yaml"):
+        assert desk.client.get(f"/controls?{wrong}").status_code == 404
+    again = desk.made.decision(next(iter(desk.made.records.values())))  # what is new counts
+    said = desk.client.get("/api/v1/controls").json()
+    assert {c["last"]["entry"] for c in said["cells"] if c["control"]["rule"] == "lineage"} == {
+        again.seq
+    }
+
+
 def test_a_session_ends_with_signing_out(desk: World) -> None:
     assert desk.enter() == 303
     assert desk.client.get("/api/v1/session").json()["by"] == "Ada Example"

@@ -65,7 +65,9 @@ def serve(
         host=host,
         edit=allow_edit,
     )
-    app.state.desk.index.contents()  # read now, and not while the first page is waited for
+    desk = app.state.desk
+    desk.index.contents()  # now, and not while the first page is waited for
+    desk.newest.last()
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     show(f"http://{shown}:{listening.getsockname()[1]}/")

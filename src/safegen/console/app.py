@@ -30,6 +30,7 @@ from safegen.console.files import PolicyFiles
 from safegen.console.guard import Guard, is_loopback
 from safegen.console.index import Index
 from safegen.console.layout import problem
+from safegen.console.newest import Newest
 from safegen.console.style import SHEET
 from safegen.errors import LedgerError, SafegenError
 from safegen.ledger import Ledger
@@ -77,7 +78,9 @@ def console(
         },
     )
     door = Door(password)
-    app.state.desk = Desk(ledger, Index(ledger), PolicyFiles(policies), door, edit, private)
+    app.state.desk = Desk(
+        ledger, Index(ledger), Newest(ledger), PolicyFiles(policies), door, edit, private
+    )
     for room in _ROOMS:
         app.include_router(room.api, prefix="/api/v1")
         app.include_router(room.html)

@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse
 
 from safegen.console.datasets import Number, Text, named
 from safegen.console.desk import Desk, DeskOf
-from safegen.console.files import loaded
 from safegen.console.index import Contents, DecisionEntry
 from safegen.console.layout import (
     banner,
@@ -25,7 +24,6 @@ from safegen.console.layout import (
     select,
     tag,
 )
-from safegen.errors import SafegenError
 from safegen.pages.gates import card
 from safegen.pages.given import findings, finite, items, mapping, texts
 from safegen.pages.html import breaking, counted, facts, section, sign, table, text
@@ -225,13 +223,8 @@ def _drafts(desk: Desk, policy: Mapping[str, Any], rules: list[str]) -> str:
 
 def file_of(desk: Desk, policy_id: str) -> str | None:
     """The policy file that has this id, if any; one's own before a shipped one."""
-    for file in desk.files.all():
-        try:
-            if loaded(file).id == policy_id:
-                return file.name
-        except SafegenError:
-            continue
-    return None
+    named = (f.name for f, p, _ in desk.files.listed() if p is not None and p.id == policy_id)
+    return next(named, None)
 
 
 def _facts(desk: Desk, now: Contents, said: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Request
 from safegen.console.door import COOKIE, Door, Session, holds
 from safegen.console.files import PolicyFiles
 from safegen.console.index import Index
+from safegen.console.newest import Newest
 from safegen.ledger import Ledger
 
 __all__ = ["Desk", "DeskOf", "Form", "Held", "Signed", "Visit", "said_by"]
@@ -26,6 +27,7 @@ class Desk:
 
     ledger: Ledger
     index: Index
+    newest: Newest
     files: PolicyFiles
     door: Door
     edit: bool = False

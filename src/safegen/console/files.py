@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
+from time import monotonic
 
 from safegen.errors import PolicyError, Problem, SafegenError, TargetError, UsageError
 from safegen.policy import Policy
@@ -17,6 +18,7 @@ __all__ = ["MAX_BYTES", "PolicyFile", "PolicyFiles", "digest_of", "lines_of", "l
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MOST = 500  # files of a folder
+_FRESH = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class PolicyFile:
         """What `Policy.load` takes."""
         return self.path if self.own else self.name
 
+    def stamp(self) -> str:
+        """What changes when the file does."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return ""
+        return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
     def text(self) -> str:
         """What it says now; empty where it is not there yet. Raises: UsageError."""
         try:
@@ -46,11 +56,16 @@ class PolicyFile:
         return data.decode("utf-8-sig", "replace")
 
 
+Listed = tuple[PolicyFile, Policy | None, list[str]]
+"""A file, its policy, and why it has none."""
+
+
 class PolicyFiles:
     """The files of `folder` (none: the shipped ones only)."""
 
     def __init__(self, folder: Path | None):
         self.folder = None if folder is None else folder.resolve()
+        self._listed: tuple[str, float, list[Listed]] = ("", 0.0, [])
 
     def all(self) -> list[PolicyFile]:
         """Those of the folder, then the shipped ones, by name."""
@@ -59,6 +74,19 @@ class PolicyFiles:
             names = [p.name for p in self.folder.iterdir() if p.suffix in (".yaml", ".yml")]
             own = [f for f in map(self._own, sorted(names)[:_MOST]) if f is not None]
         return [*own, *(PolicyFile(name, path, False) for name, path in shipped().items())]
+
+    def listed(self) -> list[Listed]:
+        """All files with their policies, for pages that name many. Parsed once while the files stay
+        as they are; and anew every few seconds, for a parent may lie elsewhere."""
+        files, now = self.all(), monotonic()
+        known = hashlib.sha256()
+        for file in files:
+            known.update(f"{file.name}\0{file.stamp()}\0".encode())
+        digest, since, found = self._listed
+        if digest != known.hexdigest() or now - since > _FRESH:
+            found = [(file, *tried(file)) for file in files]
+            self._listed = (known.hexdigest(), now, found)
+        return found
 
     def get(self, name: str) -> PolicyFile | None:
         """The file of that name, if it is there."""

@@ -35,8 +35,7 @@ Name = Annotated[str, InPath(max_length=100, description="A shipped policy, or a
 @api.get("/policies", summary="The files of the folder, and the shipped policies")
 def all_policies(desk: DeskOf) -> dict[str, Any]:
     found = []
-    for file in desk.files.all():
-        policy, problems = tried(file)
+    for file, policy, problems in desk.files.listed():
         found.append(
             {
                 "name": file.name,
@@ -81,8 +80,7 @@ def _json(value: Any) -> Any:
 def list_page(request: Request, desk: DeskOf) -> HTMLResponse:
     now = desk.index.contents()
     rows = []
-    for file in desk.files.all():
-        policy, problems = tried(file)
+    for file, policy, problems in desk.files.listed():
         if policy is None:
             state = tag(counted(len(problems), "problem"), "block")
             said = ("", "", state, "")

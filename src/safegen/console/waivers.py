@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse
 from safegen.console.desk import Desk, DeskOf
 from safegen.console.index import Contents
 from safegen.console.layout import banner, day, link, listing, page, tag
-from safegen.errors import SafegenError
 from safegen.pages.html import breaking, counted, text
 from safegen.policy import Waiver
 from safegen.policy.standing import Standing, standing
@@ -62,17 +61,14 @@ class Listed:
 
 def every(desk: Desk, now: Contents) -> tuple[list[Listed], list[str]]:
     """The waivers of all policy files, the next to expire first, and which files cannot be read."""
-    from safegen.console.files import loaded
 
     last: dict[tuple[str, str], tuple[int, str]] = {}
     for decision in now.decisions:
         for id_, status, _ in decision.waivers:
             last[decision.policy.partition(" ")[0], id_] = (decision.seq, status)
     today, found, unread = datetime.now(UTC).date(), [], []
-    for file in desk.files.all():
-        try:
-            policy = loaded(file)
-        except SafegenError:
+    for file, policy, _ in desk.files.listed():
+        if policy is None:
             unread.append(file.name)
             continue
         for one in standing(policy, today):

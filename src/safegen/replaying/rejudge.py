@@ -222,7 +222,8 @@ class Rejudge:
             stood = [
                 SimpleNamespace(id=w["id"], params=w["params"])
                 for w in case.waivers
-                if w.get("rule") == rule and w.get("status") in ("applied", "not needed")
+                if w.get("rule") == rule
+                and w.get("status") in ("applied", "not enough", "not needed")
             ]
             if lowered(own, stood)[0] == params:  # type: ignore[arg-type]
                 return [
