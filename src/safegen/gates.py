@@ -292,6 +292,7 @@ def _record(
                     "logical_digest": s.logical_digest,
                     "origin": s.origin,
                     "dataset_id": s.dataset_id,
+                    "names": list(s.names),
                 }
                 for s in facts
             ],

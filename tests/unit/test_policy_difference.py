@@ -22,6 +22,18 @@ waivers:
      requested_by: a, approved_by: [b], expires: 2099-01-01}
 """
 
+WAIVED_DIFFERENTLY = (
+    ("min_expected: 20.0", "min_expected: 30.0", "LOOSEN"),
+    ("min_expected: 20.0", "min_expected: 15.0", "INCOMPARABLE"),
+    ("min_expected: 20.0", "min_expected: 20.0, min_real_rows: 60", "LOOSEN"),
+    (
+        "rule: support, params: {min_expected: 20.0}",
+        "rule: lineage, params: {max_depth: 2.0}",
+        "LOOSEN",
+    ),
+    ("reason: r", "reason: another", "INCOMPARABLE"),
+)
+
 
 def policy(folder: Path, name: str, rules: str = "", more: str = "") -> Path:
     path = folder / f"{name}.yaml"
@@ -94,7 +106,13 @@ def test_a_waiver_that_is_new_loosens(tmp_path: Path) -> None:
     longer.write_text(with_.read_text().replace("2099", "2100"))
     assert changes(without, with_) == {"waivers.W-1": "LOOSEN"}
     assert changes(with_, without) == {"waivers.W-1": "TIGHTEN"}
-    assert changes(with_, longer) == {"waivers.W-1": "INCOMPARABLE"}
+    assert changes(with_, longer) == {"waivers.W-1": "LOOSEN"}
+    assert changes(longer, with_) == {"waivers.W-1": "INCOMPARABLE"}
+    text = with_.read_text()
+    for old, new, change in WAIVED_DIFFERENTLY:
+        longer.write_text(text.replace(old, new))
+        assert longer.read_text() != text, old
+        assert changes(with_, longer) == {"waivers.W-1": change}, new
 
 
 def test_the_command_is_a_gate(tmp_path: Path) -> None:

@@ -216,8 +216,8 @@ def test_an_admission_is_never_told_otherwise_than_the_gate_tells_it(
 ) -> None:
     memory, kept = books()
     world.admit(old, kept)
-    [told] = answered(memory, new)
-    assert told in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
+    [answer] = answered(memory, new)
+    assert answer in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
 
 
 @FEW
@@ -252,9 +252,96 @@ def tightened(old: Policy, floor: Policy) -> Policy:
     return found
 
 
+def told(world: World, old: Policy, new: Policy) -> tuple[str, str]:
+    """What `new` says of an admission by `old`, and what it is in truth."""
+    memory, kept = books()
+    world.admit(old, kept)
+    [answer] = answered(memory, new)
+    return answer, "allow" if world.admit(new, books()[1]) else "refuse"
+
+
+def test_an_anchor_is_as_old_as_it_was_when_the_decision_was_taken() -> None:
+    memory, kept = books()
+    World((source("made", 100), source("real", 1000, days=50)), (), False, 1.0).admit(
+        policy(anchor={"severity": "audit"}), kept
+    )
+    for answer, date in (("allow", "2026-01-01"), ("refuse", "2126-01-01")):
+        memory.entries[-1].payload["time"] = f"{date}T00:00:00Z"
+        assert answered(memory, policy(anchor={"max_age_days": 3000})) == [answer]
+
+
+@pytest.mark.parametrize("keys", [(), (KEYS[0],), (KEYS[1],), tuple(KEYS)])
+@pytest.mark.parametrize("place", ["bad", "good"])
+def test_a_list_of_withdrawals_is_believed_by_the_keys_of_then(place: str, keys: Any) -> None:
+    """Also where the rule that names the list is what it was."""
+    world = World((source("made", 100),), (), False, 1.0)
+    rule = {
+        "max_depth": 1.0,
+        "withdrawals": place,
+        "withdrawals_max_age": 48.0,
+        "withdrawals_on_unreachable": "refuse",
+    }
+    old = policy(lineage=rule, manifest={"severity": "audit", "trusted_keys": (KEYS[0],)})
+    new = policy(lineage=rule, manifest={"severity": "audit", "trusted_keys": keys})
+    answer, truth = told(world, old, new)
+    assert answer == (truth if keys == (KEYS[0],) else "cannot tell")
+    rule = {**rule, "withdrawals_on_unreachable": "warn"}
+    looser = policy(lineage=rule, manifest={"severity": "audit", "trusted_keys": (KEYS[0],)})
+    truth = "refuse" if place == "bad" else "allow"
+    assert told(world, old, looser) == (truth, truth)
+
+
+@pytest.mark.parametrize(
+    ("was", "new", "signers", "answer"),
+    [
+        ((KEYS[0],), (KEYS[0],), (IDS[0],), "allow"),
+        ((KEYS[0],), (KEYS[0],), (), "refuse"),
+        ((KEYS[0],), (KEYS[1],), (IDS[1],), "cannot tell"),  # nobody looked for this one
+        (tuple(KEYS), (KEYS[1],), (IDS[1],), "allow"),
+        (tuple(KEYS), (KEYS[1],), (IDS[0],), "refuse"),
+        ((KEYS[0],), tuple(KEYS), (IDS[0],), "allow"),
+        ((KEYS[1],), (), (IDS[1],), "cannot tell"),  # perhaps the ledger does not know it
+        ((KEYS[1],), (), (), "refuse"),
+    ],
+)
+def test_a_signature_that_nobody_looked_for_may_be_there(
+    was: Any, new: Any, signers: Any, answer: str
+) -> None:
+    world = World((source("made", 100, signers),), (), False, 1.0)
+    old, asked_ = (
+        policy(manifest={"severity": s, "signature": "required", "trusted_keys": k})
+        for s, k in (("audit", was), ("enforce", new))
+    )
+    found, truth = told(world, old, asked_)
+    assert found == answer
+    assert found in ("cannot tell", truth)
+    # The word of a manifest for its policy counts by a key that is known, too.
+    old, asked_ = (
+        policy(manifest={"severity": s, "made_under": (MADE_BY,), "trusted_keys": k})
+        for s, k in (("audit", was), ("enforce", new))
+    )
+    found, truth = told(world, old, asked_)
+    assert found in ("cannot tell", truth)
+    assert found == truth or was != new
+
+
+def test_a_gain_that_nobody_probed_is_not_told() -> None:
+    world = World((source("made", 100), source("real", 1000)), (), True, 1.0)
+    off = policy(anchor={"severity": "off"})
+    for gain, truth in ((1.0, "allow"), (3.0, "refuse")):
+        probed = replace(world, gain=gain)
+        on = policy(anchor={"max_gain": 2.0})
+        assert told(probed, off, on) == ("cannot tell", truth)
+        watched = policy(anchor={"max_gain": 0.4, "severity": "audit"})
+        assert told(probed, watched, on) == (truth, truth)
+    # A check fits nothing, then and now.
+    watched = policy(anchor={"max_gain": 0.4, "severity": "audit"})
+    assert told(replace(world, fits=False), watched, policy(anchor={"max_gain": 2.0}))[0] == "allow"
+
+
 def test_most_admissions_can_be_told() -> None:
     """What nobody can tell of an admission is what nobody looked for: not what is recorded."""
-    told: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     every = [
         policy(lineage={"max_depth": depth, "unattested": attitude}, anchor={"severity": severity})
         for depth in (0.0, 1.0)
@@ -268,9 +355,9 @@ def test_most_admissions_can_be_told() -> None:
             for old in every:
                 world.admit(old, kept)
             for new in every:
-                told.update(answered(memory, new))
-    assert told["cannot tell"] < 0.1 * told.total()
-    assert min(told["allow"], told["refuse"]) > 0.2 * told.total()
+                answers.update(answered(memory, new))
+    assert answers["cannot tell"] < 0.1 * answers.total()
+    assert min(answers["allow"], answers["refuse"]) > 0.2 * answers.total()
 
 
 # ---- releases ------------------------------------------------------------------------------------
@@ -341,8 +428,8 @@ def test_a_release_is_never_told_otherwise_than_the_gate_tells_it(
 ) -> None:
     memory, kept = books()
     before = released(old, context, kept)
-    [told] = answered(memory, new)
-    assert told in ("cannot tell", "allow" if released(new, context, books()[1]) else "refuse")
+    [answer] = answered(memory, new)
+    assert answer in ("cannot tell", "allow" if released(new, context, books()[1]) else "refuse")
     assert answered(memory, old) == ["allow" if before else "refuse"]
     assert before or answered(memory, tightened(old, new)) != ["allow"]
 
@@ -469,8 +556,8 @@ def test_with_waivers_an_admission_is_not_told_otherwise_either(
     memory, kept = books()
     old, new = waived(old) if both else old, waived(new)
     before = world.admit(old, kept)
-    [told] = answered(memory, new)
-    assert told in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
+    [answer] = answered(memory, new)
+    assert answer in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
     assert answered(memory, old) == ["allow" if before else "refuse"]
 
 
@@ -487,6 +574,22 @@ def test_a_waived_release_is_so_again_under_the_same_policy(least: int) -> None:
     assert allowed
     [refuses] = answered(memory, policy(support={}))
     assert refuses == "refuse"
+
+
+@pytest.mark.parametrize(
+    "was", [{"severity": "audit"}, {"severity": "warn"}, {"inconclusive": "pass"}]
+)
+def test_what_no_waiver_was_asked_about_then_is_not_told_by_the_record(was: Any) -> None:
+    """The same waiver; but a rule that refused nobody has not been asked with its values."""
+    lower = [waiver(rule="support", params={"min_expected": 50.0})]
+    few = staged(table(7).slice(0, 60))
+    for context, usual in ((RELEASES[5], {}), (few, {"min_real_rows": 200, "min_expected": 40.0})):
+        memory, kept = books()
+        new = policy(support={**usual, "inconclusive": "fail"}, waivers=lower)
+        old = policy(support={**usual, "inconclusive": "fail", **was}, waivers=lower)
+        released(old, context, kept)
+        truth = "allow" if released(new, context, books()[1]) else "refuse"
+        assert answered(memory, new)[0] in ("cannot tell", truth)
 
 
 # ---- what a ledger may hold ----------------------------------------------------------------------
@@ -511,6 +614,18 @@ def test_decisions_of_older_versions_are_told_by_shipped_policies() -> None:
     assert answered(memory, strict)[0] != "allow"
 
 
+def test_what_was_taken_mildly_may_not_be_under_a_stricter_parameter() -> None:
+    """Unmet as before; but a warning then, and a refusal now."""
+    memory, kept = books()
+    half = World((source("half", 300),), (), False, 1.0)
+    assert half.admit(policy(lineage={"max_depth": 1.0}), kept)
+    new = policy(lineage={"max_depth": 1.0, "unverified": "refuse"})
+    assert answered(memory, new) == ["refuse"]
+    for entry in memory.log(kind="decision"):
+        del entry.payload["grounds"]
+    assert answered(memory, new) == ["cannot tell"]
+
+
 @FEW
 @given(worlds, policies, policies)
 def test_without_grounds_less_is_told_and_nothing_wrong(
@@ -520,8 +635,8 @@ def test_without_grounds_less_is_told_and_nothing_wrong(
     before = world.admit(old, kept)
     for entry in memory.entries:
         entry.payload.pop("grounds", None)
-    [told] = answered(memory, new)
-    assert told in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
+    [answer] = answered(memory, new)
+    assert answer in ("cannot tell", "allow" if world.admit(new, books()[1]) else "refuse")
     assert answered(memory, old) == ["allow" if before else "refuse"]
 
 

@@ -28,6 +28,7 @@ from safegen.cli import (
     policy,
     replay,
     report,
+    serve,
     waivers,
 )
 from safegen.cli.output import fail, say
@@ -58,7 +59,7 @@ def _root(
         os.environ["SAFEGEN_DEBUG"] = "1"
 
 
-for module in (generate, data, report, evidence, keys, backends, demo):
+for module in (generate, data, report, evidence, keys, backends, demo, serve):
     module.add_to(app)
 for module in (cases, controls, replay, waivers):
     module.add_to(policy.app)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -333,7 +333,7 @@ def entry_from(seq: int, time: str, kind: str, text: str, prev: str, hash: str) 
 
 def record_body(record: Record) -> bytes:
     """The bytes that a record is stored as, and whose SHA-256 its log entry names."""
-    stated = {k: v for k, v in asdict(record).items() if k not in ("imported_from", "claimed")}
+    stated = {k: v for k, v in vars(record).items() if k not in ("imported_from", "claimed")}
     return bounded(stated, "record")
 
 

@@ -6,10 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from safegen.errors import UsageError
-from safegen.ledger import Ledger, Record
+from safegen.ledger import Ledger, LogEntry, Record
 from safegen.ledger.base import WITHDRAWAL
 
-__all__ = ["Withdrawal", "ancestors", "descendants", "withdraw", "withdrawal_of", "withdrawals"]
+__all__ = [
+    "Withdrawal",
+    "ancestors",
+    "descendants",
+    "withdraw",
+    "withdrawal_in",
+    "withdrawal_of",
+    "withdrawals",
+]
 
 _MOST = 100_000  # records behind a dataset, beyond which nobody is followed
 
@@ -39,14 +47,14 @@ def withdraw(ledger: Ledger, dataset_id: str, *, by: str, reason: str) -> Withdr
     entry = ledger.record(
         WITHDRAWAL, {"dataset_id": dataset_id, "by": by.strip(), "reason": reason.strip()}
     )
-    return _read(entry.time, entry.payload)
+    return withdrawal_in(entry)
 
 
 def withdrawals(ledger: Ledger) -> dict[str, Withdrawal]:
     """The datasets that were withdrawn, each with its first withdrawal. Raises: LedgerError."""
     found: dict[str, Withdrawal] = {}
     for entry in ledger.log(kind=WITHDRAWAL):
-        one = _read(entry.time, entry.payload)
+        one = withdrawal_in(entry)
         found.setdefault(one.dataset_id, one)
     return found
 
@@ -91,12 +99,13 @@ def descendants(dataset_id: str, ledger: Ledger) -> list[Record]:
     return found
 
 
-def _read(time: str, payload: Mapping[str, object]) -> Withdrawal:
+def withdrawal_in(entry: LogEntry) -> Withdrawal:
     """What an entry says; one that was imported says of which ledger, and when it was there."""
+    payload = entry.payload
     by, elsewhere = str(payload.get("by")), payload.get("ledger_id")
     return Withdrawal(
         str(payload.get("dataset_id")),
-        str(payload.get("time", time)),
+        str(payload.get("time", entry.time)),
         by if elsewhere is None else f"{by} (in ledger {str(elsewhere)[:8]})",
         str(payload.get("reason")),
     )

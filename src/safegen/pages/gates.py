@@ -11,7 +11,7 @@ from safegen.pages.charts import Axis, interval, is_ratio
 from safegen.pages.given import findings, finite, items, mapping, pair, texts, within
 from safegen.pages.html import breaking, counted, facts, number, section, sign, table, text
 
-__all__ = ["forest", "gates", "part_outcome", "verdict_of"]
+__all__ = ["card", "forest", "gates", "part_outcome", "verdict_of"]
 
 _ORDER = ("block", "waived", "warn", "audit", "pass")
 _ELSEWHERE = {  # where the numbers behind a finding have a section of their own
@@ -53,7 +53,7 @@ def _gate(decision: Mapping[str, Any], figures: Figures | None) -> str:
     gate = str(decision.get("gate"))
     ranked = sorted(found.items(), key=lambda item: _rank(item[1]))
     plain = [(n, f) for n, f in ranked if f.get("outcome") == "pass" and not _drawn(f, "pass")]
-    cards = "".join(_card(name, one, figures) for name, one in ranked if (name, one) not in plain)
+    cards = "".join(card(name, one, figures) for name, one in ranked if (name, one) not in plain)
     allowed = decision.get("allowed") is True
     known = finite(ledger.get("datasets")) or 0
     searched = f"{text(ledger.get('url', 'none'))}: {counted(int(known), 'dataset')}"
@@ -99,7 +99,8 @@ def _rank_of(found: Mapping[str, Mapping[str, Any]]) -> int:
     return min((_rank(f) for f in found.values()), default=0)
 
 
-def _card(name: str, finding: Mapping[str, Any], figures: Figures | None) -> str:
+def card(name: str, finding: Mapping[str, Any], figures: Figures | None) -> str:
+    """One finding: what was asked, what was seen, what to do."""
     outcome = str(finding.get("outcome"))
     rows = [("required", text(finding.get("required", "")))]
     if finding.get("n") is not None:

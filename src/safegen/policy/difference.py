@@ -8,6 +8,7 @@ from typing import Any
 
 from safegen.policy.model import Policy
 from safegen.policy.params import Change, Section
+from safegen.policy.waiver import Waiver
 
 __all__ = ["Difference", "diff"]
 
@@ -32,8 +33,9 @@ def diff(old: Policy, new: Policy) -> list[Difference]:
     """Every value in which two policies differ in what they ask, in report order.
 
     Of a rule that is off in one of them only that is said: what its parameters are matters to
-    nobody. A waiver that is new asks less, whether it is applied or not; one that was changed
-    cannot be compared. Names, texts and contacts are no difference.
+    nobody. A waiver that is new asks less, whether it is applied or not; so does one that ends
+    later, holds for everything now, or lowers further. Other changes of one cannot be compared,
+    and names, texts and contacts are no difference.
     """
     return [*_parts(old, new), *_locks(old, new), *_waivers(old, new)]
 
@@ -78,10 +80,21 @@ def _waivers(old: Policy, new: Policy) -> Iterator[Difference]:
     for one in dict.fromkeys([*before, *after]):
         was, now = before.get(one), after.get(one)
         if was != now:
-            change: Change = "INCOMPARABLE"
-            if was is None or now is None:
-                change = "LOOSEN" if was is None else "TIGHTEN"
+            change: Change = "LOOSEN" if was is None else "TIGHTEN"
+            if was is not None and now is not None:
+                change = "LOOSEN" if _lowers_more(was, now, new) else "INCOMPARABLE"
             yield Difference(change, f"waivers.{one}", _said(was), _said(now), "default")
+
+
+def _lowers_more(was: Waiver, now: Waiver, policy: Policy) -> bool:
+    """Whether a changed waiver ends later, holds for everything, or lowers more or further."""
+    known = type(policy.rules[now.rule]).parameters()
+    further = now.rule != was.rule or any(
+        key not in was.params or known[key].compare(was.params[key], value) == "LOOSEN"
+        for key, value in now.params.items()
+    )
+    wider = now.scope is None and was.scope is not None
+    return now.expires > was.expires or wider or further
 
 
 def _said(waiver: Any) -> dict[str, Any] | None:

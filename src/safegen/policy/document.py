@@ -75,33 +75,38 @@ def blocks(path: Path) -> bool:
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
-def read(path: Path, label: str) -> tuple[Node, list[Problem]]:
+def read(path: Path, label: str, text: str | None = None) -> tuple[Node, list[Problem]]:
     """The mapping in a YAML file, and the problems that did not stop the reading.
 
-    `label` is what problems call the file. Raises: PolicyError when there is no such file, when
-    it is not a file, too big, not UTF-8, not YAML, empty, or anything but one mapping.
+    `label` is what problems call the file; `text`, what it is going to say. Raises: PolicyError
+    when there is no such file, when it is not a file, too big, not UTF-8, not YAML, empty, or
+    anything but one mapping.
     """
+    data = _bytes(path, label) if text is None else text.encode("utf-8", "replace")
+    if len(data) > MAX_BYTES:
+        raise _fatal(f"the file is bigger than {MAX_BYTES // 1024} KiB", label)
+    try:
+        decoded = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise _fatal("the file is not UTF-8 text", label, line) from None
+    reader = _Reader(decoded, label)
+    node = reader.document()
+    return node, reader.problems
+
+
+def _bytes(path: Path, label: str) -> bytes:
     try:
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise _fatal("this is no regular file; a policy is one YAML file", label)
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _fatal("there is no such file", label) from None
     except IsADirectoryError:
         raise _fatal("this is a folder; a policy is one YAML file", label) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise _fatal(f"the file cannot be read ({type(error).__name__})", label) from None
-    if len(data) > MAX_BYTES:
-        raise _fatal(f"the file is bigger than {MAX_BYTES // 1024} KiB", label)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise _fatal("the file is not UTF-8 text", label, line) from None
-    reader = _Reader(text, label)
-    node = reader.document()
-    return node, reader.problems
 
 
 def _at_once(path: str, flags: int) -> int:

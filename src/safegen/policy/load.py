@@ -66,14 +66,14 @@ class Examined(NamedTuple):
     waivers: list[Origin]  # where each waiver of the policy stands
 
 
-def examine(path_or_name: str | Path, *, depth: int = 0) -> Examined:
+def examine(path_or_name: str | Path, *, text: str | None = None, depth: int = 0) -> Examined:
     """What a file or shipped name holds. Raises nothing: problems are part of the answer.
 
-    depth: how many policies extend it, one after the other.
+    text: what the file is going to say. depth: how many policies extend it, one after the other.
     """
     try:
         path, label = _locate(path_or_name)
-        root, problems = read(path, label)
+        root, problems = read(path, label, text)
     except PolicyError as error:
         return Examined(None, list(error.problems), [])
     draft = Draft(root, label, problems)

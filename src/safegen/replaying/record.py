@@ -18,6 +18,7 @@ from safegen.replaying.changes import Moved
 __all__ = ["Case", "asked_again", "lacking"]
 
 _FIELDS = {f.name for f in fields(Finding)}
+_STATUSES = frozenset(get_args(Status))
 
 
 class Case:
@@ -37,10 +38,8 @@ class Case:
         self.ledger: Mapping[str, Any] = payload["ledger"]
         self.waivers: Sequence[Mapping[str, Any]] = payload.get("waivers", ())
         self.outcomes = {name: str(f["outcome"]) for name, f in payload["findings"].items()}
-        self.sources = [
-            [str(s[k]) for k in ("dataset_id", "logical_digest", "uri") if s.get(k)]
-            for s in payload.get("sources", ())
-        ]
+        # What waivers may know a source by. Decisions of older versions do not say, and had none.
+        self.sources = [[str(n) for n in s.get("names", ())] for s in payload.get("sources", ())]
         self._payload = payload
         self.kept: Mapping[str, Any] = payload.get("grounds") or {}
         self._unsaid: set[str] = set()
@@ -58,7 +57,7 @@ class Case:
         return found
 
     def _finding(self, rule: str, check: str, document: Mapping[str, Any]) -> Finding:
-        if document["status"] not in get_args(Status):
+        if document["status"] not in _STATUSES:
             raise ValueError("no status")
         name = f"{rule}/{check}"
         known: dict[str, Any] = {

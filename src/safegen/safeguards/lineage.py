@@ -57,7 +57,8 @@ class Lineage:
             _intact(sources),
             _depth(sources, params.max_depth),
         ]
-        if params.max_synthetic_share < 1.0:
+        # Where there are such rows it is asked in any case, so that a waiver to 1 has an answer.
+        if params.max_synthetic_share < 1.0 or any(s.synthetic_share for s in sources):
             findings.append(_share(sources, params.max_synthetic_share))
         required = params.ledger == "required"
         if marked := [s for s in sources if any(e.ring == RING for e in s.evidence)]:

@@ -77,8 +77,9 @@ class ManifestComplete:
                 next_step=None if complete else "report this: a backend's rows were not tagged",
             )
         ]
-        if params.signature == "required":
-            findings.append(_signing(context.signer, {key_id(t) for t in params.trusted_keys}))
+        # Asked in any case, so that a waiver of the signature has an answer.
+        trusted = {key_id(t) for t in params.trusted_keys}
+        findings.append(_signing(context.signer, trusted, params.signature == "required"))
         if params.c2pa == "required":
             findings.append(_credentials(context.credentials))
         return findings
@@ -116,9 +117,9 @@ def _made(source: SourceFacts) -> str:
     return f"{name}: made under {told}"
 
 
-def _signing(signer: str | None, trusted: set[str]) -> Finding:
+def _signing(signer: str | None, trusted: set[str], required: bool) -> Finding:
     """Whether the release will be signed. Further signatures join the first when it is there."""
-    met = signer is not None and (not trusted or signer in trusted)
+    met = not required or (signer is not None and (not trusted or signer in trusted))
     step = "safegen key new KEY, then pass --key KEY (key= in Python)"
     if trusted:
         step = "pass --key KEY (key= in Python), a key that the policy trusts"
@@ -127,7 +128,9 @@ def _signing(signer: str | None, trusted: set[str]) -> Finding:
         "signature",
         "met" if met else "unmet",
         "no signing key" if signer is None else f"a signing key is given: {signer[:16]}",
-        f"the dataset is signed{' by a key that the policy trusts' if trusted else ''}",
+        f"the dataset is signed{' by a key that the policy trusts' if trusted else ''}"
+        if required
+        else "it need not be signed",
         next_step=None if met else step,
     )
 
