@@ -15,6 +15,7 @@ from large_ledger import Growing
 from safegen import plugins
 from safegen.console.app import console
 from safegen.ledger import open_ledger
+from safegen.policy.load import shipped
 from safegen.testing import Rows
 
 
@@ -80,6 +81,23 @@ def test_no_page_shows_a_real_value(released: tuple[World, safegen.Dataset]) -> 
         assert answer.status_code == 200, path
         for value in ("Xanadu-4711", "Utopia-0815"):
             assert value not in answer.text, path
+
+
+def test_not_even_where_a_policy_lets_reports_show_some(
+    released: tuple[World, safegen.Dataset], tmp_path: Path
+) -> None:
+    desk, _ = released
+    policy = tmp_path / "lab.yaml"
+    policy.write_text(
+        shipped()["lab"].read_text().replace("real_values: false", "real_values: true")
+    )
+    gen = safegen.Generator("sdv.gaussian_copula", policy).fit(tmp_path / "people.parquet")
+    made = gen.generate(200, tmp_path / "shown")
+    own = (tmp_path / "shown" / "report.html").read_text()
+    assert "Xanadu-4711" in own
+    report = desk.client.get(f"/datasets/{made.manifest.dataset_id}/report").text
+    assert "Xanadu-4711" not in report
+    assert "holds no comparison" in report
 
 
 def test_no_record_has_another_folder_read(
