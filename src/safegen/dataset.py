@@ -79,8 +79,9 @@ def inspect_folder(
     lazily: bool = False,
 ) -> Verified:
     """Verify a dataset folder and say what the verification is worth. known: keys whose signature
-    counts where no `trusted_keys` are named, as those do that the ledger recorded. hashed: the
-    SHA-256 of files that a receipt has. lazily: row groups are left to whoever reads them.
+    counts where no `trusted_keys` are named, as those do that the ledger recorded; without any, all
+    that the organisation pins. hashed: the SHA-256 of files that a receipt has. lazily: row groups
+    are left to whoever reads them.
 
     Raises: VerificationError with every problem; UsageError for a key that cannot be read.
     """
@@ -102,7 +103,8 @@ def inspect_folder(
     if first.manifest is not None and trusted_keys is None and first.signed:
         # The ledger remembers who signed; a caller who names keys trusts those only.
         recorded = recorded_keys(ledger if record else None, first.manifest.dataset_id)
-        check_signature(folder, first, pinned.known([*known, *recorded]))
+        ours = known or [PublicKey.of(text) for text in pinned.trusted]
+        check_signature(folder, first, pinned.known([*ours, *recorded]))
     problems = list(dict.fromkeys([*first.problems, *problems]))
     if first.signed and not first.signers and not problems:
         ids = ", ".join(k[:16] + "…" for k in first.unknown_keys) or "nobody"

@@ -17,7 +17,7 @@ The rules of deciding, in one place and without any input or output:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from html import escape
@@ -386,7 +386,7 @@ def decide(
         },
         ledger=ledger,
         subject=tuple(subject),
-        waivers=_listed(policy, time, sources, {i for r in judged for i in r.waived_by}),
+        waivers=tuple(_listed(policy, time, sources, judged)),
         notes=tuple(notes),
         time=time,
     )
@@ -431,11 +431,19 @@ def _excepted(reasons: Iterable[Reason], lower: Waived) -> list[Reason]:
 
 
 def _listed(
-    policy: Policy, time: str, sources: Iterable[Subject] | None, applied: set[str]
-) -> tuple[dict[str, Any], ...]:
+    policy: Policy, time: str, sources: Iterable[Subject] | None, judged: Sequence[Reason]
+) -> Iterator[dict[str, Any]]:
+    """Every waiver and what came of it."""
     if not policy.waivers:
-        return ()
+        return
     from safegen.policy.standing import standing
 
-    every = standing(policy, _moment(time), () if sources is None else sources)
-    return tuple(s.to_json(applied=s.waiver.id in applied) for s in every)
+    applied = {i for r in judged for i in r.waived_by}
+    blocked = {r.finding.rule for r in judged if r.outcome == "block"}
+    for one in standing(policy, _moment(time), () if sources is None else sources):
+        status = one.status
+        if one.waiver.id in applied:
+            status = "applied"
+        elif status == "not needed" and one.waiver.rule in blocked:
+            status = "not enough"
+        yield one.to_json(status)

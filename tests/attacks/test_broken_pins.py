@@ -13,7 +13,7 @@ from forging import cli
 
 import safegen
 from safegen import folders
-from safegen.errors import PolicyError, UsageError
+from safegen.errors import PolicyError, UsageError, VerificationError
 from safegen.gates import load_policy
 from safegen.ledger import open_ledger
 from safegen.ledger.places import ledger_path
@@ -124,6 +124,22 @@ def test_other_keys_than_those_that_are_pinned_are_said_at_once(system, tmp_path
     with pytest.raises(UsageError, match="is none of them"):
         safegen.Generator(key=tmp_path / "theirs")
     assert safegen.Generator(key=tmp_path / "ours")
+
+
+def test_a_key_that_is_pinned_is_known_where_no_ledger_saw_it(system, tmp_path):
+    keys = {name: new_key(tmp_path / name) for name in ("ours", "theirs")}
+    made = {}
+    for name in keys:
+        generator = safegen.Generator(ledger=tmp_path / "own.db", key=tmp_path / name)
+        made[name] = generator.fit(example_table(200, seed=3)).generate(60, tmp_path / f"by-{name}")
+    elsewhere = tmp_path / "elsewhere.db"
+    open_ledger(elsewhere)
+    with pytest.raises(VerificationError, match="not known here"):
+        safegen.verify(made["ours"].path, ledger=elsewhere)
+    pin(system, f"trusted_keys: [{keys['ours'].text}]\n")
+    assert safegen.verify(made["ours"].path, ledger=elsewhere)
+    with pytest.raises(VerificationError, match="not known here"):
+        safegen.verify(made["theirs"].path, ledger=elsewhere)
 
 
 class Asked(RuleParams):

@@ -94,6 +94,7 @@ def test_no_policy_is_below_the_floor(name, system, floor, lax):
     under = load_policy(named)
     assert [w for w in looser(under, floor) if not w.startswith("waivers.")] == []
     assert floor.digest in [a.digest for a in under.extends]
+    assert "governance@acme.example (floor acme/floor)" in under.contact  # whose refusal it may be
     # The policy is the same however often it is raised, and keeps what is tighter than the floor.
     assert load_policy(under) == under
     assert not [d for d in diff(free, under) if d.change == "LOOSEN"]

@@ -16,11 +16,12 @@ from forging import cli
 import safegen
 from safegen.evidence.checking import check_evidence
 from safegen.evidence.gathering import gather
-from safegen.evidence.index import INDEX, SIGNATURE, Index
+from safegen.evidence.index import INDEX, SIGNATURE, Index, statement_of
 from safegen.evidence.selecting import Period
 from safegen.ledger import Ledger, open_ledger
 from safegen.ledger.base import canonical, genesis
 from safegen.manifest import Manifest, PublicKey, SigningKey, canonical_bytes
+from safegen.manifest.sign import signature_of
 from safegen.policy import Policy
 
 Change = Callable[[Path], None]
@@ -194,6 +195,17 @@ def test_a_signature_that_was_taken_off_or_is_anothers_is_found(
     # A signature of a manifest is none of a folder.
     shutil.copy(next((signed / "envelopes").iterdir()), folder / SIGNATURE)
     assert "not of this evidence.json" in check_evidence(folder, ours).problems[0]
+
+
+def test_a_folder_that_names_another_signer_is_found(
+    signed: Path, key: Path, other_key: Path, tmp_path: Path
+) -> None:
+    folder, other = copy(signed, tmp_path), PublicKey.read(f"{other_key}.pub")
+    resealed(folder, lambda index: index.update(signed_by=other.id))
+    statement = statement_of((folder / INDEX).read_bytes())
+    (folder / SIGNATURE).write_bytes(signature_of(statement, SigningKey(key)))
+    problems = check_evidence(folder, [PublicKey.read(f"{key}.pub"), other]).problems
+    assert problems == ["evidence.json: it names another key than the one that signed it"]
 
 
 def test_an_edit_that_fits_is_found_by_the_signature(

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from forging import cli
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import safegen
@@ -46,6 +46,9 @@ waivers:
     approved_by: [j.doe, m.khan]
     expires: EXPIRES
 """
+
+
+APPROVERS = f"approvals: {{approvers: [{{name: j.doe, key: MCowBQYDK2VwAyEA{'A' * 43}=}}]}}"
 
 
 @pytest.fixture
@@ -108,8 +111,15 @@ def test_what_is_waived_is_admitted_and_says_so_everywhere(tmp_path, source, led
             3,
             "not accepted",
         ),
+        # Names in a file, where the policy that locks the rule says who may approve.
+        (
+            POLICY.replace("rules:", f"locked: [lineage]\n{APPROVERS}\nrules:"),
+            WAIVER,
+            3,
+            "not accepted",
+        ),
         # Of another parameter: the question is as unmet as before.
-        (POLICY, WAIVER.replace("unattested: warn", "max_depth: 1.0"), 3, "not needed"),
+        (POLICY, WAIVER.replace("unattested: warn", "max_depth: 1.0"), 3, "not enough"),
     ],
 )
 def test_a_waiver_that_does_not_count_changes_nothing(
@@ -140,7 +150,8 @@ def test_a_waiver_of_depth_lowers_to_what_it_states_and_no_further(tmp_path, sou
     assert two.manifest.depth == 2
     refused = safegen.check(two, policy=policy, ledger=ledger)
     assert not refused.allowed
-    assert refused.waivers[0]["status"] == "not needed"
+    assert refused.waivers[0]["status"] == "not enough"
+    assert safegen.check(source, policy=policy, ledger=ledger).waivers[0]["status"] == "not needed"
 
 
 def test_a_share_is_waived_to_all_of_the_rows(tmp_path, source, ledger):
@@ -266,6 +277,7 @@ def verdict(found: Mapping[str, str], again: Mapping[str, str]) -> bool:
     return last.allowed
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of the machine, when it is busy
 @given(FOUND, FOUND, st.data())
 def test_losing_or_worsening_a_finding_never_turns_a_refusal_into_an_admission(found, again, data):
     before = verdict(found, again)

@@ -173,6 +173,44 @@ def test_signatures_are_looked_for_where_people_say(world: World, tmp_path: Path
     assert any("changed since the release" in m for m in index.missing)
 
 
+def test_what_passes_for_a_dataset_is_no_source_of_its_report(world: World, tmp_path: Path) -> None:
+    """A folder with the same id, consistent in itself, whose manifest nobody registered."""
+    forged = tmp_path / "archive" / "made"
+    shutil.copytree(world.made.path, forged)
+    page = b"<h1>perfect</h1>"
+    (forged / "report.html").write_bytes(page)
+    digest = f"sha256:{hashlib.sha256(page).hexdigest()}"
+    files = [
+        f.model_copy(update={"bytes": len(page), "sha256": digest})
+        if f.path == "report.html"
+        else f
+        for f in world.made.manifest.files
+    ]
+    manifest = world.made.manifest.model_copy(update={"files": files})
+    (forged / "safegen.manifest.json").write_bytes(manifest.to_bytes())
+    index = gather(
+        world.books,
+        tmp_path / "out",
+        dataset=world.made.manifest.dataset_id,
+        look_in=[str(tmp_path / "archive")],
+    )
+    assert index.datasets[0].report == "from the manifest"
+    assert any("not the statement that the ledger has" in m for m in index.missing)
+    assert "perfect" not in (tmp_path / "out/reports" / f"{manifest.dataset_id}.html").read_text()
+
+
+def test_a_policy_under_a_digest_that_is_not_its_own_is_none(world: World, tmp_path: Path) -> None:
+    away = tmp_path / "ledger.db"
+    shutil.copy(world.folder / "ledger.db", away)
+    books, digest = open_ledger(away), f"sha256:{'7' * 64}"
+    said = {"id": "mild", "version": "1", "digest": digest}
+    since = books.record("policy", {"digest": digest, "policy": {"id": "mild", "rules": {}}}).time
+    books.record("decision", {"allowed": True, "gate": "release", "policy": said, "findings": {}})
+    index = gather(books, tmp_path / "out", period=Period.of(since, None))
+    assert [(p.id, p.found) for p in index.policies] == [("mild", None)]
+    assert not (tmp_path / "out" / "policies").exists()
+
+
 def test_a_folder_that_is_not_as_released_says_so(world: World, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(world.made.path, copy)

@@ -576,6 +576,22 @@ def test_a_waived_release_is_so_again_under_the_same_policy(least: int) -> None:
     assert refuses == "refuse"
 
 
+@pytest.mark.parametrize(
+    "was", [{"severity": "audit"}, {"severity": "warn"}, {"inconclusive": "pass"}]
+)
+def test_what_no_waiver_was_asked_about_then_is_not_told_by_the_record(was: Any) -> None:
+    """The same waiver; but a rule that refused nobody has not been asked with its values."""
+    lower = [waiver(rule="support", params={"min_expected": 50.0})]
+    few = staged(table(7).slice(0, 60))
+    for context, usual in ((RELEASES[5], {}), (few, {"min_real_rows": 200, "min_expected": 40.0})):
+        memory, kept = books()
+        new = policy(support={**usual, "inconclusive": "fail"}, waivers=lower)
+        old = policy(support={**usual, "inconclusive": "fail", **was}, waivers=lower)
+        released(old, context, kept)
+        truth = "allow" if released(new, context, books()[1]) else "refuse"
+        assert answered(memory, new)[0] in ("cannot tell", truth)
+
+
 # ---- what a ledger may hold ----------------------------------------------------------------------
 
 

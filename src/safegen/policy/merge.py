@@ -61,7 +61,10 @@ def raised(policy: Policy, floor: Policy) -> Policy:
         own = Ancestor(id=floor.id, version=floor.version, digest=floor.digest)
         asked = [name for name, rule in floor.rules.items() if rule.severity != "off"]
         return Policy(
-            **{n: getattr(policy, n) for n in ("id", "version", "description", "contact", "owner")},
+            **{n: getattr(policy, n) for n in ("id", "version", "description", "owner")},
+            contact=policy.contact
+            if floor.contact in policy.contact
+            else f"{floor.contact} (floor {floor.id}); {policy.contact}"[:4000],
             report=parts.pop("report"),  # type: ignore[arg-type]
             approvals=_approvals(policy.approvals, floor.approvals, parts.pop("approvals")),
             rules=parts,  # type: ignore[arg-type]

@@ -110,6 +110,11 @@ class Pins:
                 f"leave {named} out, or ask whoever answers for that file"
             )
 
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """The keys that are pinned."""
+        return self.keys[0] if self.keys else ()
+
     def known(self, keys: Sequence[K]) -> list[K]:
         """Those of some public keys whose signatures may count."""
         return [k for k in keys if self.keys is None or k.text in self.keys[0]]

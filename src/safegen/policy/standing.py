@@ -24,12 +24,12 @@ class Standing:
     status: WaiverStatus
     approval: Approval
 
-    def to_json(self, *, applied: bool = False) -> dict[str, Any]:
-        """As decisions keep it."""
+    def to_json(self, status: WaiverStatus | None = None) -> dict[str, Any]:
+        """As decisions keep it, which know what came of it."""
         told = self.waiver.model_dump(mode="json", exclude={"signatures"}, exclude_none=True)
         signed = {"signed": self.approval.said, "signed_by": list(self.approval.signed_by)}
         problem = {"problem": self.approval.problem} if self.approval.problem else {}
-        return {"status": "applied" if applied else self.status, **told, **signed, **problem}
+        return {"status": status or self.status, **told, **signed, **problem}
 
 
 def standing(

@@ -24,7 +24,9 @@ from safegen.policy.sections import Approvals, Text, person
 
 __all__ = ["Approval", "Subject", "Waiver", "WaiverStatus", "approved", "day_of"]
 
-WaiverStatus = Literal["applied", "not needed", "expired", "out of scope", "not accepted"]
+WaiverStatus = Literal[
+    "applied", "not enough", "not needed", "expired", "out of scope", "not accepted"
+]
 Subject = Iterable[str]
 """What one source is known by: its dataset id, its logical digest, where it is."""
 
@@ -125,7 +127,8 @@ class Approval:
 
 def approved(waiver: Waiver, approvals: Approvals, *, locked: bool) -> Approval:
     """Whether a policy accepts a waiver, by who approved it: two people where what it lowers is
-    locked, and their signatures where the policy requires them."""
+    locked, and their signatures where the policy requires them, or names approvers for what it
+    locks: a lock that anybody's name opens is none."""
     needed = 2 if locked else 1
     keys = {person(a.name): a.key for a in approvals.approvers}
     signed: list[str] = []
@@ -134,12 +137,13 @@ def approved(waiver: Waiver, approvals: Approvals, *, locked: bool) -> Approval:
     for name, signature in {person(n): (n, s) for n, s in waiver.signatures.items()}.values():
         if (key := keys.get(person(name))) is not None:
             (signed if _holds(key, signature, waiver.signed_bytes) else wrong).append(name)
+    required = approvals.signature == "required" or (locked and bool(approvals.approvers))
     problem = None
     if wrong:
         problem = f"the signature of {wrong[0]} is not of this waiver: it was changed since"
     elif len(waiver.approved_by) < needed:
         problem = "what it lowers is locked: that takes two approvers"
-    elif approvals.signature == "required" and len(signed) < needed:
+    elif required and len(signed) < needed:
         problem = (
             f"self-asserted: {len(signed)} of {needed} approvals signed by approvers of the policy"
         )

@@ -18,6 +18,7 @@ from safegen.replaying.changes import Moved
 __all__ = ["Case", "asked_again", "lacking"]
 
 _FIELDS = {f.name for f in fields(Finding)}
+_STATUSES = frozenset(get_args(Status))
 
 
 class Case:
@@ -56,7 +57,7 @@ class Case:
         return found
 
     def _finding(self, rule: str, check: str, document: Mapping[str, Any]) -> Finding:
-        if document["status"] not in get_args(Status):
+        if document["status"] not in _STATUSES:
             raise ValueError("no status")
         name = f"{rule}/{check}"
         known: dict[str, Any] = {

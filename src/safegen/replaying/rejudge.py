@@ -68,7 +68,7 @@ class _Group:
 
     @property
     def settled(self) -> bool:
-        return len({_burden(f) for f in self.may_be}) == 1
+        return len(self.may_be) == 1 or len({_burden(f) for f in self.may_be}) == 1
 
 
 class _Settled:
@@ -106,7 +106,7 @@ class _Judged:
             if not group.settled:
                 self.open = True
                 self.why.setdefault(group.may_be[0].name, set()).update(group.why)
-            yield pick(group.may_be, key=_burden)
+            yield group.may_be[0] if len(group.may_be) == 1 else pick(group.may_be, key=_burden)
 
 
 class Rejudge:
@@ -214,14 +214,16 @@ class Rejudge:
 
     def _twins(self, case: Case, rule: str, params: RuleParams) -> Sequence[_Group]:
         """The findings of a rule that waivers lower. Where these lowered it just so when the
-        decision was taken, the record says what was found then."""
+        decision was taken, and the rule is what it was, the record says what came of it."""
         own = self._policy.rule(rule)
         change = self._change(case, rule, own)
-        if change is not None and not change.changes:
+        same = case.rules is not None and case.rules.get(rule) == own.model_dump(mode="json")
+        if same and change is not None and not change.changes:
             stood = [
                 SimpleNamespace(id=w["id"], params=w["params"])
                 for w in case.waivers
-                if w.get("rule") == rule and w.get("status") in ("applied", "not needed")
+                if w.get("rule") == rule
+                and w.get("status") in ("applied", "not enough", "not needed")
             ]
             if lowered(own, stood)[0] == params:  # type: ignore[arg-type]
                 return [
