@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from console_world import EVIL, PASSWORD, World, world
 from safegen.console.files import digest_of
 from safegen.console.guard import MAX_BODY
+from safegen.console.layout import day, link, moment, tag
 from safegen.policy.document import MAX_BYTES
 
 
@@ -368,3 +369,10 @@ def test_documentation_is_fetched_from_nowhere(desk: World) -> None:
         assert desk.client.get(path).status_code == 404
     paths = desk.client.get("/api/v1/openapi.json").json()["paths"]
     assert "/api/v1/datasets/{dataset_id}/verify" in paths
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_times_and_links_are_no_markup(evil: str) -> None:
+    for made in (moment(evil), day(evil), link(evil, shows="x", **{"q": evil}), tag(evil)):
+        assert found(made) == []
+        assert "<script" not in made
