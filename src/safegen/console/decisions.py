@@ -154,7 +154,8 @@ def row(one: DecisionEntry) -> tuple[str, ...]:
     about = "<br>".join(breaking(s) for s in one.subject[:3])
     more = f"<br>and {len(one.subject) - 3} more" if len(one.subject) > 3 else ""
     return (
-        f"{link('decisions', one.seq, shows=verdict)}<small>{text(one.gate)} #{one.seq}</small>",
+        f"{link('decisions', one.seq, shows=verdict)}"
+        f"<small>{text(one.gate)}&nbsp;#{one.seq}</small>",
         about + more,
         " ".join(why),
         text(one.policy),

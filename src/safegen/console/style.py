@@ -33,12 +33,13 @@ border:1px solid var(--soft);border-radius:7px;padding:.35rem .5rem;max-width:10
 button:focus-visible,input:focus-visible,select:focus-visible,textarea:focus-visible,
 .button:focus-visible{outline:3px solid var(--more);outline-offset:1px}
 .asks{display:flex;flex-wrap:wrap;gap:.5rem .8rem;align-items:end;margin:.75rem 0}
-.asks label{display:grid;gap:.1rem;font-size:.84rem;color:var(--soft)}
+.asks label{display:grid;grid-template-columns:minmax(0,1fr);max-width:100%;gap:.1rem;
+font-size:.84rem;color:var(--soft)}
 .asks input[type=search]{width:min(20rem,80vw)}
 .pager{display:flex;gap:.4rem 1.1rem;flex-wrap:wrap;color:var(--soft);font-size:.9rem}
 .list{width:100%}.list td,.list th{padding:.4rem .8rem .4rem 0}
 .list th[scope=row]{font-weight:600;overflow-wrap:anywhere}
-.list th[scope=row] small{white-space:nowrap}
+.list th .note{display:block;font-weight:400}
 .list small{display:block;color:var(--soft);font-weight:400;font-size:.82rem}
 .list td.n{text-align:right;white-space:nowrap}.list time{white-space:nowrap}
 a.tile{color:inherit;text-decoration:none;display:block}a.tile:hover{border-color:var(--soft)}
