@@ -341,3 +341,15 @@ def test_a_signature_is_waived_where_data_is_released(tmp_path, source, ledger):
             continue
         made = generator.generate(100, tmp_path / "made").manifest
         assert made.decisions[-1]["findings"]["manifest/signature"]["waived_by"] == ["W-1"]
+
+
+def test_a_scope_of_places_means_a_file_where_it_lies(tmp_path, source, ledger, monkeypatch):
+    policy = written(tmp_path, WAIVER + "    scope: '*/rows.parquet'\n")
+    monkeypatch.chdir(tmp_path)
+    for named in (source, "rows.parquet", "./rows.parquet", f"../{tmp_path.name}/rows.parquet"):
+        assert safegen.check(named, policy=policy, ledger=ledger).allowed, named
+    assert not safegen.check(
+        "rows.parquet",
+        policy=written(tmp_path, WAIVER + "    scope: '*/s.parquet'\n"),
+        ledger=ledger,
+    ).allowed

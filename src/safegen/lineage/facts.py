@@ -155,8 +155,9 @@ class SourceFacts:
     @property
     def names(self) -> tuple[str, ...]:
         """What a waiver may know it by: its dataset id where the ledger or a key that is known
-        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place. Facts
-        that a model brings, and nobody vouches for, have no name."""
+        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place (of a
+        bare file name `./NAME`, so that `*/NAME` means it wherever it lies). Facts that a model
+        brings, and nobody vouches for, have no name."""
         if any(e.ring == "model" for e in self.evidence):
             return ()
         vouched = any(
@@ -165,7 +166,8 @@ class SourceFacts:
             if e.dataset_id == self.dataset_id and e.part is None
         )
         own = self.dataset_id if vouched else None
-        return tuple(name for name in (own, self.logical_digest, self.uri) if name)
+        place = self.uri if "/" in self.uri or ":" in self.uri else f"./{self.uri}"
+        return tuple(name for name in (own, self.logical_digest, place) if name)
 
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""
