@@ -373,6 +373,6 @@ def test_documentation_is_fetched_from_nowhere(desk: World) -> None:
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_times_and_links_are_no_markup(evil: str) -> None:
-    for made in (moment(evil), day(evil), link(evil, shows="x", **{"q": evil}), tag(evil)):
+    for made in (moment(evil), day(evil), link(evil, shows="x", q=evil), tag(evil)):
         assert found(made) == []
         assert "<script" not in made
