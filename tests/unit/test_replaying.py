@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from safegen.policy import Policy, Waiver, diff
 from safegen.policy.merge import raised
 from safegen.policy.rules import RULES
 from safegen.replaying import replay
+from safegen.replaying.changes import moved
 from safegen.replaying.rejudge import Rejudge
 from safegen.safeguards.schema import SchemaKept
 from safegen.tables.schema import infer_schema
@@ -626,6 +628,19 @@ def test_what_was_taken_mildly_may_not_be_under_a_stricter_parameter() -> None:
     assert answered(memory, new) == ["cannot tell"]
 
 
+def test_how_mild_a_finding_of_an_older_version_was_may_be_unknown() -> None:
+    """Under a rule that warns everything warns; whether it may do more nobody wrote down."""
+    memory, kept = books()
+    unknown = World((source("unknown", 300),), (), False, 1.0)
+    for attitude in ("warn", "refuse"):
+        unknown.admit(policy(lineage={"severity": "warn", "unattested": attitude}), kept)
+    mild, strict = (policy(lineage={"unattested": attitude}) for attitude in ("warn", "refuse"))
+    assert (answered(memory, mild)[0], answered(memory, strict)[1]) == ("allow", "refuse")
+    for entry in memory.log(kind="decision"):
+        del entry.payload["grounds"]
+    assert (answered(memory, mild)[0], answered(memory, strict)[1]) == ("cannot tell",) * 2
+
+
 @FEW
 @given(worlds, policies, policies)
 def test_without_grounds_less_is_told_and_nothing_wrong(
@@ -706,6 +721,17 @@ def test_what_changes_is_listed_newest_first_and_no_more_than_was_asked_for(
     assert replay(new, by="flat").outcomes["allow -> refuse"] == 0
     assert replay(new, gate="release").decisions == 0
     assert parsed(canonical(found.to_json(), "result"))["decisions"] == 10
+
+
+def test_rows_that_one_rule_holds_out_are_there_for_the_others() -> None:
+    fidelity = {"utility_drop": 0.1}
+    old = policy(fidelity=fidelity, privacy={"held_out": 0.1}).effective()["rules"]
+    for held, change in ((0.1, {}), (0.2, {"held_out": "TIGHTEN"}), (0.0, {"held_out": "LOOSEN"})):
+        new = policy(fidelity=fidelity, privacy={"held_out": held})
+        settled = SimpleNamespace(rule=new.rule, held_out=gates.held_out(new))
+        found = moved(old, "fidelity", new.rule("fidelity"), settled)
+        assert found is not None
+        assert found.changes == change
 
 
 def test_rows_that_would_have_been_others_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

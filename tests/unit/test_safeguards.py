@@ -274,7 +274,7 @@ def test_the_battery_finds_a_safeguard_that_foretells_wrong() -> None:
     lost = context(with_column(real_table(1), "score", pa.array(np.zeros(ROWS))))
     strict, loose = (SchemaParams(severity="enforce", missing_margin=m) for m in (0.02, 0.5))
     optional = ManifestParams(severity="enforce")
-    required = ManifestParams(severity="enforce", signature="required")
+    required = ManifestParams(severity="enforce", c2pa="required")
     check_safeguard(SchemaKept(), strict, releases=[lost], others=[loose])
     for guard, said in ((Hasty(), "again tells wrong"), (Forgetful(), "rests on more")):
         with pytest.raises(AssertionError, match=said):

@@ -7,13 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from safegen.errors import TargetError, UsageError, VerificationError, hidden
 from safegen.evidence.athand import AtHand
+from safegen.evidence.datasets import write_datasets
+from safegen.evidence.draft import Draft
 from safegen.evidence.index import (
     CONTROLS,
     HEAD,
@@ -21,7 +21,6 @@ from safegen.evidence.index import (
     LOG,
     PAGE,
     SIGNATURE,
-    DatasetEntry,
     FileEntry,
     Index,
     PolicyEntry,
@@ -30,28 +29,23 @@ from safegen.evidence.index import (
 )
 from safegen.evidence.page import page
 from safegen.evidence.policies import POLICY, recorded, shipped_policies
-from safegen.evidence.selecting import Decided, Period, behind, registered, wanted
+from safegen.evidence.selecting import Decided, Period, registered, wanted
 from safegen.evidence.telling import Told as Heard
-from safegen.ledger import Ledger, LogEntry, Record
+from safegen.ledger import Ledger, LogEntry
 from safegen.ledger.base import quick, sha256
-from safegen.lineage.descent import Descent
 from safegen.lineage.heads import read_head, signed_head
-from safegen.lineage.withdrawals import Withdrawal, descendants, withdrawal_of, withdrawals
-from safegen.manifest import MANIFEST_NAME, Manifest, PublicKey, SigningKey
+from safegen.lineage.withdrawals import descendants
+from safegen.manifest import MANIFEST_NAME, SigningKey
 from safegen.manifest.canonical import canonical_bytes
 from safegen.manifest.check import check_folder
 from safegen.manifest.identity import now
 from safegen.manifest.sign import signature_of
-from safegen.pages import Standing, figures_in, report
 from safegen.places import Place, local, place_of
 from safegen.policy.controls import NOTICE, controls_table
 from safegen.policy.matrix import Cell, matrix
 from safegen.policy.organisation import pins
 
 __all__ = ["gather"]
-
-MOST_PAGES = 1_000
-"""Reports that are made from manifests: the rest can be made from them at any time."""
 
 _MOST_TOLD = 1_000  # lines about what is missing
 
@@ -85,7 +79,7 @@ def gather(
     except OSError as error:
         raise TargetError(f"{target}: cannot be written ({error.strerror})") from hidden(error)
     try:
-        index = _Work(ledger, draft, key, look_in).done(dataset, period)
+        index = _Work(ledger, Draft(draft), key, look_in).done(dataset, period)
         draft.chmod(0o755)
         draft.rename(target)
         return index
@@ -98,25 +92,19 @@ def gather(
 @dataclass
 class _Work:
     ledger: Ledger
-    draft: Path
+    draft: Draft
     key: SigningKey | None
     look_in: Sequence[str]
-    files: list[FileEntry] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    real_values: dict[str, None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.near = _Near(self.ledger)
 
     def done(self, dataset: str | None, period: Period | None) -> Index:
-        head, entries = self._head()
         at_hand = AtHand()
         at_hand.look_in(self.look_in)
-        stretch, logical = None, None
+        stretch = logical = None
         if period is None:
             asked, logical = self._asked(str(dataset), at_hand)
             about: dict[str, str | None] = {"dataset": asked[0]}
-        else:
+        head, entries = self._head()  # after what can be wrong use: that it was signed is logged
+        if period is not None:
             stretch = period.stretch(e for e in self.ledger.log() if e.seq <= entries)
             if stretch is None:
                 raise UsageError("the ledger has no entry of that time: name another")
@@ -124,16 +112,16 @@ class _Work:
             until = period.until.isoformat() if period.until else None
             about = {"since": period.since.isoformat(), "until": until}
         decided = Decided()
-        datasets = self._datasets(asked, at_hand, decided)
+        datasets = write_datasets(self.ledger, self.draft, asked, at_hand, decided)
         known = {d.dataset_id: d.asked for d in datasets}
         chosen = wanted(self.ledger, entries, stretch, known, decided, logical)
         told = self._log(chosen)
         policies = self._policies(told)
         made = [] if dataset is None else [r.dataset_id for r in descendants(asked[0], self.ledger)]
         cells = self._controls(told)
-        if len(self.missing) > _MOST_TOLD:
-            more = len(self.missing) - _MOST_TOLD
-            self.missing[_MOST_TOLD:] = [f"and {more:,} more of the kind"]
+        if len(self.draft.missing) > _MOST_TOLD:
+            more = len(self.draft.missing) - _MOST_TOLD
+            self.draft.missing[_MOST_TOLD:] = [f"and {more:,} more of the kind"]
         index = Index(
             created=now(),
             safegen=_version(),
@@ -151,27 +139,19 @@ class _Work:
             descendants=made,
             policies=policies,
             waivers=told.waivers,
-            real_values=list(self.real_values),
-            missing=self.missing,
+            real_values=list(self.draft.real_values),
+            missing=self.draft.missing,
             controls={"version": controls_table().version, "date": controls_table().date},
             signed_by=None if self.key is None else self.key.public.id,
             files=[],
         )
-        self._put(PAGE, page(index, told.shown, cells).encode())
-        index = index.model_copy(update={"files": sorted(self.files, key=lambda f: f.path)})
+        self.draft.put(PAGE, page(index, told.shown, cells).encode())
+        index = index.model_copy(update={"files": sorted(self.draft.files, key=lambda f: f.path)})
         data = index.to_bytes()
-        (self.draft / INDEX).write_bytes(data)
+        (self.draft.folder / INDEX).write_bytes(data)
         if self.key is not None:
-            (self.draft / SIGNATURE).write_bytes(signature_of(statement_of(data), self.key))
+            (self.draft.folder / SIGNATURE).write_bytes(signature_of(statement_of(data), self.key))
         return index
-
-    def _put(self, path: str, data: bytes) -> None:
-        """A file of the folder, which the index will name."""
-        place = self.draft / path
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        self.files.append(FileEntry(path=path, bytes=len(data), sha256=f"sha256:{digest}"))
 
     def _head(self) -> tuple[str, int]:
         """The head of the log, up to which the folder speaks; signed, where there is a key."""
@@ -179,8 +159,8 @@ class _Work:
             state = self.ledger.state()
             return str(state["head"]), int(state["log_entries"])
         data = signed_head(self.ledger, self.key)
-        self._put(HEAD, data)
-        head = read_head(self.draft / HEAD, [self.key.public])
+        self.draft.put(HEAD, data)
+        head = read_head(self.draft.folder / HEAD, [self.key.public])
         return head.head, head.log_entries
 
     # ---- datasets ----------------------------------------------------------------------------
@@ -207,108 +187,9 @@ class _Work:
             raise VerificationError(
                 [f"{place}: its manifest is not the one that the ledger has of this dataset"]
             )
-        self.missing += [f"THE DATA ARE NOT AS RELEASED: {p}" for p in check.problems]
+        self.draft.missing += [f"THE DATA ARE NOT AS RELEASED: {p}" for p in check.problems]
         at_hand.add(record.dataset_id, place / MANIFEST_NAME)
         return [record.dataset_id], record.logical_digest
-
-    def _datasets(
-        self, asked: Sequence[str], at_hand: AtHand, decided: Decided
-    ) -> list[DatasetEntry]:
-        """Write what there is of each dataset, one after the other."""
-        signed: dict[str, list[str]] = {}
-        for entry in self.ledger.log(kind="signature"):
-            pem = str(entry.payload.get("public_key"))
-            signed.setdefault(str(entry.payload.get("dataset_id")), []).append(pem)
-        gone = withdrawals(self.ledger)
-        entries: dict[str, int] = {}
-        for entry in self.ledger.log(kind="register"):
-            entries[str(entry.payload.get("dataset_id"))] = entry.seq
-        found: list[DatasetEntry] = []
-        pages = unnamed = 0
-        # The newest first: what a dataset says of where its sources were is known before them.
-        for record, was_asked in behind(self.ledger, reversed(asked)):
-            if isinstance(record, str):
-                self.missing.append(
-                    f"dataset {record} is a source, and the ledger has no record of it"
-                )
-                continue
-            body, manifest = _manifest(record)
-            self._put(f"manifests/{record.dataset_id}.json", body)
-            decided.add(record.manifest)
-            at_hand.sources_of(record.manifest)
-            unnamed += sum(s.dataset_id is None for s in manifest.sources)
-            own = [record.public_key] if record.public_key and not record.claimed else []
-            keys = [PublicKey(p.encode()) for p in (*own, *signed.get(record.dataset_id, ()))]
-            beside = at_hand.beside(record, manifest, keys)
-            self.missing += beside.problems
-            for one in keys:
-                self._once(f"keys/{one.id}.pub", one.pem.encode())
-            if beside.envelope is not None:
-                self._put(f"envelopes/{record.dataset_id}.json", beside.envelope)
-            elif keys:
-                self.missing.append(f"the signature of {record.dataset_id} was not at hand")
-            withdrawn = withdrawal_of([record.dataset_id], self.ledger, gone) if gone else None
-            shown, pages = self._report(record, manifest, beside.report, pages)
-            found.append(
-                DatasetEntry(
-                    dataset_id=record.dataset_id,
-                    asked=was_asked,
-                    entry=entries.get(record.dataset_id, 0),
-                    statement=record.statement,
-                    origin=record.origin,
-                    ancestry=record.ancestry,
-                    depth=record.depth,
-                    rows=record.rows,
-                    created=record.created,
-                    manifest_digest=record.manifest_digest,
-                    claimed=record.claimed,
-                    withdrawn=_withdrawn(record.dataset_id, withdrawn),
-                    keys=sorted({k.id for k in keys}),
-                    envelope=beside.envelope is not None,
-                    report=shown,  # type: ignore[arg-type]
-                )
-            )
-        if unnamed:
-            self.missing.append(
-                f"{unnamed:,} sources of these datasets have no statement: where they come from, "
-                "nobody says"
-            )
-        return sorted(found, key=lambda d: (not d.asked, d.entry))
-
-    def _once(self, path: str, data: bytes) -> None:
-        if not (self.draft / path).exists():
-            self._put(path, data)
-
-    def _report(
-        self,
-        record: Record,
-        manifest: Manifest,
-        data: bytes | None,
-        pages: int,
-    ) -> tuple[str | None, int]:
-        """Write a dataset's report: as it was, or made from its manifest."""
-        path = f"reports/{record.dataset_id}.html"
-        if data is not None:
-            figures = figures_in(data.decode("utf-8", "replace"))
-            if figures is not None and figures.real_values:
-                self.real_values[f"the report of {record.dataset_id}"] = None
-            self._put(path, data)
-            return "as released", pages
-        if pages >= MOST_PAGES:
-            if pages == MOST_PAGES:
-                self.missing.append(
-                    f"reports are made from manifests for {MOST_PAGES:,} datasets, and not for more"
-                )
-            return None, pages + 1
-        near: Any = self.near  # of a ledger a tree needs no more
-        tree = Descent(near).ancestors({"dataset_id": record.dataset_id})
-        standing = Standing(
-            None,
-            "Made for this evidence from the manifest that the ledger has. The data were not at "
-            "hand, and nothing is said of them.",
-        )
-        self._put(path, report(manifest, None, tree, standing).encode())
-        return "from the manifest", pages + 1
 
     # ---- the log -----------------------------------------------------------------------------
 
@@ -316,7 +197,7 @@ class _Work:
         """Write the chosen entries of the log, and say what they say."""
         kept = recorded(self.ledger.log(kind=POLICY))
         told = Heard.under({**shipped_policies(), **kept})
-        path, digest, size = self.draft / LOG, hashlib.sha256(), 0
+        path, digest, size = self.draft.folder / LOG, hashlib.sha256(), 0
         numbers = iter(chosen)
         number = next(numbers, None)
         with path.open("wb") as stream:
@@ -331,7 +212,9 @@ class _Work:
                 size += len(line)
                 told.take(entry)
                 number = next(numbers, None)
-        self.files.append(FileEntry(path=LOG, bytes=size, sha256=f"sha256:{digest.hexdigest()}"))
+        self.draft.files.append(
+            FileEntry(path=LOG, bytes=size, sha256=f"sha256:{digest.hexdigest()}")
+        )
         return told
 
     def _policies(self, told: Heard) -> list[PolicyEntry]:
@@ -340,15 +223,15 @@ class _Work:
         for digest, (id_, version, count) in sorted(told.policies.items()):
             found = told.known.get(digest)
             if found is None:
-                self.missing.append(
+                self.draft.missing.append(
                     f"policy {id_} {version} ({digest}): nobody has recorded what it said"
                 )
             else:
-                self._put(f"policies/{digest.removeprefix('sha256:')}.json", found.body)
+                self.draft.put(f"policies/{digest.removeprefix('sha256:')}.json", found.body)
                 if found.policy.get("report", {}).get("real_values"):
-                    self.real_values[f"policy {id_} {version} lets reports quote real values"] = (
-                        None
-                    )
+                    self.draft.real_values[
+                        f"policy {id_} {version} lets reports quote real values"
+                    ] = None
             entry = None if found is None else (found.entry or "shipped")
             listed.append(
                 PolicyEntry(
@@ -374,25 +257,8 @@ class _Work:
                 for c in cells
             ],
         }
-        self._put(CONTROLS, canonical_bytes(document))
+        self.draft.put(CONTROLS, canonical_bytes(document))
         return cells
-
-
-class _Near:
-    """A ledger whose last few records are not asked for again: trees share their branches."""
-
-    def __init__(self, ledger: Ledger):
-        self.get = lru_cache(maxsize=512)(ledger.get)
-        self.log = ledger.log
-
-
-def _manifest(record: Record) -> tuple[bytes, Manifest]:
-    """A manifest as it was registered: its canonical bytes, and what they say."""
-    body = {k: v for k, v in record.manifest.items() if k != "digest"}
-    if f"sha256:{sha256(quick(body))}" == record.manifest_digest:  # then these are its bytes
-        return quick(record.manifest), Manifest.model_validate(record.manifest)
-    data = canonical_bytes(record.manifest)
-    return data, Manifest.from_bytes(data, f"the manifest of {record.dataset_id}")
 
 
 def _line(entry: LogEntry) -> bytes:
@@ -411,15 +277,6 @@ def _folder(dataset: str) -> Place | None:
     if not place.is_dir():
         raise UsageError(f"{place} is no dataset's folder; of a file name the dataset's id")
     return place
-
-
-def _withdrawn(dataset_id: str, one: Withdrawal | None) -> str | None:
-    if one is None:
-        return None
-    behind_it = (
-        "" if one.dataset_id == dataset_id else f"with {one.dataset_id}, which is behind it, "
-    )
-    return f"{behind_it}on {one.time[:10]} by {one.by}: {one.reason}"
 
 
 def _version() -> str:

@@ -59,6 +59,7 @@ _FINDS = (
     "out where entries follow each other; a manifest or a policy that is not the one that the log "
     "names; a signature that does not hold"
 )
+_LEFT_OUT = "a decision about this dataset that was left out when the folder was made; "
 _CANNOT_FIND = (
     "what never reached the ledger; an organisation that rewrites its whole ledger and signs anew. "
     "Compare the head below with one that you were given earlier"
@@ -87,14 +88,8 @@ def page(index: Index, decisions: Sequence[Decided], cells: Sequence[Cell]) -> s
         + _standing(index)
         + _tiles(index)
     )
-    return document(f"safegen: evidence, {_title(index)}", head, sections, links)
-
-
-def _title(index: Index) -> str:
-    if "dataset" in index.about:
-        return f"dataset {index.about['dataset']}"
-    since, until = _days(index)
-    return f"{since} to {until}"
+    named = index.about.get("dataset") or " to ".join(_days(index))
+    return document(f"safegen: evidence, {named}", head, sections, links)
 
 
 def _days(index: Index) -> tuple[str, str]:
@@ -172,7 +167,7 @@ def _check(index: Index) -> str:
     trusted = " --trusted-key KEY.pub" if index.signed_by else ""
     rows = [
         ("what it finds", text(_FINDS)),
-        ("what it cannot find", text(_CANNOT_FIND)),
+        ("what it cannot find", text(_LEFT_OUT * ("dataset" in index.about) + _CANNOT_FIND)),
         ("head of the log", f"entry {index.ledger.log_entries:,}, {_code(index.ledger.head)}"),
         (
             "files",

@@ -29,7 +29,7 @@ class ManifestComplete:
         "c2pa": ("c2pa",),
     }
     on_demand: ClassVar[Mapping[str, str]] = {
-        "signature": "signature",
+        "signature": "signature",  # at release, by older versions
         "policy": "made_under",
         "c2pa": "c2pa",
     }
