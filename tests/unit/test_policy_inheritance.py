@@ -312,6 +312,43 @@ def test_no_child_of_a_locked_parent_is_looser_in_ten_thousand_trees():
     assert refused > 2_000
 
 
+def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What two children say, the second over the first, as one says it."""
+    both = {**one, **other, "locked": [*one["locked"], *other["locked"]]}
+    for name in SECTIONS:
+        if name in one and name in other:
+            both[name] = {**one[name], **other[name]}
+    above, below = one.get("rules", {}), other.get("rules", {})
+    both["rules"] = {n: {**above.get(n, {}), **below.get(n, {})} for n in (*above, *below)}
+    return both
+
+
+def lines(count: int, seed: int) -> int:
+    chance = random.Random(seed)
+    met = 0
+    for _ in range(count):
+        top, one, other = (document(chance, whole=n == 0) for n in range(3))
+        top["locked"] = top["locked"][:1]
+        one["locked"] = []  # else what both say may be looser than what the first one says
+        if (above := built(top, None)) is None or (between := built(one, above)) is None:
+            continue
+        if (one_by_one := built(other, between)) is not None:
+            merged = built(together(one, other), above)
+            assert merged is not None
+            assert asked(merged) == asked(one_by_one)
+            met += 1
+    return met
+
+
+def test_merging_is_associative():
+    assert lines(400, seed=5) > 30
+
+
+@pytest.mark.slow
+def test_merging_is_associative_in_ten_thousand_lines():
+    assert lines(10_000, seed=6) > 800
+
+
 def policies(chance: random.Random, count: int) -> list[Policy]:
     found: list[Policy] = []
     while len(found) < count:
@@ -368,4 +405,4 @@ def test_a_floor_is_never_loosened_and_floors_are_associative():
 
 @pytest.mark.slow
 def test_a_floor_is_never_loosened_and_floors_are_associative_in_ten_thousand():
-    assert floors(3_000, seed=4) > 1_500
+    assert floors(10_000, seed=4) > 5_000
