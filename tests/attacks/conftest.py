@@ -37,6 +37,14 @@ def _same_home(_home: None, home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     _live_in(home, monkeypatch)
 
 
+@pytest.fixture
+def own_home(
+    _same_home: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home of its own, for what other attacks are not to find in their ledger."""
+    _live_in(tmp_path_factory.mktemp("home"), monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def world(home: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Attested real rows, a fitted and saved generator, and its release."""

@@ -23,6 +23,8 @@ from safegen.policy import Param, Policy, RuleParams, raised
 from safegen.policy.organisation import FILE
 from safegen.testing import example_table
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 FLOOR = """\
 schema: safegen.policy/v1
 id: acme/floor

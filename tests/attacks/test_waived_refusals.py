@@ -22,6 +22,8 @@ from safegen.policy.document import Node
 from safegen.policy.load import Draft
 from safegen.testing import example_table
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 TODAY = datetime.now(UTC).date()
 LEDGER = {"url": "memory", "datasets": 1, "key_epochs": ["a"]}
 POLICY = """\

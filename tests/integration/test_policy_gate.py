@@ -207,7 +207,7 @@ def test_a_text_in_a_policy_is_no_command_of_the_log(
     """GitHub takes a line that begins with :: for a command."""
     write("team", team('lineage: {unattested: refuse, withdrawals: "x\\n::stop-commands::y"}'))
     _, out = passes(gate, capsys)
-    assert "INCOMPARABLE lineage.withdrawals" in out
+    assert "TIGHTEN lineage.withdrawals" in out
     assert not re.search(r"^::stop", out, re.M)
 
 
