@@ -214,7 +214,7 @@ FIT = {
 
 @pytest.mark.parametrize("fault", FIT)
 def test_a_fault_of_fitting_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "PATIENCE", 0.2)
+    monkeypatch.setattr(process, "PATIENCE", 1.0)
     change, names = FIT[fault]
     try:
         assert failing(broken({"fit": change}), small()) == names
