@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import safegen
+from policy_nodes import node
 from safegen.decision import Finding, Waived, decide, to_lower
 from safegen.manifest import new_key
 from safegen.policy import Policy
-from safegen.policy.document import Node
 from safegen.policy.load import Draft
 from safegen.testing import example_table
 
@@ -206,12 +206,6 @@ def test_signed_approvals_count_where_they_are_asked_for(tmp_path, source, ledge
 
 
 # ---- the decision itself -------------------------------------------------------------------------
-
-
-def node(plain: Any) -> Node:
-    if isinstance(plain, dict):
-        return Node({key: node(v) for key, v in plain.items()}, 1)
-    return Node([node(v) for v in plain] if isinstance(plain, list) else plain, 1)
 
 
 def with_waivers(*params: Mapping[str, Any]) -> Policy:

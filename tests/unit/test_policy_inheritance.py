@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from policy_nodes import node
 from safegen.errors import PolicyError
 from safegen.policy import RULES, SECTIONS, Policy, diff, explain, raised
-from safegen.policy.document import Node
 from safegen.policy.load import Draft
 
 KEYS = [f"MCowBQYDK2VwAyEA{c * 43}=" for c in "AIEMQU"]
@@ -254,12 +254,6 @@ def document(chance: random.Random, *, whole: bool) -> dict[str, Any]:
     paths = [p for n, c in parts.items() for p in (n, *(f"{n}.{k}" for k in c.parameters()))]
     said["locked"] = chance.sample(paths, chance.randint(0, 4))
     return said
-
-
-def node(plain: Any) -> Node:
-    if isinstance(plain, dict):
-        return Node({key: node(v) for key, v in plain.items()}, 1)
-    return Node([node(v) for v in plain] if isinstance(plain, list) else plain, 1)
 
 
 def built(said: dict[str, Any], above: Policy | None) -> Policy | None:

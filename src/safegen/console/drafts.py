@@ -16,7 +16,7 @@ from safegen.errors import PolicyError, SafegenError
 from safegen.policy import Policy
 from safegen.policy.document import read
 from safegen.policy.load import Examined, Extends, pinned
-from safegen.policy.standing import Standing, standing
+from safegen.policy.review import notes
 
 __all__ = ["Draft", "drafted", "existing", "parent_of", "said_of", "saved", "target"]
 
@@ -47,12 +47,9 @@ class Draft:
 
     def notes(self) -> list[dict[str, Any]]:
         """How each waiver of the text itself stands today, with its line."""
-        if self.policy is None or not self.examined.waivers:
-            return []
-        own = standing(self.policy, datetime.now(UTC))[-len(self.examined.waivers) :]
         return [
-            {"line": line, "message": f"waiver {one.waiver.id}: {_stands(one)}"}
-            for one, (_, line) in zip(own, self.examined.waivers, strict=True)
+            {"line": note.line, "message": note.message.removeprefix("note: ")}
+            for note in notes(self.examined, datetime.now(UTC))
         ]
 
     def needed(self) -> Policy:
@@ -65,14 +62,6 @@ class Draft:
     def changes(self, against: Policy) -> dict[str, Any]:
         """What the text tightens and loosens, as JSON."""
         return compared(against, self.needed())
-
-
-def _stands(one: Standing) -> str:
-    if one.status == "expired":
-        return f"expired on {one.waiver.expires}: it does nothing"
-    if one.approval.problem:
-        return f"does not count: {one.approval.problem}"
-    return f"counts until {one.waiver.expires} ({one.approval.said})"
 
 
 def said_of(problem: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from safegen.policy.organisation import is_organisation, read_organisation
 from safegen.policy.sections import SECTIONS
 from safegen.policy.standing import Standing, standing
 
-__all__ = ["Note", "Row", "explain", "lint"]
+__all__ = ["Note", "Row", "explain", "lint", "notes"]
 
 
 class Note(Problem):
@@ -58,11 +58,11 @@ def lint(
             continue
         examined = examine(path)
         found += examined.problems
-        found += _notes(examined, moment)
+        found += notes(examined, moment)
     return found
 
 
-def _notes(examined: Examined, now: date | datetime) -> list[Note]:
+def notes(examined: Examined, now: date | datetime) -> list[Note]:
     """How each waiver that stands in the file itself stands today."""
     if examined.policy is None:
         return []
