@@ -228,8 +228,6 @@ class Staging:
             with suppress(OSError, pa.ArrowException):
                 part.writer.close()
         self._parts.clear()
-        for digest in self._digests.values():
-            digest.close()
 
     def finish(self) -> tuple[str, dict[str, list[str]]]:
         """The logical digest, and the lookup digests per key epoch."""
