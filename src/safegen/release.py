@@ -76,7 +76,6 @@ class Staging:
 
     def abandon(self) -> None:
         """Leave what is there; the folder is removed by whoever opened it."""
-        self.written.close()
 
     def data_files(self) -> list[FileEntry]:
         """An entry per file of rows, with its row groups and tree."""

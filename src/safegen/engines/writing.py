@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from safegen.tables.image_folders import METADATA, written_as_files
 from safegen.tables.images import stamped_images
 from safegen.tables.sources import TABLE
 from safegen.tables.stamps import stamped
+from safegen.tables.units import roots, units
 
 if TYPE_CHECKING:
     from safegen.engines.blocks import Block
@@ -107,11 +108,14 @@ class Written:
             if name in self.image_printings:
                 self.image_printings[name].update(table)
 
-    def tagged(self, name: str, names: Iterable[str], rows: int) -> None:
-        """Count rows that have columns of these names: on what was written, not on what was to."""
-        if set(PROVENANCE_COLUMNS) <= set(names):
+    def tagged(self, name: str, table: pa.Table) -> None:
+        """Count rows that say what they are: on what was written, not on what was to be."""
+        found = _provenance(table.schema)
+        if len(found) == len(PROVENANCE_COLUMNS) and not any(
+            table.column(n).null_count for n in found
+        ):
             counts = self.in_band.setdefault(name, {})
-            counts["synthetic"] = counts.get("synthetic", 0) + rows
+            counts["synthetic"] = counts.get("synthetic", 0) + table.num_rows
 
     def credited(self, what: str, there: bool) -> None:
         """Count an image or a file that has a content credential, or was to have one."""
@@ -125,8 +129,13 @@ class Written:
         _merge(self.printings, later.printings)
         _merge(self.image_printings, later.image_printings)
         _merge(self._digests, later._digests)
-        for name, lookups in later._lookups.items():
-            _merge(self._lookups.setdefault(name, {}), lookups)
+        for name, theirs in later._lookups.items():
+            mine = self._lookups.setdefault(name, {})
+            for key_id, key in self.keys:
+                if key_id in mine:
+                    mine[key_id].merge(theirs[key_id])
+                else:
+                    mine[key_id] = theirs[key_id].keyed(key)
         if self.strata is not None and later.strata is not None:
             self.strata.merge(later.strata)
         self.rows += later.rows
@@ -134,9 +143,9 @@ class Written:
         for name, rows in later.table_rows.items():
             self.table_rows[name] = self.table_rows.get(name, 0) + rows
         for name, counts in later.in_band.items():
-            mine = self.in_band.setdefault(name, {})
+            known = self.in_band.setdefault(name, {})
             for origin, rows in counts.items():
-                mine[origin] = mine.get(origin, 0) + rows
+                known[origin] = known.get(origin, 0) + rows
         for what, (there, wanted) in later.credentials.items():
             have, of = self.credentials.get(what, (0, 0))
             self.credentials[what] = (have + there, of + wanted)
@@ -154,11 +163,6 @@ class Written:
             values = {name: by_key[key_id].value() for name, by_key in self._lookups.items()}
             lookups[key_id] = sorted({combine(values), *values.values()})
         return combine(digests), lookups
-
-    def close(self) -> None:
-        """End what is still counting."""
-        for digest in self._digests.values():
-            digest.close()
 
 
 class _Merging(Protocol):
@@ -202,7 +206,6 @@ class PartWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._written.close()
         for file in self._files.values():
             with suppress(OSError, pa.ArrowException):
                 file.writer.close()
@@ -225,14 +228,12 @@ class PartWriter:
             if tagged.num_rows:  # a table of several may have none in this block
                 file.writer.write_table(tagged, row_group_size=tagged.num_rows)
             file.rows += tagged.num_rows
-            if not any(tagged.column(n).null_count for n in _provenance(tagged.schema)):
-                self._written.tagged(name, tagged.schema.names, tagged.num_rows)
+            self._written.tagged(name, tagged)
             self._written.see(name, table, weights)
 
     def finish(self) -> Written:
         """Give the files their names, once they are whole, and say what was written."""
         written = self._written
-        written.close()
         for name, file in list(self._files.items()):
             file.writer.close()
             place = self._place(name)
@@ -295,14 +296,17 @@ class PartWriter:
         return self._files[name]
 
     def _place(self, name: str) -> Path:
-        number = self._part.number
         if self._recipe.images == "png":
-            return self._folder / PARTS / _rest(number)
-        folder = self._folder / "data"
-        folder.mkdir(exist_ok=True)
-        if name != TABLE:
-            (folder := folder / name).mkdir(exist_ok=True)
-        return folder / f"part-{number:05d}.parquet"
+            return self._folder / PARTS / _rest(self._part.number)
+        place = self._folder / part_name(name, self._part)
+        for folder in (self._folder / "data", place.parent):
+            folder.mkdir(exist_ok=True)
+        return place
+
+
+def part_name(table: str, part: Part) -> str:
+    """The file of a part's rows of a table, below a release's folder."""
+    return f"data/{'' if table == TABLE else f'{table}/'}part-{part.number:05d}.parquet"
 
 
 def signed_beside(path: Path, place: Path, recipe: Recipe, written: Written) -> None:
@@ -366,33 +370,44 @@ def _note(folder: Path, part: Part, written: Written) -> None:
 
 def finished(recipe: Recipe, part: Part, folder: Path) -> Written | None:
     """What an interrupted run has written of a part, counted again from its files; None where it
-    did not finish it, or the files are not what it finished."""
+    did not finish it, or where the files are not what it finished."""
     try:
         said = json.loads(_journal(folder, part).read_bytes())
         entries = [FileEntry.model_validate(e) for e in said["files"]]
         credentials = {str(k): (int(a), int(b)) for k, (a, b) in said["credentials"].items()}
-        for entry in entries:
-            if file_entry(folder / entry.path, entry.path).sha256 != entry.sha256:
-                return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     written = recipe.blank(part)
-    for entry in entries:
-        name = entry.table or TABLE
-        with pq.ParquetFile(folder / entry.path) as file:
-            for group in range(file.num_row_groups):
-                _see_again(written, name, file.read_row_group(group))
-            if not file.num_row_groups:
-                _see_again(written, name, file.schema_arrow.empty_table())
+    found = 0
+    try:
+        for entry in entries:
+            name = entry.table or ""
+            if entry.path != part_name(name, part) or name not in recipe.schemas:
+                return None
+            if file_entry(folder / entry.path, entry.path).sha256 != entry.sha256:
+                return None
+            found += _see_again(written, name, folder / entry.path, recipe)
+    except (OSError, pa.ArrowException, KeyError):
+        return None
     written.credentials, written.files = credentials, entries
-    written.close()
-    return written
+    return written if found == part.units else None
 
 
-def _see_again(written: Written, name: str, tagged: pa.Table) -> None:
-    weights = np.asarray(tagged.column(WEIGHT_COLUMN).cast(pa.float64()))
-    rows = tagged.drop_columns(_provenance(tagged.schema)).replace_schema_metadata(None)
-    if not any(tagged.column(n).null_count for n in _provenance(tagged.schema)):
-        written.tagged(name, tagged.schema.names, tagged.num_rows)
-    weighted = written.strata is not None or bool((weights != 1).any())
-    written.see(name, rows, weights if weighted else None)
+def _see_again(written: Written, name: str, path: Path, recipe: Recipe) -> int:
+    """Count a file's rows, block by block, as when they were written. How many units they are."""
+    counted, several = 0, len(recipe.schemas) > 1
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups) or (None,):
+            tagged = (
+                file.schema_arrow.empty_table() if group is None else file.read_row_group(group)
+            )
+            weights = np.asarray(tagged.column(WEIGHT_COLUMN).cast(pa.float64()))
+            rows = tagged.drop_columns(_provenance(tagged.schema)).replace_schema_metadata(None)
+            written.tagged(name, tagged)
+            weighted = written.strata is not None or bool((weights != 1).any())
+            written.see(name, rows, weights if weighted else None)
+            if not several:
+                counted += units({name: rows}, recipe.schemas)
+            elif name in roots(recipe.schemas):
+                counted += rows.num_rows
+    return counted
