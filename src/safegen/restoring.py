@@ -27,6 +27,7 @@ from safegen.preparation import (
     parted,
     pooled,
 )
+from safegen.tables.digests import scheme_of
 from safegen.tables.relations import related
 from safegen.tables.schema import TableSchema, infer_schema
 from safegen.tables.sources import Source, SourceLike, read_source
@@ -166,13 +167,17 @@ def _rows(
     """
     found: dict[str, tuple[Source, SourceFacts]] = {}
     digests = []
+    wanted = [f.logical_digest for f in facts]
+    schemes = [s for s in map(scheme_of, wanted) if s is not None]
     try:
         for place in source if isinstance(source, list | tuple) else [source]:
             opened = in_memory(read_source(place))
-            now = resolve(opened, ledger)  # weights are no content: they are to be proven again
-            found[now.logical_digest] = opened, now
-            digests.append(now.logical_digest)
-        if sorted(digests) != sorted(f.logical_digest for f in facts):
+            # Weights are no content: they are to be proven again.
+            now = resolve(opened, ledger, also=schemes)
+            digest = next((d for d in now.digests if d in wanted), now.logical_digest)
+            found[digest] = opened, now
+            digests.append(digest)
+        if sorted(digests) != sorted(wanted):
             raise SourceError("the source given is not what the model was fitted on (digest)")
         # In the order of the fit, however they were named; equal digests are equal rows.
         ordered = [(*found[f.logical_digest], f) for f in facts]
