@@ -84,6 +84,13 @@ class RowsDigest:
         self._lanes += self._helper.add(rows, batch.num_rows)
         self.rows += batch.num_rows
 
+    def __getstate__(self) -> dict[str, object]:
+        self.close()
+        return {**vars(self), "_helper": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _helper=Helper(state["_prefix"]))  # type: ignore[arg-type]
+
     def close(self) -> None:
         """End the second process, if there is one; what it is at is waited for."""
         self._lanes += self._helper.rest()
@@ -141,6 +148,11 @@ class LookupDigest:
         rows = np.frombuffer(b"".join(hashes), dtype="<u8").reshape(-1, 4)
         self._sum += rows.sum(axis=0, dtype=np.uint64)
         self.rows += batch.num_rows
+
+    def merge(self, other: LookupDigest) -> None:
+        """Add the rows that another digest has seen."""
+        self._sum += other._sum
+        self.rows += other.rows
 
     def value(self) -> str:
         h = hashlib.blake2b(self._prefix, key=self._key, digest_size=32, person=b"table")
