@@ -151,7 +151,8 @@ class Runs:
         words = np.concatenate(self._loose)
         self._loose = []
         words.sort()
-        words = words[: np.searchsorted(words, _EDGES[self._parts])]
+        if self._parts < 2**_PARTS:  # a slice would keep all of them
+            words = words[: np.searchsorted(words, _EDGES[self._parts])].copy()
         first = np.flatnonzero(np.concatenate([[True], words[1:] != words[:-1]])[: len(words)])
         often = np.minimum(np.diff(first, append=len(words)), MOST_OFTEN).astype(np.uint16)
         self._runs.append(_Run.of(words[first] if len(first) < len(words) else words, often))
