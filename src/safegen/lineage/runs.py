@@ -207,7 +207,7 @@ class Runs:
         """Of the first parts of all runs some at a time: the distinct fingerprints, how often each
         is there, and which parts these are."""
         runs = self._runs if runs is None else runs
-        step = max(2**_PARTS * _PIECE // max(sum(map(len, runs)), 1), 1)
+        step = max(parts * _PIECE // max(sum(map(len, runs)), 1), 1)
         for first in range(0, parts, step):
             end = min(first + step, parts)
             yield _together([run.part(first, end) for run in runs]), first, end
