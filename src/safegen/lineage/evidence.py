@@ -169,7 +169,7 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
         pieces,
         problems,
     )
-    return replace(now, parts=facts.parts, search=facts.search)
+    return replace(now, parts=facts.parts, search=facts.search, sampled=facts.sampled)
 
 
 def _known_withdrawn(

@@ -1,0 +1,183 @@
+"""How the sources of a fit are read: as a whole where they fit into memory, else in passes.
+
+The first pass is the one that says what a source is (`lineage.evidence`), and levels are counted
+while it goes. The second draws the rows that are fitted on, of each source the same share. A third,
+at the release gate, counts in all real rows what the gates hold a release against
+(`measure.whole`). Each digests what it reads: a file that has changed in between is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from safegen.errors import SourceError
+from safegen.lineage.facts import SourceFacts
+from safegen.tables import memory, sampled
+from safegen.tables.batches import Batches
+from safegen.tables.digests import RowsDigest
+from safegen.tables.sampled import Levels
+from safegen.tables.sources import Source, SourceLike, read_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Reading", "is_real"]
+
+
+def is_real(facts: SourceFacts) -> bool:
+    """Whether releases are compared with a source's rows: nothing shows that any are synthetic."""
+    return not facts.synthetic_share and facts.origin in ("real", "unknown")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Opened sources. `levels`: of each one those that are counted when it is first read; None
+    where all rows are in memory."""
+
+    sources: Sequence[Source]
+    levels: Sequence[Levels] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sequence[SourceLike],
+        *,
+        sequence_key: str | None = None,
+        categorical: Collection[str] = (),
+        passes: bool | None = None,
+    ) -> Reading:
+        """Open sources, whose rows are read later in passes or now. sequence_key, categorical:
+        columns that are declared so. passes: None for what does not fit into memory.
+
+        Raises: SourceError; for sequences and related tables that do not fit, too.
+        """
+        opened = [read_source(s) for s in sources]
+        if passes is None:
+            passes = not memory.fits(b for s in opened for b in s.tables.values())
+        if not passes:
+            # What is digested is then what is trained on.
+            return cls([_with(s, lambda b: Batches.of(b.table())) for s in opened])
+        if sequence_key is not None or any(len(s.tables) > 1 for s in opened):
+            raise SourceError(
+                f"{', '.join(s.uri for s in opened)}: too large to be fitted on as a whole here "
+                f"({memory.budget() >> 20:,} MiB are for rows), and of sequences and related "
+                "tables safegen draws no part: name a part that hangs together, or fit where there "
+                "is more memory"
+            )
+        levels = [Levels.of(_table(s).schema, frozenset(categorical)) for s in opened]
+        counted = [
+            _with(s, lambda b, found=found: sampled.counting(b, found))
+            for s, found in zip(opened, levels, strict=True)
+        ]
+        return cls(counted, levels)
+
+    def share(self, facts: Sequence[SourceFacts]) -> list[int]:
+        """How many rows of each source are to be drawn: in all as many as fit, a million at most,
+        and of each the same share."""
+        every = max(sum(f.rows for f in facts), 1)
+        size = sum(memory.bytes_of(_table(s)) for s in self.sources) / every
+        most = min(sampled.ROWS, int(memory.budget() / max(size, 1)))
+        return [max(min(round(most * f.rows / every), f.rows), 1) for f in facts]
+
+    def drawn(
+        self, facts: Sequence[SourceFacts], seed: int, asked: Sequence[int] | None = None
+    ) -> tuple[list[Source], list[SourceFacts]]:
+        """The sources with the rows that are fitted on in memory, and what is known of them. asked:
+        how many of each, as for an earlier fit; None: as many as fit.
+
+        Raises: SourceError for a source that has changed since it was first read.
+        """
+        if self.levels is None:
+            return [*self.sources], [*facts]
+        found = []
+        asked = self.share(facts) if asked is None else asked
+        for source, levels, fact, rows in zip(self.sources, self.levels, facts, asked, strict=True):
+            batches = _unchanged(source, fact)
+            # Of two sources different rows, in whatever order they are named.
+            named = hashlib.blake2b(f"{seed} {fact.logical_digest}".encode(), digest_size=8)
+            of = max(fact.rows, 1)
+            table = sampled.drawn(
+                batches, levels, rows=rows, of=of, seed=int.from_bytes(named.digest(), "little")
+            )
+            part = {
+                "rows": table.num_rows,
+                "of": fact.rows,
+                "asked": rows,
+                "seed": str(seed),
+                "method": sampled.METHOD,
+                "strata": levels.strata,
+                "logical_digest": _digest(table),
+            }
+            kept = _with(source, lambda _, table=table: Batches.of(table))
+            found.append((kept, replace(fact, sampled=part)))
+        return [s for s, _ in found], [f for _, f in found]
+
+    def whole(self, facts: Sequence[SourceFacts], schema: pa.Schema) -> Batches | None:
+        """All real rows, one source after another, in the columns and types of a schema; None where
+        they are in memory, or none are real. Iterating raises SourceError for what has changed, and
+        for types that do not go together."""
+        real = [(s, f) for s, f in zip(self.sources, facts, strict=True) if is_real(f)]
+        if self.levels is None or not real:
+            return None
+
+        def opened() -> Iterator[pa.RecordBatch]:
+            for source, fact in real:
+                names = [n for n in schema.names if n in _table(source).schema.names]
+                for batch in _unchanged(source, fact):
+                    yield _cast(batch.select(names), schema, source.uri)
+
+        return Batches(schema, opened, sum(f.rows for _, f in real))
+
+
+def _with(source: Source, of: Any) -> Source:
+    """The source with other batches for those of each table."""
+    return replace(source, tables={n: of(b) for n, b in source.tables.items()})
+
+
+def _table(source: Source) -> Batches:
+    (batches,) = source.tables.values()
+    return batches
+
+
+def _digest(table: pa.Table) -> str:
+    rows = RowsDigest(table.schema)
+    with closing(rows):
+        for batch in Batches.of(table):
+            rows.update(batch)
+    return rows.value()
+
+
+def _unchanged(source: Source, fact: SourceFacts) -> Batches:
+    """A source's rows; when all have passed, they are known to be those that it was admitted
+    with."""
+    batches = _table(source)
+
+    def opened() -> Iterator[pa.RecordBatch]:
+        rows = RowsDigest(batches.schema)
+        with closing(rows):
+            for batch in batches:
+                rows.update(batch)
+                yield batch
+        if rows.value() != fact.logical_digest:
+            raise SourceError(
+                f"{source.uri}: its rows are not those that were admitted: it has changed since it "
+                "was first read; let nobody write to it, and start again"
+            )
+
+    return replace(batches, open=opened)
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema, uri: str) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    names: Mapping[str, Any] = {f.name: f for f in schema if f.name in batch.schema.names}
+    try:
+        table = pa.Table.from_batches([batch]).cast(pa.schema(list(names.values())))
+    except pa.ArrowException:
+        raise SourceError(f"{uri}: other column types than the first source") from None
+    (found,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+    return found
