@@ -16,7 +16,7 @@ from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.places import absolute
 from safegen.policy import Policy
-from safegen.reading import Reading, is_real
+from safegen.reading import Reading, Whole, is_real
 from safegen.shaping.drawing import thinned
 from safegen.tables.batches import WEIGHT_COLUMN, Batches, sound_weights
 from safegen.tables.numbers import taken
@@ -71,7 +71,7 @@ class Parts:
     anchor: Mapping[str, pa.Table]
     held: Mapping[str, pa.Table]
     made: Mapping[str, pa.Table]
-    whole: Batches | None = None
+    whole: Whole | None = None
 
     def real(self, name: str) -> pa.Table:
         """A table's real rows, those held out too."""

@@ -9,8 +9,7 @@ at the release gate, counts in all real rows what the gates hold a release again
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,14 @@ from safegen.errors import SourceError
 from safegen.lineage.facts import SourceFacts
 from safegen.tables import memory, sampled
 from safegen.tables.batches import Batches
-from safegen.tables.digests import RowsDigest
+from safegen.tables.digests import table_digests
 from safegen.tables.sampled import Levels
 from safegen.tables.sources import Source, SourceLike, read_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Reading", "is_real"]
+__all__ = ["Reading", "Whole", "is_real"]
 
 
 def is_real(facts: SourceFacts) -> bool:
@@ -96,13 +95,17 @@ class Reading:
         found = []
         asked = self.share(facts) if asked is None else asked
         for source, levels, fact, rows in zip(self.sources, self.levels, facts, asked, strict=True):
-            batches = _unchanged(source, fact)
             # Of two sources different rows, in whatever order they are named.
             named = hashlib.blake2b(f"{seed} {fact.logical_digest}".encode(), digest_size=8)
-            of = max(fact.rows, 1)
-            table = sampled.drawn(
-                batches, levels, rows=rows, of=of, seed=int.from_bytes(named.digest(), "little")
+            draw = sampled.Draw(
+                _table(source).schema,
+                levels,
+                rows=rows,
+                of=max(fact.rows, 1),
+                seed=int.from_bytes(named.digest(), "little"),
             )
+            _pass(source, fact, draw)
+            table = draw.table()
             part = {
                 "rows": table.num_rows,
                 "of": fact.rows,
@@ -110,27 +113,34 @@ class Reading:
                 "seed": str(seed),
                 "method": sampled.METHOD,
                 "strata": levels.strata,
-                "logical_digest": _digest(table),
+                "logical_digest": table_digests(Batches.of(table))[0].value(),
             }
             kept = _with(source, lambda _, table=table: Batches.of(table))
             found.append((kept, replace(fact, sampled=part)))
         return [s for s, _ in found], [f for _, f in found]
 
-    def whole(self, facts: Sequence[SourceFacts], schema: pa.Schema) -> Batches | None:
-        """All real rows, one source after another, in the columns and types of a schema; None where
-        they are in memory, or none are real. Iterating raises SourceError for what has changed, and
-        for types that do not go together."""
-        real = [(s, f) for s, f in zip(self.sources, facts, strict=True) if is_real(f)]
-        if self.levels is None or not real:
+    def whole(self, facts: Sequence[SourceFacts], schema: pa.Schema) -> Whole | None:
+        """All real rows, in the columns and types of a schema; None where they are in memory."""
+        if self.levels is None:
             return None
+        real = [(s, f) for s, f in zip(self.sources, facts, strict=True) if is_real(f)]
+        return Whole(tuple(real), schema) if real else None
 
-        def opened() -> Iterator[pa.RecordBatch]:
-            for source, fact in real:
-                names = [n for n in schema.names if n in _table(source).schema.names]
-                for batch in _unchanged(source, fact):
-                    yield _cast(batch.select(names), schema, source.uri)
 
-        return Batches(schema, opened, sum(f.rows for _, f in real))
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The real rows of sources that do not fit into memory, as often as they are asked for."""
+
+    sources: Sequence[tuple[Source, SourceFacts]]
+    schema: pa.Schema
+
+    def show(self, tally: Callable[[pa.RecordBatch], None]) -> None:
+        """Let all rows pass, batch by batch, one source after another.
+
+        Raises: SourceError for what has changed, and for types that do not go together.
+        """
+        for source, fact in self.sources:
+            _pass(source, fact, lambda b, uri=source.uri: tally(_cast(b, self.schema, uri)))  # type: ignore[misc]
 
 
 def _with(source: Source, of: Any) -> Source:
@@ -143,41 +153,21 @@ def _table(source: Source) -> Batches:
     return batches
 
 
-def _digest(table: pa.Table) -> str:
-    rows = RowsDigest(table.schema)
-    with closing(rows):
-        for batch in Batches.of(table):
-            rows.update(batch)
-    return rows.value()
-
-
-def _unchanged(source: Source, fact: SourceFacts) -> Batches:
-    """A source's rows; when all have passed, they are known to be those that it was admitted
-    with."""
-    batches = _table(source)
-
-    def opened() -> Iterator[pa.RecordBatch]:
-        rows = RowsDigest(batches.schema)
-        with closing(rows):
-            for batch in batches:
-                rows.update(batch)
-                yield batch
-        if rows.value() != fact.logical_digest:
-            raise SourceError(
-                f"{source.uri}: its rows are not those that were admitted: it has changed since it "
-                "was first read; let nobody write to it, and start again"
-            )
-
-    return replace(batches, open=opened)
+def _pass(source: Source, fact: SourceFacts, tally: Callable[[pa.RecordBatch], None]) -> None:
+    """Let a source's rows pass. Raises: SourceError where they are not those of its facts."""
+    rows, _ = table_digests(_table(source), seen=[tally])
+    if rows.value() != fact.logical_digest:
+        raise SourceError(
+            f"{source.uri}: its rows are not those that were admitted: it has changed since it was "
+            "first read; let nobody write to it, and start again"
+        )
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema, uri: str) -> pa.RecordBatch:
     import pyarrow as pa
 
-    names: Mapping[str, Any] = {f.name: f for f in schema if f.name in batch.schema.names}
+    wanted = pa.schema([f for f in schema if f.name in batch.schema.names])
     try:
-        table = pa.Table.from_batches([batch]).cast(pa.schema(list(names.values())))
+        return batch.select(wanted.names).cast(wanted)
     except pa.ArrowException:
         raise SourceError(f"{uri}: other column types than the first source") from None
-    (found,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
-    return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import UsageError
 from safegen.manifest import digest_of
 from safegen.measure.profile import TableProfile, profiles
-from safegen.measure.whole import of_whole
+from safegen.measure.whole import WholeTally
 from safegen.preparation import Prepared
 from safegen.tables.image_folders import FILE_NAME
 from safegen.tables.matching import matching
@@ -95,7 +95,9 @@ class Request:
         found = profiles(anchor, prepared.schemas, self.conditions, tail)
         if (whole := prepared.parts.whole) is not None:
             ((name, schema),) = prepared.schemas.items()
-            found = {name: of_whole(found[name], whole, schema, self.conditions)}
+            tally = WholeTally(found[name], schema, self.conditions)
+            whole.show(tally)
+            found = {name: tally.profile()}
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:

@@ -20,8 +20,7 @@ from safegen.measure.gains import Probe
 from safegen.models import ModelFolder
 from safegen.policy import Policy
 from safegen.preparation import Prepared, aligned, by_weight, illustrated, parted, pooled
-from safegen.reading import Reading
-from safegen.tables.batches import Batches
+from safegen.reading import Reading, Whole
 from safegen.tables.relations import related
 from safegen.tables.schema import Column, TableSchema, infer_schema
 from safegen.tables.sources import SourceLike
@@ -40,7 +39,7 @@ class _Found:
 
     tables: list[dict[str, pa.Table]]
     facts: list[SourceFacts]
-    whole: Batches | None
+    whole: Whole | None
 
 
 UNJUDGED = ("id", "personal", "image")

@@ -8,7 +8,7 @@ batch. Of identifiers a model can only hand out those that it has seen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,37 +25,47 @@ from safegen.tables.schema import TableSchema
 if TYPE_CHECKING:
     from safegen.contracts import Scalar
 
-__all__ = ["of_whole"]
+__all__ = ["WholeTally"]
 
 _MOST_LEVELS = 1 << 17
 """Levels of a column that were not drawn and are counted, at most: of a column with more hardly any
 has the rows to be judged."""
 
 
-def of_whole(
-    drawn: TableProfile,
-    rows: Iterable[pa.RecordBatch],
-    schema: TableSchema,
-    conditions: Mapping[str, Scalar],
-) -> TableProfile:
-    """The profile of all rows of a table that meet the conditions, given that of those drawn."""
-    counts = {n: _Counts(p) for n, p in drawn.columns.items() if p.judged}
-    alone = schema.entity is None and all(c.references is None for c in schema.columns)
-    people = {n: _People(i) for n, i in drawn.identifiers.items() if alone}
-    every = 0
-    for batch in rows:
+class WholeTally:
+    """Counts the rows of a table that meet the conditions, batch by batch, given the profile of
+    those of them that were drawn."""
+
+    def __init__(
+        self, drawn: TableProfile, schema: TableSchema, conditions: Mapping[str, Scalar]
+    ) -> None:
+        self._drawn, self._conditions, self._rows = drawn, conditions, 0
+        self._columns = {n: _Counts(p) for n, p in drawn.columns.items() if p.judged}
+        alone = schema.entity is None and all(c.references is None for c in schema.columns)
+        self._people = {n: _People(i) for n, i in drawn.identifiers.items() if alone}
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
         table = pa.Table.from_batches([batch])
-        here = {k: v for k, v in conditions.items() if k in table.schema.names}
+        here = {k: v for k, v in self._conditions.items() if k in table.schema.names}
         kept = matching(table, here) if here else table
-        every += kept.num_rows
-        for name in set(counts) & set(batch.schema.names):
-            counts[name].update(kept.column(name), table.column(name))
-        for name, one in people.items():
+        self._rows += kept.num_rows
+        for name in set(self._columns) & set(batch.schema.names):
+            self._columns[name].update(kept.column(name), table.column(name))
+        for name, one in self._people.items():
             one.update(table.column(name))
-    columns = {n: replace(p, rows=every) for n, p in drawn.columns.items()}
-    columns |= {n: c.profile(every) for n, c in counts.items()}
-    identifiers = {**drawn.identifiers, **{n: p.value() for n, p in people.items()}}
-    return replace(drawn, rows=every, columns=columns, identifiers=identifiers)
+
+    def profile(self) -> TableProfile:
+        """The profile of all rows."""
+        drawn = self._drawn
+        columns = {n: replace(p, rows=self._rows) for n, p in drawn.columns.items()}
+        columns |= {n: c.profile(self._rows) for n, c in self._columns.items()}
+        people = {n: p.value() for n, p in self._people.items()}
+        return replace(
+            drawn,
+            rows=self._rows,
+            columns=columns,
+            identifiers={**drawn.identifiers, **people},
+        )
 
 
 @dataclass
@@ -87,7 +97,10 @@ class _Counts:
             beyond = values < cut if side == "low" else values > cut
             self.tails[side] += int(beyond.sum())
         whole = numbers(every)
-        if whole is not None and len(whole):
+        assert whole is not None
+        if whole.dtype.kind == "f":  # what is not drawn was not looked at for infinite ones
+            whole = whole[np.isfinite(whole)]
+        if len(whole):
             self.low = whole.min() if self.low is None else min(self.low, whole.min())
             self.high = whole.max() if self.high is None else max(self.high, whole.max())
 

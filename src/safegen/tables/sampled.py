@@ -24,7 +24,7 @@ from safegen.tables.numbers import decoded, taken
 from safegen.tables.types import family, is_text
 from safegen.tables.words import mixed
 
-__all__ = ["METHOD", "ROWS", "Levels", "counting", "drawn"]
+__all__ = ["METHOD", "ROWS", "Draw", "Levels", "counting"]
 
 METHOD = "safegen-draw-v1"
 """Stratified by each row's rarest level, systematic within strata."""
@@ -96,21 +96,16 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return values
 
 
-def drawn(batches: Batches, levels: Levels, *, rows: int, of: int, seed: int) -> pa.Table:
-    """About `rows` of the `of` rows of a table; which, the seed and the order of the rows say.
+class Draw:
+    """Draws about `rows` of the `of` rows of a table while its batches pass by, in order; which,
+    the seed and that order say.
 
     Every stratum has its share of them, rounded up or down. Every level that was counted has a row
     at least: those that are there for that alone come last.
     """
-    draw = _Draw(levels.ranked(), rows, of, seed)
-    kept = [draw(batch) for batch in batches]
-    return pa.concat_tables([batches.schema.empty_table(), *kept, *draw.spared()])
 
-
-class _Draw:
-    """One pass: which rows of each batch are drawn."""
-
-    def __init__(self, ranked: Mapping[str, list[tuple[Any, int]]], rows: int, of: int, seed: int):
+    def __init__(self, schema: pa.Schema, levels: Levels, *, rows: int, of: int, seed: int):
+        ranked = levels.ranked()
         self._levels = {name: [level for level, _ in found] for name, found in ranked.items()}
         self._counts = {name: np.array([n for _, n in found]) for name, found in ranked.items()}
         self._had = {name: np.zeros(len(found), dtype=bool) for name, found in ranked.items()}
@@ -119,8 +114,13 @@ class _Draw:
         self._passed = np.zeros(1 + sum(map(len, ranked.values())), dtype=np.int64)
         self._seed = np.uint64(seed)
         self._seen = 0
+        self._kept = [schema.empty_table()]
 
-    def __call__(self, batch: pa.RecordBatch) -> pa.Table:
+    def table(self) -> pa.Table:
+        """The rows that were drawn."""
+        return pa.concat_tables([*self._kept, *self._spared()])
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
         table = pa.Table.from_batches([batch])
         codes = {name: self._coded(batch, name) for name in self._levels}
         stay = self._chosen(self._strata(codes, batch.num_rows))
@@ -134,9 +134,9 @@ class _Draw:
                 if not had[code] and (name, code) not in self._firsts:
                     self._firsts[name, code] = self._seen + row, taken(table, np.array([row]))
         self._seen += batch.num_rows
-        return taken(table, np.flatnonzero(stay))
+        self._kept.append(taken(table, np.flatnonzero(stay)))
 
-    def spared(self) -> list[pa.Table]:
+    def _spared(self) -> list[pa.Table]:
         """The first row of each level of which none was drawn, each row once."""
         found = {
             row: table
