@@ -8,23 +8,28 @@ at the release gate, counts in all real rows what the gates hold a release again
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from safegen.errors import SourceError
 from safegen.lineage.facts import SourceFacts
 from safegen.tables import memory, sampled
 from safegen.tables.batches import Batches
-from safegen.tables.digests import table_digests
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import SCHEME, scheme_of
 from safegen.tables.sampled import Levels
 from safegen.tables.sources import Source, SourceLike, read_source
+from safegen.tables.streams import stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Reading", "Whole", "is_real"]
+
+_DRAWN = 7_005  # names the stream of the rows that are fitted on
 
 
 def is_real(facts: SourceFacts) -> bool:
@@ -83,41 +88,59 @@ class Reading:
         return [max(min(round(most * f.rows / every), f.rows), 1) for f in facts]
 
     def drawn(
-        self, facts: Sequence[SourceFacts], seed: int, asked: Sequence[int] | None = None
+        self,
+        facts: Sequence[SourceFacts],
+        seed: int,
+        before: Sequence[SourceFacts] | None = None,
     ) -> tuple[list[Source], list[SourceFacts]]:
-        """The sources with the rows that are fitted on in memory, and what is known of them. asked:
-        how many of each, as for an earlier fit; None: as many as fit.
+        """The sources with the rows that are fitted on in memory, and what is known of them.
+        before: what was when rows of the same sources were drawn for a fit, which are drawn again.
 
-        Raises: SourceError for a source that has changed since it was first read.
+        Raises: SourceError for a source that has changed since it was first read, and for one of
+        which other rows would be drawn than before.
         """
         if self.levels is None:
             return [*self.sources], [*facts]
+        was = [f.sampled or {} for f in before or ()]
+        asked = [int(p["asked"]) for p in was] or self.share(facts)
+        schemes = [scheme_of(p["logical_digest"]) or SCHEME for p in was] or [SCHEME] * len(asked)
         found = []
-        asked = self.share(facts) if asked is None else asked
-        for source, levels, fact, rows in zip(self.sources, self.levels, facts, asked, strict=True):
-            # Of two sources different rows, in whatever order they are named.
-            named = hashlib.blake2b(f"{seed} {fact.logical_digest}".encode(), digest_size=8)
+        for number, (source, levels, fact) in enumerate(
+            zip(self.sources, self.levels, facts, strict=True)
+        ):
             draw = sampled.Draw(
                 _table(source).schema,
                 levels,
-                rows=rows,
+                rows=asked[number],
                 of=max(fact.rows, 1),
-                seed=int.from_bytes(named.digest(), "little"),
+                seed=int(stream(seed, _DRAWN, number).generate_state(1, np.uint64)[0]),
             )
             _pass(source, fact, draw)
             table = draw.table()
+            content, _ = table_digests(Batches.of(table), also=schemes[number : number + 1])
             part = {
                 "rows": table.num_rows,
                 "of": fact.rows,
-                "asked": rows,
+                "asked": asked[number],
                 "seed": str(seed),
                 "method": sampled.METHOD,
                 "strata": levels.strata,
-                "logical_digest": table_digests(Batches.of(table))[0].value(),
+                "logical_digest": content.value(schemes[number]),
             }
+            if was and was[number]["logical_digest"] != part["logical_digest"]:
+                raise SourceError(
+                    f"{source.uri}: its rows are those that the model was fitted on, in another "
+                    "order or in other types, so that those that were drawn of them cannot be "
+                    "drawn again"
+                )
             kept = _with(source, lambda _, table=table: Batches.of(table))
             found.append((kept, replace(fact, sampled=part)))
         return [s for s, _ in found], [f for _, f in found]
+
+    def ordered(self, order: Sequence[int]) -> Reading:
+        """The same sources in another order."""
+        levels = None if self.levels is None else [self.levels[i] for i in order]
+        return Reading([self.sources[i] for i in order], levels)
 
     def whole(self, facts: Sequence[SourceFacts], schema: pa.Schema) -> Whole | None:
         """All real rows, in the columns and types of a schema; None where they are in memory."""

@@ -21,6 +21,7 @@ from safegen.models import ModelFolder
 from safegen.policy import Policy
 from safegen.preparation import Prepared, aligned, by_weight, illustrated, parted, pooled
 from safegen.reading import Reading, Whole
+from safegen.tables.digests import scheme_of
 from safegen.tables.relations import related
 from safegen.tables.schema import Column, TableSchema, infer_schema
 from safegen.tables.sources import SourceLike
@@ -172,8 +173,9 @@ def _rows(
 
     Raises: SourceError when the caller `named` a source, and it is not them.
     """
-    before = {f.logical_digest: f for f in facts}
+    wanted = [f.logical_digest for f in facts]
     again = known and any(f.sampled for f in facts)
+    schemes = [s for s in map(scheme_of, wanted) if s is not None]
     try:
         reading = Reading.of(
             source if isinstance(source, list | tuple) else [source],
@@ -182,20 +184,15 @@ def _rows(
             passes=again if known else None,
         )
         # Weights are no content: they are to be proven again.
-        now = [resolve(s, ledger) for s in reading.sources]
-        digests = [f.logical_digest for f in now]
-        if sorted(digests) != sorted(f.logical_digest for f in facts):
+        now = [resolve(s, ledger, also=schemes) for s in reading.sources]
+        digests = [next((d for d in f.digests if d in wanted), f.logical_digest) for f in now]
+        if sorted(digests) != sorted(wanted):
             raise SourceError("the source given is not what the model was fitted on (digest)")
-        asked = [int((before[d].sampled or {})["asked"]) for d in digests] if again else None
-        opened, now = reading.drawn(now, seed, asked)
-        if again and any(_other(f, before[f.logical_digest]) for f in now):
-            raise SourceError(
-                "the source given has the rows that the model was fitted on in another order or "
-                "other types, so that those that were drawn cannot be drawn again"
-            )
         # In the order of the fit, however they were named; equal digests are equal rows.
-        found = dict(zip(digests, zip(opened, now, strict=True), strict=True))
-        ordered = [(*found[f.logical_digest], f) for f in facts]
+        order = [*map(digests.index, wanted)]
+        reading, now = reading.ordered(order), [now[i] for i in order]
+        opened, now = reading.drawn(now, seed, facts if again else None)
+        ordered = [*zip(opened, now, facts, strict=True)]
         tables = aligned([by_weight(s, n, seed, weighted=f.weighted) for s, n, f in ordered])
         told = [replace(f, sampled=n.sampled) for _, n, f in ordered]
         schema = next(iter(tables[0].values())).schema
@@ -208,11 +205,6 @@ def _rows(
 
 def _declared(column: Column) -> bool:
     return column.kind == "categorical" and not column.inferred
-
-
-def _other(now: SourceFacts, before: SourceFacts) -> bool:
-    drawn, was = now.sampled or {}, before.sampled or {}
-    return drawn.get("logical_digest") != was.get("logical_digest")
 
 
 def _differences(

@@ -42,7 +42,14 @@ from safegen.ledger.connections import connection
 from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
 from safegen.ledger.places import create_empty, ledger_url
 from safegen.ledger.schema import APPLICATION_ID, ATTACHING, MIGRATIONS
-from safegen.ledger.taking import Imports, attached_to, digested, names, withdrawn
+from safegen.ledger.taking import (
+    Imports,
+    attached_to,
+    digest_alone,
+    digested,
+    names,
+    withdrawn,
+)
 from safegen.ledger.verification import ENTRY, epochs, problems
 
 __all__ = ["SqliteLedger"]
@@ -282,6 +289,10 @@ class SqliteLedger:
                 match = "seq IN (SELECT seq FROM lookups WHERE key_id = ? AND digest = ?)"
                 found.update(self._records(db, match, pair))
         return [found[seq] for seq in sorted(found)]
+
+    def digest_alone(self, scheme: str, key_ids: Collection[str]) -> bool:
+        with self._transaction() as db:
+            return digest_alone(db, scheme, key_ids)
 
     def records(self) -> Iterator[Record]:
         last = 0

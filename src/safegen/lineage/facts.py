@@ -106,7 +106,10 @@ class SourceFacts:
     license: str | None = None
     expires: str | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of several tables each one's `digest` and `lookups`: one may be known on its own."""
+    """Of several tables each one's `digest`, `others` and `lookups`: it may be known by itself."""
+
+    others: tuple[str, ...] = ()
+    """Its logical digests of older schemes, those in which something asked for it."""
 
     search: Mapping[str, Any] | None = None
     """What looking for rows of registered releases could find: the `datasets` that have
@@ -116,6 +119,11 @@ class SourceFacts:
 
     sampled: Mapping[str, Any] | None = None
     """Which of its rows are fitted on, where all are too many (`manifest.model.SampledEntry`)."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Its logical digests of all schemes in which it is known."""
+        return (self.logical_digest, *self.others)
 
     @property
     def attested(self) -> bool:
@@ -158,7 +166,7 @@ class SourceFacts:
     @property
     def names(self) -> tuple[str, ...]:
         """What a waiver may know it by: its dataset id where the ledger or a key that is known
-        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place (of a
+        vouches for it (a stamp or an unsigned manifest can say any), its digests, its place (of a
         bare file name `./NAME`, so that `*/NAME` means it wherever it lies). Facts that a model
         brings, and nobody vouches for, have no name."""
         if any(e.ring == "model" for e in self.evidence):
@@ -170,7 +178,7 @@ class SourceFacts:
         )
         own = self.dataset_id if vouched else None
         place = self.uri if "/" in self.uri or ":" in self.uri else f"./{self.uri}"
-        return tuple(name for name in (own, self.logical_digest, place) if name)
+        return tuple(name for name in (own, *self.digests, place) if name)
 
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""
@@ -200,6 +208,7 @@ class SourceFacts:
         fields = dict(document)
         fields["evidence"] = tuple(map(Evidence.from_json, fields["evidence"]))
         fields["problems"] = tuple(fields["problems"])
+        fields["others"] = tuple(fields.get("others") or ())
         return cls(**fields)
 
     def untrusted(self, why: str) -> SourceFacts:
