@@ -181,6 +181,13 @@ class LookupDigest:
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_key"}
 
+    def keyed(self, key: bytes) -> LookupDigest:
+        """What came out of a pickle, with its key. Raises: ValueError for another one."""
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
+        if hashlib.blake2b(self._prefix, key=self._key, person=b"same").digest() != self._same:
+            raise ValueError("a lookup digest was made with another key")
+        return self
+
     def value(self) -> str:
         h = hashlib.blake2b(self._prefix, key=self._key, digest_size=32, person=b"table")
         h.update(self.rows.to_bytes(8, "little"))
