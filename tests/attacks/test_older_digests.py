@@ -14,6 +14,7 @@ import pytest
 from forging import check, cli, document, is_refused_as_synthetic, reseal, rewrite, unmet
 
 import safegen
+from safegen.console.index import Index
 from safegen.ledger import keys, open_ledger
 from safegen.lineage import evidence
 from safegen.lineage.evidence import as_of_now
@@ -249,6 +250,16 @@ def test_real_rows_behind_an_old_release_are_kept(real: Path, tmp_path: Path) ->
     assert made.roots is not None
     assert _kept([known(real), made]).status == "met"
     assert _kept([known(rows(10, 1_500)), made]).status == "unmet"
+
+
+def test_decisions_about_rows_are_told_with_an_older_record_of_them(real: Path) -> None:
+    with before():
+        made = safegen.attest(real, by="a test")
+        other = safegen.attest(rows(4), by="a test")
+    safegen.Generator(policy="baseline").fit(real, seed=1)
+    now = Index(open_ledger(None)).contents()
+    assert [d.allowed for d in now.decisions_about(now.datasets[made.dataset_id])] == [True]
+    assert now.decisions_about(now.datasets[other.dataset_id]) == []
 
 
 # ---- models --------------------------------------------------------------------------------------
