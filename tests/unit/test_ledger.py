@@ -98,6 +98,27 @@ def test_what_was_registered_is_found_again(address: str) -> None:
     assert again.verify() == []
 
 
+def test_it_says_whether_content_is_known_by_its_logical_digest_alone(address: str) -> None:
+    ledger = open_ledger(address)
+    [(old, _)] = ledger.key_epochs()
+    new = ledger.new_epoch()
+    rows, tables = f"safegen-rows-v1:{'a' * 64}", f"safegen-tables-v2:{'b' * 64}"
+    assert not ledger.digest_alone("safegen-rows-v1", [])
+    ledger.register(a_record(1, logical_digest=rows), {old: [digest(7)], new: [digest(8)]})
+    ledger.register(a_record(2, logical_digest=tables), {new: [digest(9)]})
+    ledger.register(a_record(3), {})
+
+    def alone(*key_ids: str) -> list[bool]:
+        return [ledger.digest_alone(f"safegen-rows-v{n}", key_ids) for n in (1, 2, 3)]
+
+    assert alone() == [True, True, False]
+    assert alone("0" * 16) == [True, True, False]
+    assert alone(old) == [False, True, False]
+    assert alone(new) == alone(old, new) == [False, False, False]
+    ledger.register(a_record(4, logical_digest=rows), {})
+    assert alone(old, new) == [True, False, False]
+
+
 def test_iterators_give_everything_and_hold_no_lock(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ from safegen.ledger.opened import Opened
 from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
 from safegen.ledger.schema import ATTACHING
 from safegen.ledger.stores import Store, new_ledger
-from safegen.ledger.taking import attached_to, digested, names, withdrawn
+from safegen.ledger.taking import attached_to, digest_alone, digested, names, withdrawn
 from safegen.ledger.verification import ENTRY, epochs, problems
 
 __all__ = ["StoredLedger"]
@@ -277,6 +277,10 @@ class StoredLedger:
                 match = "seq IN (SELECT seq FROM lookups WHERE key_id = ? AND digest = ?)"
                 found.update(at.records(match, pair))
         return [found[seq] for seq in sorted(found)]
+
+    def digest_alone(self, scheme: str, key_ids: Collection[str]) -> bool:
+        with self._transaction() as at:
+            return digest_alone(at.db, scheme, key_ids)
 
     def records(self) -> Iterator[Record]:
         last = 0

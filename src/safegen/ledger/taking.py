@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from safegen.ledger.base import WITHDRAWAL, Attached, canonical, parsed, sha256
 from safegen.ledger.stores import Transaction
 from safegen.ledger.verification import epochs
 
-__all__ = ["Imports", "attached_to", "digested", "names", "withdrawn"]
+__all__ = ["Imports", "attached_to", "digest_alone", "digested", "names", "withdrawn"]
 
 _PARTS = (
     "SELECT r.dataset_id, a.kind, a.name, a.key_id, a.digest"
@@ -62,6 +62,19 @@ def digested(db: Transaction, seq: int) -> dict[str, list[str]]:
     for key_id, digest in db.execute(query, (seq,)):
         found.setdefault(key_id, []).append(digest)
     return found
+
+
+def digest_alone(db: Transaction, scheme: str, key_ids: Collection[str]) -> bool:
+    """Whether a record has a logical digest of this scheme, of one table or of several, and no
+    lookup digest under any of the keys."""
+    marks = ", ".join("?" * len(key_ids))
+    keyed = f" AND lookups.key_id IN ({marks})" if key_ids else " AND 1 = 0"
+    query = (
+        "SELECT 1 FROM records WHERE (logical_digest LIKE ? OR logical_digest LIKE ?) AND NOT"
+        f" EXISTS (SELECT 1 FROM lookups WHERE lookups.seq = records.seq{keyed}) LIMIT 1"
+    )
+    digests = [f"{scheme}:%", f"{scheme.replace('rows', 'tables')}:%"]
+    return db.execute(query, (*digests, *key_ids)).fetchone() is not None
 
 
 def attached_to(

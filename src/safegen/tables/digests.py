@@ -1,11 +1,12 @@
 """The two digests of a table's content.
 
-*Logical digest* (`safegen-rows-v1`): exact cells, independent of row order, of column order, and
-of how the file is written. It is LtHash16 (Bellare and Micciancio 1997; parameters n = 1024,
-16-bit lanes as deployed in Lewi et al., "Securing Update Propagation with Homomorphic Hashing",
-2019, who estimate at least 200 bits of collision resistance): each row is expanded by SHAKE-128
-to 1024 lanes, and the lanes are added. So it is a multiset hash, it merges across shards by
-addition, and it needs 2 KiB whatever the number of rows. Anyone can compute it.
+*Logical digest*: exact cells, independent of row order, of column order, and of how the file is
+written. It is LtHash16 (Bellare and Micciancio 1997; parameters n = 1024, 16-bit lanes as deployed
+in Lewi et al., "Securing Update Propagation with Homomorphic Hashing", 2019, who estimate at least
+200 bits of collision resistance): each row is expanded to 1024 lanes, and the lanes are added. So
+it is a multiset hash, it merges across shards by addition, and it needs 2 KiB whatever the number
+of rows. Anyone can compute it. Its scheme says what expands a row: BLAKE3 (O'Connor et al. 2020) in
+`safegen-rows-v2`, SHAKE-128 in `safegen-rows-v1`, which is made where something asks for it.
 
 *Lookup digest*: keyed and tolerant. Rows of tolerant cells are hashed with a secret key and added
 (MSet-Add-Hash, Clarke et al. 2003, secure while the key is secret). It finds a re-saved copy in
@@ -18,16 +19,40 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
-from safegen.tables.lanes import LANES, Helper
+from safegen.tables.lanes import EXPANSIONS, LANES, summed
 
-__all__ = ["LookupDigest", "RowsDigest", "combine", "folded", "table_digests", "without_index"]
+__all__ = [
+    "SCHEME",
+    "SCHEMES",
+    "LookupDigest",
+    "RowsDigest",
+    "TableDigests",
+    "combine",
+    "folded",
+    "scheme_of",
+    "without_index",
+]
+
+SCHEME = "safegen-rows-v2"
+"""The scheme of the logical digests that are made."""
+
+SCHEMES = tuple(EXPANSIONS)
+"""All schemes of logical digests that can be verified and looked up, the oldest first."""
+
+_OF_TABLES = {s: s.replace("rows", "tables") for s in SCHEMES}
+
+
+def scheme_of(digest: str) -> str | None:
+    """The scheme of a logical digest, of one table or of several; None for none of `SCHEMES`."""
+    named = digest.partition(":")[0]
+    return next((s for s in SCHEMES if named in (s, _OF_TABLES[s])), None)
 
 
 def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
@@ -66,47 +91,49 @@ class RowsDigest:
     """The logical digest of a table while it is being read or written.
 
     `update` takes record batches in any order and any cut; `merge` adds another digest of the
-    same columns. The `_safegen_*` columns are not content.
+    same columns, which may have been made elsewhere: it pickles. The `_safegen_*` columns are not
+    content.
+
+    also: older schemes in which its value is wanted too.
     """
 
-    scheme = "safegen-rows-v1"
-
-    def __init__(self, schema: pa.Schema):
+    def __init__(self, schema: pa.Schema, also: Collection[str] = ()):
         self.names = _content_names(schema)
         self.rows = 0
-        self._lanes = np.zeros(LANES, dtype=np.uint16)
-        self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
-        self._helper = Helper(self._prefix)
+        self._lanes = {s: np.zeros(LANES, dtype=np.uint16) for s in SCHEMES if s in (SCHEME, *also)}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Add a batch. Of many rows a second process may still be at some: `close` waits for it."""
         rows = _row_bytes(batch, self.names, exact_cells)
-        self._lanes += self._helper.add(rows, batch.num_rows)
+        for scheme, lanes in self._lanes.items():
+            lanes += summed(scheme, self._prefix(scheme), rows, batch.num_rows)
         self.rows += batch.num_rows
 
-    def close(self) -> None:
-        """End the second process, if there is one; what it is at is waited for."""
-        self._lanes += self._helper.rest()
-        self._helper.close()
-
     def merge(self, other: RowsDigest) -> None:
-        """Add the rows that another digest has seen. Raises: ValueError on other columns."""
-        if other._prefix != self._prefix:
-            raise ValueError("digests of different columns do not add up")
-        other.close()
-        self._lanes += other._lanes
+        """Add the rows that another digest has seen. Raises: ValueError on other columns or
+        schemes."""
+        if (other.names, other._lanes.keys()) != (self.names, self._lanes.keys()):
+            raise ValueError("digests of different columns or schemes do not add up")
+        for scheme, lanes in self._lanes.items():
+            lanes += other._lanes[scheme]
         self.rows += other.rows
 
-    def value(self) -> str:
-        self.close()
-        h = hashlib.sha256(self._prefix)
+    def value(self, scheme: str = SCHEME) -> str:
+        h = hashlib.sha256(self._prefix(scheme))
         h.update(self.rows.to_bytes(8, "little"))
-        h.update(self._lanes.astype("<u2").tobytes())
-        return f"{self.scheme}:{h.hexdigest()}"
+        h.update(self._lanes[scheme].astype("<u2").tobytes())
+        return f"{scheme}:{h.hexdigest()}"
+
+    def _prefix(self, scheme: str) -> bytes:
+        return hashlib.sha256("\x00".join([scheme, *self.names]).encode()).digest()
 
 
 class LookupDigest:
-    """The keyed, tolerant digest of a table, for one key epoch of a ledger."""
+    """The keyed, tolerant digest of a table, for one key epoch of a ledger.
+
+    `update` takes record batches in any order and any cut; `merge` adds another of the same columns
+    and key. A pickle of it holds no key, so that none is ever written down: what comes out of one
+    can be merged into a digest that has the key, and nothing else.
+    """
 
     def __init__(self, schema: pa.Schema, key: bytes):
         # Ordered by the folded name: a renamed "Age" for "age" must not reorder the columns.
@@ -114,6 +141,7 @@ class LookupDigest:
         self.rows = 0
         self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
         self._prefix = "\x00".join(folded(n) for n in self.names).encode()
+        self._same = hashlib.blake2b(self._prefix, key=self._key, person=b"same").digest()
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -142,6 +170,24 @@ class LookupDigest:
         self._sum += rows.sum(axis=0, dtype=np.uint64)
         self.rows += batch.num_rows
 
+    def merge(self, other: LookupDigest) -> None:
+        """Add the rows that another digest has seen. Raises: ValueError on other columns, or
+        another key."""
+        if other._same != self._same:
+            raise ValueError("lookup digests of different columns or keys do not add up")
+        self._sum += other._sum
+        self.rows += other.rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_key"}
+
+    def keyed(self, key: bytes) -> LookupDigest:
+        """What came out of a pickle, with its key. Raises: ValueError for another one."""
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
+        if hashlib.blake2b(self._prefix, key=self._key, person=b"same").digest() != self._same:
+            raise ValueError("a lookup digest was made with another key")
+        return self
+
     def value(self) -> str:
         h = hashlib.blake2b(self._prefix, key=self._key, digest_size=32, person=b"table")
         h.update(self.rows.to_bytes(8, "little"))
@@ -149,31 +195,35 @@ class LookupDigest:
         return h.hexdigest()
 
 
+class TableDigests:
+    """The digests of one table: its logical digest, and its lookup digest under every key."""
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        keys: Iterable[tuple[str, bytes]] = (),
+        also: Collection[str] = (),
+    ):
+        self.rows = RowsDigest(schema, also)
+        self.lookups = {key_id: LookupDigest(schema, key) for key_id, key in keys}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        self.rows.update(batch)
+        LookupDigest.update_all(self.lookups.values(), batch)
+
+    def merge(self, other: TableDigests) -> None:
+        self.rows.merge(other.rows)
+        for key_id, lookup in self.lookups.items():
+            lookup.merge(other.lookups[key_id])
+
+
 def combine(digests: Mapping[str, str]) -> str:
-    """The logical digest of several tables: of one table, its own; else over names and digests."""
+    """The digest of several tables: of one table, its own; else over names and digests, under the
+    scheme that they have."""
     if len(digests) == 1:
         return next(iter(digests.values()))
-    h = hashlib.sha256(b"safegen-tables-v1")
+    scheme = _OF_TABLES[next(map(scheme_of, digests.values()), None) or SCHEMES[0]]
+    h = hashlib.sha256(scheme.encode())
     for name in sorted(digests):
         h.update(f"{name}\x00{digests[name]}\x00".encode())
-    return f"safegen-tables-v1:{h.hexdigest()}"
-
-
-def table_digests(
-    batches: Batches,
-    keys: Iterable[tuple[str, bytes]] = (),
-    seen: Collection[Callable[[pa.RecordBatch], None]] = (),
-) -> tuple[RowsDigest, dict[str, LookupDigest]]:
-    """One pass over a table: its logical digest and its lookup digest per key epoch.
-
-    Each of `seen` is called with every batch, so that other tallies ride along.
-    """
-    rows = RowsDigest(batches.schema)
-    lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
-    with closing(rows):
-        for batch in batches:
-            rows.update(batch)
-            LookupDigest.update_all(lookups.values(), batch)
-            for tally in seen:
-                tally(batch)
-    return rows, lookups
+    return f"{scheme}:{h.hexdigest()}"
