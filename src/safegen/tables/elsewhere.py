@@ -99,11 +99,9 @@ def _of_ray(data: Any) -> Batches:
 
 
 def _of_spark(frame: Any) -> Batches:
-    from pyspark.sql.pandas.types import to_arrow_schema
-
     what = "the Spark DataFrame"
     with reading(what):
-        schema = _stamped(to_arrow_schema(frame.schema), frame.schema)
+        schema = _stamped(frame.limit(0).toArrow().schema, frame.schema)
         rows = frame.count()
 
     def there(of: PartFunction) -> Iterator[Any]:
