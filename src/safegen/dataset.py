@@ -194,10 +194,11 @@ def existing_ledger(ledger: Any = None) -> Ledger | None:
     Raises: LedgerError when a ledger was named, or is there, and cannot be opened.
     """
     from safegen.ledger import open_ledger
-    from safegen.ledger.places import ledger_path
+    from safegen.ledger.places import ledger_place
 
     named = ledger is not None or bool(os.environ.get("SAFEGEN_LEDGER"))
-    if not named and not os.path.lexists(ledger_path(None)):
+    usual = ledger_place(None)
+    if not named and isinstance(usual, Path) and not os.path.lexists(usual):
         return None
     return open_ledger(ledger, create=False)
 

@@ -225,7 +225,7 @@ def _check_different(facts: Sequence[SourceFacts]) -> None:
     count twice beside synthetic ones, and no row of them would be one person's any more."""
     seen: dict[tuple[str, str], str] = {}
     for fact in facts:
-        marks = [*(("digest", d) for d in fact.digests), *fact.lookups.items()]
+        marks = [("digest", fact.logical_digest), *fact.lookups.items()]
         if twin := next((seen[mark] for mark in marks if mark in seen), None):
             raise UsageError(f"{fact.uri} holds the same rows as {twin}: name one of them")
         seen.update(dict.fromkeys(marks, fact.uri))
