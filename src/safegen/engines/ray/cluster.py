@@ -89,7 +89,7 @@ def _started(ray: Any, cpus: int) -> Iterator[None]:
             try:
                 started = _connected(
                     ray,
-                    f"started here in {_TRIES} times half a minute, which is what Ray takes at most",
+                    f"started here: Ray gave up {_TRIES} times, after half a minute each",
                     _OWN,
                     _SETTINGS,
                     num_cpus=cpus,
@@ -163,7 +163,7 @@ def _end_what_uses(home: Path) -> None:
 
 
 @contextmanager
-def _as_it_was(settings: dict[str, str]) -> Iterator[None]:
+def _as_it_was(settings: Mapping[str, str]) -> Iterator[None]:
     """Inside, with these settings; after, the process is as it was: `ray.init` changes its
     environment, what SIGTERM does, and whether a crash is traced."""
     main = threading.current_thread() is threading.main_thread()
