@@ -45,7 +45,7 @@ def check_engine(name: str) -> None:
 
         library()
     elif name != "local":
-        raise UsageError(f"the engine is local or ray, not {name!r}")
+        raise UsageError(f"engine (--engine) is local or ray, not {name!r}")
 
 
 def making(name: EngineName) -> AbstractContextManager[Engine]:
