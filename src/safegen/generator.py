@@ -342,12 +342,14 @@ class Generator:
             self.options,
             self._shapes,
             self._books.ledger,
-            making(engine),
         )
         run = self._run(request, keys)
         dataset_id = (self._interrupted(target, run) if resume else None) or new_ulid()
         recipe = self._recipe(dataset_id, request, sampling.shape(request), profiles, keys, images)
-        with staging(target, dataset_id=dataset_id, recipe=recipe, run=run) as stage:
+        with (
+            staging(target, dataset_id=dataset_id, recipe=recipe, run=run) as stage,
+            making(engine) as sampling.engine,
+        ):
             with progress("sampling", request.rows, "rows") as advance:  # 6, 7, 8
                 for part in sampling.made(
                     recipe, request.rows, stage.folder, workers=workers, advance=advance
