@@ -414,11 +414,12 @@ class Generator:
         )
 
     def _run(self, request: Request, keys: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
-        """What tells a run from others that would make other rows. None where nobody can go on with
-        it: where a model that was fitted here does not repeat its rows, or is to be signed for."""
+        """What tells a run from others that would make other rows. None where nothing does: for a
+        model that was fitted here, and whose rows hang on more than its data, options and seeds."""
         assert self._model is not None
-        model = "fitted" if repeats(self._backend, self._model) else self._saved
-        if model is None or self._ready().doubts:
+        known = repeats(self._backend, self._model) and not self._ready().doubts
+        model = self._saved or ("fitted" if known else None)
+        if model is None:
             return None
         return {"request": request.digest, "model": model, "keys": [key_id for key_id, _ in keys]}
 
@@ -426,8 +427,9 @@ class Generator:
         """The id of the dataset that a run like this one has begun. Raises: UsageError."""
         if run is None:
             raise UsageError(
-                "resume: the rows of a model that was fitted here and does not repeat them cannot "
-                "be gone on with: save the model, and generate from it (Generator.load, --model)"
+                "resume: a fit of this backend does not give the same model again, so that nobody "
+                "could go on with its rows: save the model, and generate from it (Generator.load, "
+                "--model)"
             )
         found = interrupted(target, run)
         ledger = self._books.ledger

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safegen.ledger.base import Attached, Attachment, Ledger, LogEntry, Record
 from safegen.ledger.books import StoredLedger
-from safegen.ledger.places import ledger_place
+from safegen.ledger.places import Place, ledger_place
 from safegen.ledger.sqlite import SqliteStore
 from safegen.ledger.stores import Store
 from safegen.policy.organisation import pins
@@ -32,12 +32,13 @@ def open_ledger(url: str | Path | Ledger | None = None, *, create: bool = True) 
         if pins().ledger is not None:
             ledger_place(url.url)  # raises for another one
         return url
-    place = ledger_place(url)
-    store: Store
-    if isinstance(place, Path):
-        store = SqliteStore(place)
-    else:
-        from safegen.ledger.postgres import PostgresStore
+    return StoredLedger(store_at(ledger_place(url)), create=create)
 
-        store = PostgresStore(place)
-    return StoredLedger(store, create=create)
+
+def store_at(place: Place) -> Store:
+    """The database at a place, which holds a ledger or will. Raises: MissingExtra."""
+    if isinstance(place, Path):
+        return SqliteStore(place)
+    from safegen.ledger.postgres import PostgresStore
+
+    return PostgresStore(place)

@@ -32,7 +32,7 @@ from safegen.ledger.base import (
 from safegen.ledger.opened import Opened
 from safegen.ledger.parcels import Kept, Parcel, Sender, Taken
 from safegen.ledger.schema import ATTACHING
-from safegen.ledger.stores import Store
+from safegen.ledger.stores import Store, new_ledger
 from safegen.ledger.taking import attached_to, digest_alone, digested, names, withdrawn
 from safegen.ledger.verification import ENTRY, epochs, problems
 
@@ -57,7 +57,7 @@ class StoredLedger:
         self._name = store.name
         self._store = store
         self._closed = False
-        self.ledger_id = store.open(create=create)
+        self.ledger_id = store.open(new_ledger if create else None)
         keys.read_keys(self.ledger_id)  # a key file that is open to others is said at once
 
     def register(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safegen.errors import LedgerError, upstream
 
-__all__ = ["failure", "server_failure"]
+__all__ = ["connecting_code", "failure", "server_failure"]
 
 
 def failure(error: sqlite3.Error, path: Path, write: bool, waited: float) -> LedgerError:
@@ -76,7 +76,7 @@ _SERVER = {
     "XX": ("is damaged", "restore a backup"),
 }
 # What libpq says before there is a connection has no SQLSTATE. Its words are in English, unless a
-# server's are not; then the last sentence of all is left.
+# server's are not; then it just could not be reached.
 _CONNECTING = (
     ("authentication", "28"),
     ("no password", "28"),
@@ -92,16 +92,17 @@ _CONNECTING = (
 )
 
 
+def connecting_code(text: str) -> str:
+    """What would be the SQLSTATE, or its class, of what libpq says where it cannot connect."""
+    return next((code for words, code in _CONNECTING if words in text.lower()), "08001")
+
+
 def server_failure(
-    error: Exception, name: str, *, write: bool, waited: float, connected: bool, committing: bool
+    error: Exception, code: str, name: str, *, write: bool, waited: float, committing: bool
 ) -> LedgerError:
-    """One sentence: what happened to which ledger, and what to do. connected: whether there was a
-    connection; committing: whether all had been sent, so that it may be written or not."""
-    code = getattr(error, "sqlstate", None) or ""
-    if not code and not connected:
-        text = str(error).lower()
-        code = next((c for words, c in _CONNECTING if words in text), "08")
-    elif not code or code.startswith(("08", "57P")):
+    """One sentence: what happened to which ledger, and what to do. code: the SQLSTATE, or its
+    class. committing: whether all had been sent, so that it may be written or not."""
+    if code in ("08006", "57P01", "57P02"):
         what = "whether it was written is not known" if committing else "nothing was written"
         return LedgerError(
             f"the connection to the ledger {name} was lost"

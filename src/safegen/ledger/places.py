@@ -23,6 +23,7 @@ __all__ = [
     "create_empty",
     "ledger_place",
     "ledger_url",
+    "named_place",
 ]
 
 _SQLITE = "sqlite"
@@ -42,14 +43,14 @@ def ledger_place(url: str | Path | None) -> Place:
     pinned = pins()
     named = url if url is not None else os.environ.get("SAFEGEN_LEDGER") or None
     if pinned.ledger is None:
-        return _place(data_folder() / "ledger.db" if named is None else named)
+        return named_place(data_folder() / "ledger.db" if named is None else named)
     try:
-        only = _place(pinned.ledger[0])
+        only = named_place(pinned.ledger[0])
     except LedgerError as error:
         raise PolicyError([Problem(f"ledger: {error}", pinned.ledger[1])]) from None
     if named is None:
         return only
-    mine = _place(named)
+    mine = named_place(named)
     what = "$SAFEGEN_LEDGER" if url is None else "the other ledger"
     if isinstance(only, Server):
         if isinstance(mine, Server):
@@ -60,7 +61,8 @@ def ledger_place(url: str | Path | None) -> Place:
     return only
 
 
-def _place(url: str | Path) -> Place:
+def named_place(url: str | Path) -> Place:
+    """What `ledger_place` gives for a name, whatever is pinned. Raises: LedgerError."""
     text = os.fspath(url)
     scheme, marker, rest = text.partition(":")
     if marker and (rest.startswith("//") or scheme.lower() in (*SCHEMES, _SQLITE)):

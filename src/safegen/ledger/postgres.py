@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -17,11 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 from safegen.errors import LedgerError, MissingExtra, hidden
-from safegen.ledger import keys
-from safegen.ledger.failures import server_failure
+from safegen.ledger.failures import connecting_code, server_failure
 from safegen.ledger.schema import POSTGRES
 from safegen.ledger.servers import Server
-from safegen.ledger.stores import Rows, Transaction
+from safegen.ledger.stores import Founding, Rows, Transaction
 
 try:
     import psycopg
@@ -57,19 +55,19 @@ class PostgresStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._server,)
 
-    def open(self, *, create: bool) -> str:
+    def open(self, found: Founding | None) -> str:
         with self._begun(write=False) as db:
             version = self._version(db)
             mine = "SELECT pg_has_role(nspowner, 'USAGE') AND NOT pg_is_in_recovery()"
             owner = db.execute(f"{mine} FROM pg_namespace WHERE nspname = 'safegen'").fetchone()
-        if version == 0 and not create:
+        if version == 0 and found is None:
             raise LedgerError(
                 f"there is no ledger at {self.name}: check the address, or create it there"
             )
         # What cannot be altered can still be used, as the version that it is.
         if version == 0 or (version < POSTGRES[-1][0] and owner == (True,)):
             with self._begun(write=True) as db:
-                self._migrate(db)
+                self._migrate(db, found)
         with self.transaction() as db:
             return self.identity(db)[1]
 
@@ -95,7 +93,7 @@ class PostgresStore:
 
     # -- schema ----------------------------------------------------------------------------
 
-    def _migrate(self, db: Transaction) -> None:
+    def _migrate(self, db: Transaction, found: Founding | None) -> None:
         """Bring the schema up to date under the write lock; found the ledger where it is new."""
         version = self._version(db)  # again: another process may have been faster
         if db.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'safegen'").fetchone() is None:
@@ -105,11 +103,8 @@ class PostgresStore:
                 for statement in statements:
                     db.execute(statement)
                 db.execute("INSERT INTO migrations (version) VALUES (?)", (number,))
-        if version == 0:
-            ledger_id = secrets.token_hex(16)
-            key = keys.add_key(ledger_id)
-            db.execute("INSERT INTO ledger (one, ledger_id) VALUES (1, ?)", (ledger_id,))
-            db.execute("INSERT INTO epochs (seq, key_id) VALUES (0, ?)", (key,))
+        if version == 0 and found is not None:
+            found(db)
 
     def _version(self, db: Transaction) -> int:
         """The schema version, 0 where there is none. Raises: LedgerError if it is not for us."""
@@ -157,11 +152,11 @@ class PostgresStore:
         except psycopg.Error as error:
             raise server_failure(
                 error,
+                _code(error),
                 self.name,
                 write=write,
                 waited=BUSY_SECONDS,
-                connected=connection is not None,
-                committing=done and write,
+                committing=done,
             ) from hidden(error)
         except UnicodeError as error:
             raise LedgerError(
@@ -196,14 +191,17 @@ class PostgresStore:
             raise
 
     def _connect(self) -> _Connection:
-        connection = _Connection.connect(
-            autocommit=True,
-            prepare_threshold=None,  # so that a pooler may stand in between
-            client_encoding="UTF8",
-            application_name="safegen",
-            **_KEEPALIVE,
-            **self._server.connection(),
-        )
+        try:
+            connection = _Connection.connect(
+                autocommit=True,
+                prepare_threshold=None,  # so that a pooler may stand in between
+                client_encoding="UTF8",
+                application_name="safegen",
+                **_KEEPALIVE,
+                **self._server.connection(),
+            )
+        except psycopg.Error as error:
+            raise _Unconnected(str(error)).with_traceback(error.__traceback__) from None
         said = connection.info.parameter_status("server_encoding")
         if said != "UTF8" or connection.info.server_version < 130000:
             connection.close()
@@ -228,6 +226,10 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
         return super().wait(_bounded(gen), *arguments, **named)
+
+
+class _Unconnected(psycopg.OperationalError):
+    """There is no connection."""
 
 
 class _Silent(psycopg.OperationalError):
@@ -323,6 +325,15 @@ def _last(connection: _Connection, statements: bytes) -> Any:
     while cursor.nextset():
         pass
     return cursor.fetchone()
+
+
+def _code(error: psycopg.Error) -> str:
+    """The SQLSTATE of an error, or one like it where psycopg has none."""
+    if isinstance(error, _Unconnected):
+        return connecting_code(str(error))
+    if error.sqlstate:
+        return error.sqlstate
+    return "22" if isinstance(error, psycopg.DataError) else "08006"
 
 
 @lru_cache(maxsize=256)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from safegen.errors import LedgerError
 from safegen.folders import make_private
-from safegen.ledger import keys
 from safegen.ledger.connections import connection
 from safegen.ledger.places import create_empty, ledger_url
 from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
-from safegen.ledger.stores import Transaction
+from safegen.ledger.stores import Founding, Transaction
 
 __all__ = ["SqliteStore"]
 
@@ -28,24 +26,24 @@ class SqliteStore:
         self.name = str(path)
         self._path = path
 
-    def open(self, *, create: bool) -> str:
+    def open(self, found: Founding | None) -> str:
         path = self._path
         if os.path.isdir(path):
             raise LedgerError(f"the ledger {path} is a folder: name a file in it")
         if os.path.exists(path) and not os.path.isfile(path):
             raise LedgerError(f"the ledger {path} is not a regular file: name another path")
-        if not os.path.exists(path) and create:
+        if not os.path.exists(path) and found:
             make_private(path.parent)
             create_empty(path)
         latest = MIGRATIONS[-1][0]
         with connection(self._path) as db:
             version = self._version(db)
-        if version == 0 and not create:
+        if version == 0 and found is None:
             raise LedgerError(f"the file {path} is empty: it holds no ledger; check the path")
         # What cannot be written can still be read, as the version that it is.
         if version < latest and (version == 0 or os.access(path, os.W_OK)):
             with connection(self._path, write=True) as db:
-                self._migrate(db)
+                self._migrate(db, found)
         with connection(self._path) as db:
             return self.identity(db)[1]
 
@@ -68,7 +66,7 @@ class SqliteStore:
     def close(self) -> None:
         pass
 
-    def _migrate(self, db: Transaction) -> None:
+    def _migrate(self, db: Transaction, found: Founding | None) -> None:
         """Bring the schema up to date under the write lock; found the ledger where it is new."""
         version = self._version(db)  # again: another process may have been faster
         for number, statements in MIGRATIONS:
@@ -76,12 +74,9 @@ class SqliteStore:
                 for statement in statements:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {number}")
-        if version == 0:
+        if version == 0 and found is not None:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            ledger_id = secrets.token_hex(16)
-            key = keys.add_key(ledger_id)
-            db.execute("INSERT INTO ledger (one, ledger_id) VALUES (1, ?)", (ledger_id,))
-            db.execute("INSERT INTO epochs (seq, key_id) VALUES (0, ?)", (key,))
+            found(db)
 
     def _version(self, db: Transaction) -> int:
         """The schema version, 0 for an empty file. Raises: LedgerError if it is not for us."""

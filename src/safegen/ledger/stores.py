@@ -6,11 +6,14 @@ query is ever made of values. Texts are compared and ordered by their code point
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Rows", "Store", "Transaction"]
+from safegen.ledger import keys
+
+__all__ = ["Founding", "Rows", "Store", "Transaction", "new_ledger"]
 
 
 class Rows(Protocol):
@@ -31,6 +34,17 @@ class Transaction(Protocol):
     def executemany(self, query: str, values: Iterable[Sequence[Any]], /) -> object: ...
 
 
+Founding = Callable[[Transaction], None]
+
+
+def new_ledger(db: Transaction) -> None:
+    """A `Founding`: a new id and a new key."""
+    ledger_id = secrets.token_hex(16)
+    key = keys.add_key(ledger_id)
+    db.execute("INSERT INTO ledger (one, ledger_id) VALUES (1, ?)", (ledger_id,))
+    db.execute("INSERT INTO epochs (seq, key_id) VALUES (0, ?)", (key,))
+
+
 class Store(Protocol):
     """A database that holds one ledger. Can be pickled, shared by threads, and forked.
 
@@ -41,10 +55,11 @@ class Store(Protocol):
     url: str
     name: str
 
-    def open(self, *, create: bool) -> str:
+    def open(self, found: Founding | None) -> str:
         """Bring the schema up to date, where that may be written; the ledger's id.
 
-        With `create` a ledger is founded where there is none, with a new id and a new key.
+        found: what a ledger begins with where there is none yet, in one transaction with its
+        tables; None: there has to be one.
         """
         ...
 

@@ -230,7 +230,13 @@ def as_of_now(facts: SourceFacts, tables: Sequence[str], ledger: Ledger | None) 
             pieces,
             problems,
         )
-        facts = replace(now, parts=facts.parts, search=facts.search, others=facts.others)
+        facts = replace(
+            now,
+            parts=facts.parts,
+            search=facts.search,
+            others=facts.others,
+            sampled=facts.sampled,
+        )
     return facts.untrusted(_UNSEEN) if unseen else facts
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from safegen.manifest.model import Ancestry, Origin, SourceEntry
+from safegen.manifest.model import Ancestry, Origin, SampledEntry, SourceEntry
 
 __all__ = ["Evidence", "Root", "SourceFacts", "combined"]
 
@@ -117,6 +117,9 @@ class SourceFacts:
     the `least` share that is found with a chance of `power`; p and share of each of `rings` (kinds
     of tests). None where nobody looked."""
 
+    sampled: Mapping[str, Any] | None = None
+    """Which of its rows are fitted on, where all are too many (`manifest.model.SampledEntry`)."""
+
     @property
     def digests(self) -> tuple[str, ...]:
         """Its logical digests of all schemes in which it is known."""
@@ -189,11 +192,15 @@ class SourceFacts:
             effective_depth=self.effective_depth,
             rows=self.rows,
             evidence=[e.to_json() for e in self.evidence],
+            sampled=None if self.sampled is None else SampledEntry(**self.sampled),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The facts as a saved model keeps them."""
-        return asdict(self)
+        document = asdict(self)
+        if self.sampled is None:  # as versions before it read them
+            document.pop("sampled")
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
