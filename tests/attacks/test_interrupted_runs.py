@@ -116,11 +116,12 @@ def test_two_that_go_on_at_once(
     gen: safegen.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = interrupted(gen, tmp_path / "out", monkeypatch)
-    recipe = gen._recipe(left.name[-26:], gen._request(ROWS, 11, None), None, None, [], "parquet")
-    with (
-        staging(tmp_path / "out", dataset_id=left.name[-26:], recipe=recipe, run={}) as stage,
-        pytest.raises(safegen.TargetError, match="another run is at work"),
-    ):
-        gen.generate(ROWS, tmp_path / "out", workers=1, resume=True)
-        assert stage.folder.exists()
+    request, ledger = gen._request(ROWS, 11, None), gen._books.ledger
+    assert ledger is not None
+    run = gen._run(request, ledger.key_epochs())
+    recipe = gen._recipe(left.name[-26:], request, None, None, [], "parquet")
+    with staging(tmp_path / "out", dataset_id=left.name[-26:], recipe=recipe, run=run):
+        with pytest.raises(safegen.TargetError, match="another run is at work"):
+            gen.generate(ROWS, tmp_path / "out", workers=1, resume=True)
+        assert left.exists()
     assert not (tmp_path / "out").exists()

@@ -450,7 +450,7 @@ def test_the_folder_of_a_killed_worker_is_removed_by_the_next(
 
 def test_what_is_no_engine_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     gen = safegen.Generator("sdv.gaussian_copula")
-    with pytest.raises(UsageError, match="local or ray, not .spark."):
+    with pytest.raises(UsageError, match=r"local or ray, not .spark."):
         gen.fit("nowhere.csv", engine="spark")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"pip install 'safegen\[ray\]'"):
