@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
@@ -327,6 +328,15 @@ def test_texts_that_the_database_cannot_hold_are_refused(url: str) -> None:
             ledger.get(name)
     assert ledger.state()["log_entries"] == 5
     assert ledger.get("\u2028\U0001f600%s?") is None
+
+
+def test_a_large_attachment_comes_back_as_it_was(url: str) -> None:
+    ledger = open_ledger(url)
+    [(key, _)] = ledger.key_epochs()
+    body = random.Random(1).randbytes(20_000_000)
+    ledger.register(a_record(), {}, [Attachment("a", "f", key, body)])
+    assert ledger.attachment(ledger.attached("a")[0]) == body
+    assert ledger.verify() == []
 
 
 # ---- migrations ----------------------------------------------------------------------------------
@@ -659,15 +669,15 @@ def test_a_copy_that_breaks_off_leaves_nothing(
     postgres: Postgres, database: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = filled(tmp_path / "first.db")
-    insert = driver._Transaction.execute
+    insert = driver._Transaction.insert
 
-    def breaking(self: driver._Transaction, query: str, values: object = (), /) -> object:
-        if "INTO attachments" in query:
+    def breaking(self: driver._Transaction, table: str, *arguments: object) -> None:
+        if table == "attachments":
             cut(postgres, database)
-        return insert(self, query, values)  # type: ignore[arg-type]
+        insert(self, table, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver._Transaction, "execute", breaking)
+        patch.setattr(driver._Transaction, "insert", breaking)
         with pytest.raises(LedgerError, match="nothing was written"):
             copy_ledger(first, url)
     with pytest.raises(LedgerError, match="no ledger at"):

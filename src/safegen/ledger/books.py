@@ -157,18 +157,19 @@ class StoredLedger:
                 "another record or other lookups: draw a new dataset id"
             )
         entry = at.append("register", payload)
-        at.db.execute(
-            "INSERT INTO records (seq, body, dataset_id, logical_digest) VALUES (?, ?, ?, ?)",
-            (entry.seq, body.decode(), record.dataset_id, record.logical_digest),
+        seq = entry.seq
+        at.db.insert(
+            "records",
+            "seq, body, dataset_id, logical_digest",
+            [(seq, body.decode(), record.dataset_id, record.logical_digest)],
         )
-        at.db.executemany(
-            "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
-            [(key, digest, entry.seq) for key, digest in pairs],
+        at.db.insert(
+            "lookups", "seq, key_id, digest", [(seq, key, digest) for key, digest in pairs]
         )
-        at.db.executemany(
-            "INSERT INTO attachments (seq, kind, name, key_id, digest, body)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [(entry.seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
+        at.db.insert(
+            "attachments",
+            "seq, kind, name, key_id, digest, body",
+            [(seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
         )
         return entry
 
