@@ -66,7 +66,7 @@ class Hasher:
     key: bytes
     names: tuple[str, ...]
 
-    def __reduce__(self) -> tuple[type[Hasher], tuple[bytes, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Hasher, (self.key, self.names)  # what is made of them is made again
 
     @cached_property
@@ -127,7 +127,7 @@ class SentHasher(Hasher):
     def _master(self) -> bytes:
         return self.master
 
-    def __reduce__(self) -> tuple[type[SentHasher], tuple[bytes, tuple[str, ...], bytes]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return SentHasher, (b"", self.names, self.master)  # a cipher does not pickle
 
 
