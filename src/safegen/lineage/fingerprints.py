@@ -66,6 +66,9 @@ class Hasher:
     key: bytes
     names: tuple[str, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hasher, (self.key, self.names)  # what is made of them is made again
+
     @cached_property
     def _master(self) -> bytes:
         h = hashlib.blake2b(key=self.key, digest_size=32, person=b"safegen-fp1")
@@ -128,7 +131,7 @@ class SentHasher(Hasher):
     def _master(self) -> bytes:
         return self.master
 
-    def __reduce__(self) -> tuple[type[SentHasher], tuple[bytes, tuple[str, ...], bytes]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return SentHasher, (b"", self.names, self.master)  # a cipher does not pickle
 
 
