@@ -39,6 +39,7 @@ __all__ = [
     "Cells",
     "Hasher",
     "Prints",
+    "SentHasher",
     "Tally",
     "WholeRows",
     "places",
@@ -64,6 +65,9 @@ class Hasher:
 
     key: bytes
     names: tuple[str, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hasher, (self.key, self.names)  # what is made of them is made again
 
     @cached_property
     def _master(self) -> bytes:
@@ -110,6 +114,25 @@ class Hasher:
         """(rows,) uint64 fingerprints of whole rows, of 48 bits, of all columns by number."""
         parts = [columns[i].each(partial(self._whole_part, i)) for i in range(len(self.names))]
         return self.rows(parts, "whole") >> np.uint64(64 - _WHOLE)
+
+
+@dataclass(frozen=True)
+class SentHasher(Hasher):
+    """A hasher that another machine is given: of the ledger's key it has no more than tables of
+    these columns are hashed with."""
+
+    master: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, hasher: Hasher) -> SentHasher:
+        return cls(b"", hasher.names, hasher._master)
+
+    @property
+    def _master(self) -> bytes:
+        return self.master
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SentHasher, (b"", self.names, self.master)  # a cipher does not pickle
 
 
 @dataclass
