@@ -46,8 +46,8 @@ KEPT = 1_024
 """Fingerprints of a view that are kept of each release, at most: of its rows and of its decoys."""
 
 MOST, MOST_ROWS = 2**18, 2**24
-"""Fingerprints of a view, and of whole rows, that are kept of all releases, at most: 10 and 12 bytes
-each. Where there are more the bound is lowered for all, and `Routed.least` says so."""
+"""Fingerprints of a view, and of whole rows, that are kept of all releases, at most: 10 bytes each,
+and 12. Where there are more the bound is lowered for all, and `Routed.least` says so."""
 
 _NONCE, _TAG = 16, 16  # bytes in front of the file's contents
 _STALE = 3_600  # seconds after which nobody is still writing a draft
