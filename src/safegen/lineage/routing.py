@@ -363,22 +363,27 @@ def _write(place: Path, known: Known, routes: Routes) -> None:
         "below": np.array([part.below for part in parts], dtype="<f8").tobytes(),
         "sums": routes.sums.astype("<f8").tobytes(),
     }
-    sink = pa.BufferOutputStream()
-    for schema, some in ((_ROWS.with_metadata(told), parts[:1]), (_VIEWS, parts[1:])):
-        with pa.ipc.new_stream(sink, schema) as writer:
-            for part in some:
-                columns = (part.cells, part.owner, part.released, part.decoys)
-                arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=False)]
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    data, nonce = sink.getvalue(), secrets.token_bytes(_NONCE)
+    nonce = secrets.token_bytes(_NONCE)
     for old in place.parent.glob(".routes-*"):  # of processes that were killed
         if time.time() - old.stat().st_mtime > _STALE:
             old.unlink()
     descriptor, draft = tempfile.mkstemp(dir=place.parent, prefix=".routes-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(nonce + _tag(known, nonce, data))
-            file.write(data)
+            file.write(nonce + bytes(_TAG))
+            for schema, some in ((_ROWS.with_metadata(told), parts[:1]), (_VIEWS, parts[1:])):
+                with pa.ipc.new_stream(file, schema) as writer:
+                    for part in some:
+                        columns = (part.cells, part.owner, part.released, part.decoys)
+                        arrays = [
+                            pa.array(c, f.type) for c, f in zip(columns, schema, strict=False)
+                        ]
+                        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            file.flush()
+            with pa.memory_map(draft) as written:
+                tag = _tag(known, nonce, written.read_buffer()[_NONCE + _TAG :])
+            file.seek(_NONCE)
+            file.write(tag)
         os.replace(draft, place)
     except BaseException:
         os.unlink(draft)
