@@ -174,6 +174,18 @@ class LookupDigest:
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_key"}
 
+    def handed_over(self) -> dict[str, Any]:
+        """All that another process needs to go on with it, its key as well: who has that can tell
+        of any table whether the ledger knows it, and of the ledger's own key nothing."""
+        return dict(vars(self))
+
+    @classmethod
+    def taken_over(cls, handed: Mapping[str, Any]) -> LookupDigest:
+        """What was handed over, with no rows yet."""
+        taken = cls.__new__(cls)
+        vars(taken).update({**handed, "rows": 0, "_sum": np.zeros(4, dtype=np.uint64)})
+        return taken
+
     def keyed(self, key: bytes) -> LookupDigest:
         """What came out of a pickle, with its key. Raises: ValueError for another one."""
         self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
