@@ -1,0 +1,376 @@
+"""The page and the charts of `make bench`, from the figures that were written down."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import POLICIES, STARTS, Size, engines
+from charts import Panel, drawn
+from measuring import Figure, Results, median
+
+Value = Callable[[Figure], float | None]
+
+NAMES = {
+    "raw": "raw SDV: `sample`, `to_parquet`",
+    "tags": "safegen, tags and manifest only",
+    "without a ledger": "the same without a ledger",
+    **{p: f"safegen, `{p}`" for p in POLICIES},
+}
+
+
+def seconds(figure: Figure) -> float:
+    return figure.seconds
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """A median, and the range of several."""
+    if not values:
+        return "–"
+    low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def of(results: Results, key: str, form: str = "{:.2f}", value: Value = seconds) -> str:
+    """The cell of a step; what failed is said."""
+    found = [v for f in results.of(key) if (v := value(f)) is not None]
+    if not found and (failed := results.failed(key)):
+        return f"failed: {failed[-1].error.split(':')[0].rpartition('.')[2]}"
+    return spread(found, form)
+
+
+def ratios(results: Results, over: str, under: str, value: Value = seconds) -> list[float]:
+    """A step's over another's, of the same turn."""
+    other = {f.turn: value(f) for f in results.of(under)}
+    pairs = [(value(f), other.get(f.turn)) for f in results.of(over)]
+    return [a / b for a, b in pairs if a is not None and b]
+
+
+def ratio(results: Results, over: str, under: str, value: Value = seconds) -> str:
+    return spread(ratios(results, over, under, value), "{:.2f}")
+
+
+def least(results: Results, key: str, value: Value = seconds) -> float | None:
+    """The median of a step's runs."""
+    return median(v for f in results.of(key) if (v := value(f)) is not None)
+
+
+def busy(results: Results) -> float | None:
+    """Cores that other programs kept busy meanwhile, the median over steps."""
+    return median(f.told["others"] for f in results.figures if not f.error and "others" in f.told)
+
+
+# ---- targets -------------------------------------------------------------------------------------
+
+
+def targets(results: Results, size: Size) -> Iterator[tuple[str, str, bool | None]]:
+    """What was asked for, what was measured, and whether that meets it; None: not measured."""
+    one, ten = f"generate {size.rows}", f"generate {10 * size.rows}"
+
+    def at_most(what: str, found: float | None, most: float, unit: str) -> tuple[str, str, bool | None]:
+        if found is None:
+            return what, "not measured", None
+        return what, f"{found:,.2f} {unit}".strip(), found <= most
+
+    raw = f"{one}/raw"
+    for side, most in (("tags", 0.7), ("anchored", 3.0)):
+        found = median(ratios(results, f"{one}/{side}", raw))
+        yield at_most(f"generate {size.rows:,} rows, {side}: ≤ {most:g} × raw SDV", found, most, "×")
+    memory = [
+        m for r in (one, ten) for s in ("tags", "anchored") if (m := least(results, f"{r}/{s}", mib))
+    ]
+    yield at_most(
+        "memory of all processes (PSS): ≤ 1.8 GB", max(memory) / 953.7 if memory else None, 1.8, "GB"
+    )
+    for side in ("tags", "anchored"):
+        small, large = (least(results, f"{r}/{side}", mib) for r in (one, ten))
+        grown = None if small is None or large is None else abs(large / small - 1) * 100
+        rows = f"{size.rows:,} and {10 * size.rows:,} rows, {side}"
+        yield at_most(f"memory of {rows}: the same within 5 %", grown, 5, "%")
+        small, large = (least(results, f"{r}/{side}") for r in (one, ten))
+        grown = None if small is None or large is None else (large / 10 / small - 1) * 100
+        yield at_most(f"time per row of {rows}: within 10 %", grown, 10, "% more")
+    if "ray" in engines():
+        gain = rate(results, size, "ray 2"), rate(results, size, "ray 1")
+        met = None if None in gain else gain[0] / gain[1]
+        what = "two Ray workers: ≥ 1.8 × the rate of one"
+        yield what, "not measured" if met is None else f"{met:.2f} ×", met and met >= 1.8
+    else:
+        yield "two Ray workers: ≥ 1.8 × the rate of one", "not measured: no Ray here", None
+    digests = {
+        f.told["digest"]
+        for s in (*(f"{e} {w}" for e in engines() for w in (1, 2)), "tags")
+        for f in results.of(f"{one}/{s}")
+        if "digest" in f.told
+    }
+    names = ", ".join(f"{e} 1, {e} 2" for e in engines())
+    yield f"one digest: {names}", f"{len(digests)}", None if not digests else len(digests) == 1
+    rows = f"check {size.rows:,} rows against {10 * size.rows:,} fingerprints"
+    for side, most in (("sampled, 1 %", 1.0), ("all rings", 8.0)):
+        yield at_most(f"{rows}, {side}: ≤ {most:g} s", least(results, f"check/{side}"), most, "s")
+    most_ = least(results, "check/all rings", mib)
+    yield at_most(f"{rows}: ≤ 1 GB", None if most_ is None else most_ / 953.7, 1, "GB")
+    yield at_most(f"register {size.rows:,} rows: ≤ 8 s", median(registering(results, size)), 8, "s")
+    for name, most in (("import safegen", 0.15), ("safegen --help", 0.4)):
+        yield at_most(f"`{name}`: ≤ {most:g} s", least(results, f"start/{name}"), most, "s")
+
+
+def mib(figure: Figure) -> float | None:
+    return figure.mib
+
+
+def registering(results: Results, size: Size) -> list[float]:
+    """Seconds that a release takes with a ledger and not without, of each turn."""
+    one = f"generate {size.rows}"
+    without = {f.turn: f.seconds for f in results.of(f"{one}/without a ledger")}
+    both = [f for f in results.of(f"{one}/tags") if f.turn in without]
+    return [f.seconds - without[f.turn] for f in both]
+
+
+def rate(results: Results, size: Size, side: str) -> float | None:
+    """Rows a second between two releases, so that what each begins with is left out."""
+    few, many = (least(results, f"generate {n * size.rows}/{side}") for n in (1, 3))
+    return None if few is None or many is None else 2 * size.rows / (many - few)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    every = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in every) + "\n"
+
+
+def releasing(results: Results, rows: int) -> str:
+    """Sides of a release of so many rows."""
+    group = f"generate {rows}"
+    lines = []
+    for side, name in NAMES.items():
+        key = f"{group}/{side}"
+        if not results.of(key) and not results.failed(key):
+            continue
+        refused = sorted({r for f in results.of(key) for r in f.told.get("refused", ())})
+        if refused:
+            name += f" (refused at the gate: {', '.join(refused)})"
+        lines.append(
+            [name, of(results, key), ratio(results, key, f"{group}/raw"),
+             of(results, key, value=lambda f: f.cpu), of(results, key, "{:,.0f}", mib)]
+        )  # fmt: skip
+    return table([f"{rows:,} rows", "seconds", "× raw", "CPU seconds", "PSS, MiB"], lines)
+
+
+def growing(results: Results, size: Size) -> str:
+    lines = []
+    for rows in size.grown:
+        cells = [f"{rows:,}"]
+        for side in ("raw", "tags", "anchored"):
+            key = f"generate {rows}/{side}"
+            cells.append(of(results, key, "{:.2f}", lambda f: f.seconds / rows * 1e6))  # noqa: B023
+            cells.append(of(results, key, "{:,.0f}", mib))
+        lines.append(cells)
+    head = ["rows"]
+    for side in ("raw", "tags", "anchored"):
+        head += [f"{side}: seconds per million rows", "MiB"]
+    return table(head, lines)
+
+
+def by_columns(results: Results, size: Size) -> str:
+    lines = []
+    for n in size.columns:
+        raw, tags = (f"columns {n}/{s}" for s in ("raw", "tags"))
+        lines.append(
+            [str(n), of(results, f"fit of {n}/raw"), of(results, f"fit of {n}/tags"),
+             of(results, raw), of(results, tags), ratio(results, tags, raw),
+             of(results, raw, "{:,.0f}", mib), of(results, tags, "{:,.0f}", mib)]
+        )  # fmt: skip
+    head = ["columns", "fit, raw", "fit, safegen", "release, raw", "tags", "× raw", "MiB, raw", "MiB"]
+    return table(head, lines)
+
+
+def by_workers(results: Results, size: Size) -> str:
+    lines = []
+    for engine in engines():
+        for workers in (1, 2):
+            side = f"{engine} {workers}"
+            each = rate(results, size, side)
+            lines.append(
+                [engine, str(workers),
+                 *(of(results, f"generate {n * size.rows}/{side}") for n in (1, 3)),
+                 "–" if each is None else f"{each:,.0f}",
+                 of(results, f"generate {3 * size.rows}/{side}", "{:,.0f}", mib)]
+            )  # fmt: skip
+    few, many = (f"{n * size.rows:,} rows, s" for n in (1, 3))
+    return table(["engine", "workers", few, many, "rows a second between them", "MiB"], lines)
+
+
+def compared(results: Results, group: str, sides: Mapping[str, str], under: str) -> str:
+    lines = [
+        [name, of(results, f"{group}/{side}"), ratio(results, f"{group}/{side}", f"{group}/{under}"),
+         of(results, f"{group}/{side}", value=lambda f: f.cpu),
+         of(results, f"{group}/{side}", "{:,.0f}", mib)]
+        for side, name in sides.items()
+    ]  # fmt: skip
+    return table(["", "seconds", "ratio", "CPU seconds", "PSS, MiB"], lines)
+
+
+def starting(results: Results) -> str:
+    lines = [
+        [f"`{n}`", of(results, f"start/{n}", "{:.3f}"), ratio(results, f"start/{n}", "start/python -c pass")]
+        for n in STARTS
+    ]
+    return table(["", "seconds", "× `python -c pass`"], lines)
+
+
+def by_datasets(results: Results, size: Size) -> str:
+    lines = [
+        [f"{n:,}", of(results, f"datasets {n}/check"), of(results, f"datasets {n}/check", "{:,.0f}", mib),
+         of(results, f"releases {n}/small", "{:.3f}", lambda f: f.seconds / n),  # noqa: B023
+         of(results, f"releases {n}/small", "{:,.1f}", lambda f: f.told["bytes"] / 2**20)]
+        for n in size.datasets
+    ]  # fmt: skip
+    head = ["releases in the ledger", "check of 10,000 rows, s", "MiB", "a release of 2,000 rows, s"]
+    return table([*head, "ledger, MiB"], lines)
+
+
+def diffusing(results: Results) -> str:
+    lines = []
+    for what in ("image", "tabular"):
+        for f in results.of(f"diffusion/{what}"):
+            ours, plain = f.told["ours"], f.told["plain"]
+            lines.append(
+                [f"`diffusion.{what}`", str(f.told["device"]), f"{ours:,.0f}", f"{plain:,.0f}",
+                 f"{ours / plain:.2f}"]
+            )  # fmt: skip
+        for f in results.failed(f"diffusion/{what}")[:1]:
+            lines.append([f"`diffusion.{what}`", f"failed: {f.error}", "", "", ""])
+    return table(["", "on", "rows a second", "a plain loop", "ratio"], lines)
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def written(results: Results, size: Size, where: str, page: Path) -> str:
+    """The page as Markdown."""
+    lines = []
+    for what, found, met in targets(results, size):
+        lines.append([what, found, {None: "–", True: "met", False: "**not met**"}[met]])
+    others = busy(results)
+    noisy = others is None or others > 0.1 * len(os.sched_getaffinity(0))
+    quiet = (
+        "**Not a quiet machine: to be measured anew.** "
+        if noisy
+        else "The machine was quiet. "
+    ) + (f"Other programs kept {others:.2f} cores busy, in the median." if others is not None else "")
+    failed = sorted({f"{f.key} ({f.error})" for f in results.figures if f.error})
+    ten, checked = f"{10 * size.rows:,}", f"{size.rows:,}"
+    registered = spread(registering(results, size), "{:.2f}")
+    rings = {
+        "all rings": "`safegen.check`, all rings",
+        "sampled, .1 %": "`safegen check --power 0.001`",
+        "sampled, 1 %": "`safegen check --power 0.01`",
+        "pandas": "pandas: `drop_duplicates`, `merge` with each released file",
+        "duckdb": "DuckDB: `INTERSECT` with all released files",
+    }
+    hashing = {"hashlib": "`hashlib`, all cores, the same files", "verify": "`safegen.verify`"}
+    looked = {
+        **hashing,
+        "verify --deep": "`safegen.verify(deep=True)`: every row's digest",
+        "open": "`safegen.open`, the first time",
+        "open again": "`safegen.open`, again",
+    }
+    return f"""# Benchmarks
+
+Written by `make bench`, which measures all of it in one run beside what somebody does who has no safegen, and
+says what fails ([0036](decisions/0036-how-speed-is-measured.md)). Medians, with the least and the most of
+{size.turns} runs where there are several; each run is a process of its own, and those that are compared take turns. *PSS*
+is the memory of all processes of a run, each page counted once. Preparation (imports of what is compared, loading
+a model) is in no figure but those of starts.
+
+{results.begun}; {where}. {quiet}
+{"" if not failed else f"{chr(10)}**Failed**: {'; '.join(failed)}.{chr(10)}"}
+## Targets
+
+{table(["on two cores", "measured", ""], lines)}
+A ratio is the median of the turns' ratios; a GB is 10⁹ bytes.
+
+## Generate
+
+Adult, 15 columns, the Gaussian copula, from a model that is fitted and saved: SDV's own synthesizer with metadata that it
+detects itself, and safegen with its rows tagged, digested, fingerprinted, written, hashed and registered, under each
+policy that releases tables. All are signed. *Tags* is `lab` with every rule off that looks at rows.
+
+{releasing(results, size.rows)}
+{releasing(results, 10 * size.rows)}
+**Registering** {checked} rows (fingerprints, decoys, lookup digests, the entry): what a release takes with a ledger and
+not without, {registered} s.
+
+## Check
+
+{checked} rows that are nobody's against the {ten} rows of ten releases. Who has no ledger needs the released
+rows at hand and finds what is equal to the last digit; `check` finds edited rows and parts too (docs/lineage.md). Ratios are
+to pandas.
+
+{compared(results, "check", rings, "pandas")}
+## Verify and open
+
+{size.mib:,} MiB of random numbers in 16 files, in the page cache:
+
+{compared(results, "verify", hashing, "hashlib")}
+A release of {checked} rows, which a ledger knows:
+
+{compared(results, "deep", looked, "hashlib")}
+## Starts
+
+Each command from its start to its end, {size.starts} times.
+
+{starting(results)}
+## Growth
+
+![How time grows]({page.with_suffix(".svg").name})
+
+**By rows** of a release:
+
+{growing(results, size)}
+**By columns**, half of them numbers and half of eight levels, {min(size.rows, 50_000):,} rows, seconds:
+
+{by_columns(results, size)}
+**By workers and engines**, tags only; Ray itself runs before the clock does:
+
+{by_workers(results, size)}
+**By releases in the ledger**, of 2,000 rows each:
+
+{by_datasets(results, size)}
+## Diffusion
+
+Sampling beside a plain loop of diffusers: the same network, steps and device (`python bench/throughput.py`).
+
+{diffusing(results)}"""
+
+
+def charts(results: Results, size: Size) -> str:
+    """The growth curves."""
+
+    def line(keys: Mapping[int, str]) -> list[tuple[float, float]]:
+        found = [(float(n), least(results, key)) for n, key in keys.items()]
+        return [(n, y) for n, y in found if y]
+
+    sides = ("raw", "tags", "anchored")
+    by_rows = {s: line({n: f"generate {n}/{s}" for n in size.grown}) for s in sides}
+    wide = {s: line({n: f"columns {n}/{s}" for n in size.columns}) for s in sides[:2]}
+    ledger = {"check": line({n: f"datasets {n}/check" for n in size.datasets})}
+    crew = {
+        e: line({w: f"generate {3 * size.rows}/{e} {w}" for w in (1, 2)}) for e in engines()
+    }
+    return drawn(
+        [
+            Panel("A release", "rows", "seconds", by_rows),
+            Panel("A release", "columns", "seconds", wide),
+            Panel("A check of 10,000 rows", "releases in the ledger", "seconds", ledger),
+            Panel("A release, tags only", "workers", "seconds", crew),
+        ]
+    )
