@@ -27,7 +27,7 @@ from safegen.loading.groups import VerifiedFile, groups_of
 from safegen.manifest import MANIFEST_NAME, Manifest, check_folder
 from safegen.manifest.identity import new_ulid
 from safegen.processes import cores
-from safegen.release import data_entry
+from safegen.tables.entries import data_entry
 
 
 def place(folder: Path, mib: int, files: int) -> Manifest:

@@ -29,7 +29,8 @@ from safegen.places import Place, place_of
 from safegen.policy.organisation import pins
 from safegen.tables.batches import DEPTH_COLUMN, WEIGHT_COLUMN
 from safegen.tables.credited import credentials_of
-from safegen.tables.digests import combine, table_digests
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import combine
 from safegen.tables.sources import TABLE, Source, read_source
 
 if TYPE_CHECKING:

@@ -43,8 +43,8 @@ def draft(
         depth=prepared.depth,
         effective_depth=prepared.effective_depth,
         depth_is_lower_bound=prepared.lower_bound,
-        rows=stage.rows,
-        composition={"synthetic": stage.rows, "real": 0},
+        rows=stage.written.rows,
+        composition={"synthetic": stage.written.rows, "real": 0},
         generator=maker,
         sources=[s.entry() for s in prepared.facts],
         columns=[
@@ -92,7 +92,7 @@ def draft(
         claims=_claims(prepared, decision),
         privacy={"dp": None, "real_rows": 0},
         logical_digest=digest,
-        weighted=stage.weighted,
+        weighted=stage.written.weighted,
         warnings=[
             *prepared.doubts,
             *(f"{r.finding.name}: {r.finding.observed}" for d in decisions for r in d.warnings),
@@ -100,7 +100,7 @@ def draft(
         ],
         extra={
             "request": request.digest,
-            "table_rows": dict(stage.table_rows),
+            "table_rows": dict(stage.written.table_rows),
             # The columns only: the values asked for are values of the data.
             "conditioned_on": sorted(request.conditions),
         },

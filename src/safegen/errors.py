@@ -154,6 +154,10 @@ class BackendError(SafegenError):
     """The library under a backend failed. Holds the type and the location of the cause, no text."""
 
 
+class WorkersLost(BackendError):
+    """The processes that made a part ended before it was done, every time it was tried."""
+
+
 class Refused(SafegenError):
     """A policy said no. `.decision` says which rule, what was observed and what to do next."""
 

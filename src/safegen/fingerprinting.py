@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from safegen.image_printing import images_printed
 from safegen.lineage.fingerprints import SEEN
+from safegen.lineage.image_prints import decoys_for
 from safegen.lineage.printing import Printing
 from safegen.lineage.registering import form_like, printed, recognised
+from safegen.progress import progress
 
 if TYPE_CHECKING:
+    from safegen.engines.writing import Written
     from safegen.gates import Books
     from safegen.ledger import Attachment
     from safegen.preparation import Prepared
@@ -30,14 +36,17 @@ fewer beside a million released rows, a thousandth of these in another table wou
 tell from chance."""
 
 
-def printings(prepared: Prepared, keys: Sequence[tuple[str, bytes]]) -> dict[str, Printing]:
-    """What takes the fingerprints of each table whose rows can be known; none without a key."""
-    found = {}
+def printings(
+    prepared: Prepared, keys: Sequence[tuple[str, bytes]]
+) -> dict[str, Callable[..., Printing]]:
+    """What makes that which takes the fingerprints of each table whose rows can be known, for a
+    part of a release; none without a key."""
+    found: dict[str, Callable[..., Printing]] = {}
     for name, schema in prepared.schemas.items():
         names = recognised(schema)
         if keys and prepared.kind in UNITS and len(names) > (prepared.kind != "table"):
             seen = UNITS[prepared.kind]
-            found[name] = Printing(names, keys[0][1], unit=_unit(schema), seen=seen)
+            found[name] = partial(Printing, names, keys[0][1], unit=_unit(schema), seen=seen)
     return found
 
 
@@ -47,21 +56,21 @@ def fingerprinted(
     sampling: Sampling,
     prepared: Prepared,
     books: Books,
+    workers: int | None,
 ) -> Sequence[Attachment]:
-    """The fingerprints of a staged release, under the ledger's newest key, if there is one."""
-    if books.ledger is None or not stage.printings:
+    """The fingerprints of a staged release and the hashes of its images, under the ledger's newest
+    key, if there is one. workers: processes that sample the decoys."""
+    if books.ledger is None or not stage.recipe.keys:
         return ()
-    key_id, key = stage.keys[0]
-    shape = sampling.shape(request)
-    asked = request.decoys(_wanted(prepared.kind, request.rows), key)
-    for block in sampling.blocks(asked, shape, workers=1):
-        for name, printing in stage.printings.items():
-            printing.update_decoys(block.tables[name])
+    decoys = _decoys(stage, request, sampling, prepared, workers)
+    key_id, key = stage.recipe.keys[0]
+    attachments = images_printed(stage.written, decoys, prepared, key_id, key)
+    shape = stage.recipe.shape
     mark = None if shape is None else shape.watermark
-    attachments: list[Attachment] = []
-    for name, printing in stage.printings.items():
+    for name, printing in stage.written.printings.items():
         if not printing.rows:
             continue
+        printing.merge(decoys.printings[name])
         kept = books.ledger, key_id, key
         form = form_like(printing.first(), printing.hasher, *kept) if mark is None else mark.form
         real = None if prepared.parts is None else prepared.parts.real(name)
@@ -69,8 +78,31 @@ def fingerprinted(
     return attachments
 
 
+def _decoys(
+    stage: Staging,
+    request: Request,
+    sampling: Sampling,
+    prepared: Prepared,
+    workers: int | None,
+) -> Written:
+    """Rows like those of the release, which nobody will see: what they are known by."""
+    key = stage.recipe.keys[0][1]
+    asked = request.decoys(_wanted(prepared.kind, request.rows), key)
+    recipe = replace(stage.recipe, seed=asked.seed, decoys=True, profiles={}, reservoirs={})
+    found = recipe.blank()
+    if found.printings or found.image_printings:
+        with progress("sampling decoys", asked.rows, "rows") as advance:
+            for part in sampling.made(
+                recipe, asked.rows, stage.folder, workers=workers, advance=advance
+            ):
+                found.merge(part)
+    return found
+
+
 def _wanted(kind: str, rows: int) -> int:
     """How many decoys a release of so many rows is to have."""
+    if kind == "images":
+        return decoys_for(rows)
     many = min(rows // BESIDE, MOST) if kind == "table" else 0
     return min(rows, max(UNITS[kind], many))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from safegen.contracts import (
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
+from safegen.engines.parts import ImageForm, Recipe
 from safegen.errors import (
     LedgerError,
     TargetError,
@@ -39,14 +40,14 @@ from safegen.errors import (
 )
 from safegen.fingerprinting import fingerprinted, printings
 from safegen.gates import Books, LedgerLike, load_policy
-from safegen.image_printing import image_printings, images_printed
 from safegen.lineage.descent import Descent, Node
+from safegen.lineage.fingerprints import SEEN
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
 from safegen.measure.drawn import Reservoir
 from safegen.measure.gains import Probe
-from safegen.measure.profile import TableProfile, TableTally
+from safegen.measure.profile import TableProfile
 from safegen.models import read_model, write_model
 from safegen.pages import refusal_report
 from safegen.places import Place, absolute, local, place_of
@@ -55,7 +56,7 @@ from safegen.policy.organisation import pins
 from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
-from safegen.release import IfExists, ImageForm, Staging, scratch_folder
+from safegen.release import IfExists, Staging, scratch_folder
 from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
 from safegen.restoring import fitted_under, restored
@@ -64,8 +65,7 @@ from safegen.statements import register
 from safegen.tables.credentials import ContentSigner
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
-from safegen.tables.units import units
-from safegen.targets import destination, is_free, staging
+from safegen.targets import destination, interrupted, is_free, staging
 
 if TYPE_CHECKING:
     from safegen.shaping.shape import Shape
@@ -125,6 +125,7 @@ class Generator:
         self._model: Model | None = None
         self._decision: Decision | None = None
         self._shapes: dict[str, Shape] = {}
+        self._saved: str | None = None  # the digest of the model, where it was read from a folder
 
     @property
     def policy(self) -> Policy:
@@ -239,7 +240,7 @@ class Generator:
         doubts = tuple(dict.fromkeys((*prepared.doubts, *doubts_of(model))))
         if doubts != prepared.doubts:
             prepared = self._admitted(replace(prepared, doubts=doubts))
-        self._model, self._prepared, self._shapes = model, prepared, {}
+        self._model, self._prepared, self._shapes, self._saved = model, prepared, {}, None
 
     @classmethod
     def wrap(
@@ -290,6 +291,7 @@ class Generator:
         conditions: Mapping[str, Scalar] | None = None,
         if_exists: IfExists = "error",
         workers: int | None = None,
+        resume: bool = False,
         keep_report: bool = True,
         images: ImageForm = "parquet",
     ) -> Dataset:
@@ -300,10 +302,11 @@ class Generator:
         number of `workers` (processes; None: as many as there are cores, where that is worth their
         start) changes nothing. `conditions` fixes columns to values.
         `if_exists`: `error`; `same` keeps what is there when it is what this call would make;
-        `version` writes beside it. A refused release leaves no rows, and with `keep_report` a page
-        `<out>.refused.html` with the findings. `images="png"` writes images as PNG files, with
-        the other columns in `data/metadata.parquet` (Hugging Face's image folder); the rows are
-        the same.
+        `version` writes beside it. `resume` goes on with what an interrupted or killed run of the
+        same call has finished beside `out`, and begins anew where there is nothing. A refused
+        release leaves no rows, and with `keep_report` a page `<out>.refused.html` with the
+        findings. `images="png"` writes images as PNG files, with the other columns in
+        `data/metadata.parquet` (Hugging Face's image folder); the rows are the same.
 
         Raises: ReleaseRefused (carries the Decision), TargetError, BackendError, UsageError.
         """
@@ -315,9 +318,6 @@ class Generator:
             return self._same(target, request)
         if self._model is None:
             raise UsageError("fit the generator first: gen.fit(source)")
-        dataset_id = new_ulid()
-        depth = prepared.effective_depth
-        stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": depth}
         profiles = request.profiles(prepared, self._tail)
         self._books = self._books.now()
         if missing := self._books.state.get("key_epochs_missing"):
@@ -326,41 +326,36 @@ class Generator:
                 "release could not be found later: copy its key file from where it was made"
             )
         keys = self._books.ledger.key_epochs() if self._books.ledger is not None else []
-        with staging(
-            target,
-            dataset_id=dataset_id,
-            stamp=stamp,
-            depth=depth,
-            keys=keys,
-            images=images,
-            signer=self._signer,
-        ) as stage:
-            stage.tallies = {n: TableTally(p) for n, p in (profiles or {}).items()}
-            stage.image_printings = image_printings(prepared, keys)
-            stage.reservoirs = self._reservoirs(request, keys)
-            stage.printings = printings(prepared, keys)
-            sampling = Sampling(
-                self._model,
-                self._backend,
-                self.policy,
-                prepared,
-                self.options,
-                self._shapes,
-                self._books.ledger,
-            )
-            shaped = self._stage(stage, request, sampling, workers)  # 6, 7, 8
+        sampling = Sampling(
+            self._model,
+            self._backend,
+            self.policy,
+            prepared,
+            self.options,
+            self._shapes,
+            self._books.ledger,
+        )
+        run = self._run(request, keys)
+        dataset_id = (self._interrupted(target, run) if resume else None) or new_ulid()
+        recipe = self._recipe(dataset_id, request, sampling.shape(request), profiles, keys, images)
+        with staging(target, dataset_id=dataset_id, recipe=recipe, run=run) as stage:
+            with progress("sampling", request.rows, "rows") as advance:  # 6, 7, 8
+                for part in sampling.made(
+                    recipe, request.rows, stage.folder, workers=workers, advance=advance
+                ):
+                    stage.take(part)
+            stage.close()
             decision = self._judge(stage, profiles, request)  # 9
             figures = drawn_up(prepared, stage, request, decision, self.policy)
             if not decision.allowed:
                 if keep_report:
                     refusal_report(target, [prepared.decision, decision], figures)
                 decision.enforce()
-            digest, lookups = stage.finish()
-            manifest = self._draft(stage, request, shaped, digest, decision)  # 10
+            digest, lookups = stage.written.digests()
+            manifest = self._draft(stage, request, digest, decision)  # 10
             stage.describe(manifest, figures, self._ancestors(manifest))
             manifest = stage.seal(manifest.model_copy(update={"files": stage.files()}), self._key)
-            prints = fingerprinted(stage, request, sampling, prepared, self._books)
-            prints = [*prints, *images_printed(stage, request, sampling, prepared, workers)]
+            prints = fingerprinted(stage, request, sampling, prepared, self._books, workers)
             # 11: known to the ledger before it is visible, so that nobody can hold rows that the
             # ledger has never seen.
             register(self._books, manifest, lookups, self._key, prints)
@@ -378,27 +373,62 @@ class Generator:
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
 
-    def _stage(
-        self, stage: Staging, request: Request, sampling: Sampling, workers: int | None
-    ) -> dict[str, Any]:
-        """Sample, shape and write the rows. What the rules that shape have done, by rule."""
-        shape = sampling.shape(request)
-        tally = None if shape is None else shape.tally()
-        with progress("sampling", request.rows, "rows") as advance:
-            for made in sampling.blocks(request, shape, workers):
-                stage.write(made.tables, made.weights)
-                if tally is not None and made.weights is not None:
-                    ((_, table),) = made.tables.items()
-                    tally.update(table, made.weights)
-                advance(units(made.tables, self.schemas))
-        stage.close()
-        if shape is None:
-            return {}
-        return shape.facts if tally is None else {**shape.facts, "tails": tally.facts()}
+    def _recipe(
+        self,
+        dataset_id: str,
+        request: Request,
+        shape: Shape | None,
+        profiles: Mapping[str, TableProfile] | None,
+        keys: list[tuple[str, bytes]],
+        images: ImageForm,
+    ) -> Recipe:
+        """What the parts of a release are made by."""
+        prepared = self._ready()
+        depth = prepared.effective_depth
+        return Recipe(
+            backend=self.backend_name,
+            schemas=prepared.schemas,
+            seed=request.seed,
+            conditions=request.conditions,
+            shape=shape,
+            stamp={"dataset_id": dataset_id, "origin": "synthetic", "depth": depth},
+            depth=depth,
+            images=images,
+            signer=self._signer,
+            keys=keys,
+            profiles=profiles or {},
+            reservoirs=self._reservoirs(request, keys),
+            printings=printings(prepared, keys),
+            looked_at=dict.fromkeys(prepared.schemas, SEEN)
+            if prepared.kind == "images" and keys
+            else {},
+        )
+
+    def _run(self, request: Request, keys: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
+        """What tells a run from others that would make other rows. None where nobody can go on with
+        it: where a model that was fitted here does not repeat its rows, or is to be signed for."""
+        assert self._model is not None
+        model = "fitted" if repeats(self._backend, self._model) else self._saved
+        if model is None or self._ready().doubts:
+            return None
+        return {"request": request.digest, "model": model, "keys": [key_id for key_id, _ in keys]}
+
+    def _interrupted(self, target: Place, run: Mapping[str, Any] | None) -> str | None:
+        """The id of the dataset that a run like this one has begun. Raises: UsageError."""
+        if run is None:
+            raise UsageError(
+                "resume: the rows of a model that was fitted here and does not repeat them cannot "
+                "be gone on with: save the model, and generate from it (Generator.load, --model)"
+            )
+        found = interrupted(target, run)
+        ledger = self._books.ledger
+        if found is not None and ledger is not None and ledger.get(found) is not None:
+            return None  # it was killed between its entry in the ledger and its rename
+        return found
 
     def _reservoirs(
         self, request: Request, keys: Sequence[tuple[str, bytes]]
-    ) -> dict[str, Reservoir]:
+    ) -> dict[str, Callable[..., Reservoir]]:
         """What the report and the rules that look at single rows will see.
 
         Which rows that are hangs on the ledger's key: a model knows the seed of a request, and
@@ -414,30 +444,30 @@ class Generator:
             person=b"safegen-drawn",
         )
         seed = int.from_bytes(drawn.digest(), "little")
-        return {name: Reservoir(most, seed) for name in prepared.schemas}
+        return {name: partial(Reservoir, most, seed) for name in prepared.schemas}
 
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request
     ) -> Decision:
         prepared = self._ready()
-        parts = prepared.parts
+        parts, written = prepared.parts, stage.written
         context = gates.Release(
-            rows=stage.rows,
+            rows=written.rows,
             units=request.rows,
             conditions=request.conditions,
             schemas=prepared.schemas,
             real=profiles,
             anchor=None if parts is None else request.meeting(parts.anchor),
             held=None if parts is None else request.meeting(parts.held),
-            made=stage.drawn(),
+            made=written.drawn(),
             depth=prepared.depth,
-            staged=stage.tallies,
-            in_band=stage.in_band,
+            staged=written.tallies,
+            in_band=written.in_band,
             signer=None if self._key is None else self._key.public.id,
-            credentials=stage.credentials,
+            credentials=written.credentials,
             real_values=self.policy.report.real_values,
         )
-        subject = [f"{stage.rows:,} rows by {self.backend_name} for {stage.place}"]
+        subject = [f"{written.rows:,} rows by {self.backend_name} for {stage.place}"]
         decision = gates.release(self.policy, context, self._books, subject, prepared.facts)
         self._decision = decision
         return decision
@@ -452,11 +482,14 @@ class Generator:
         self,
         stage: Staging,
         request: Request,
-        shaped: dict[str, Any],
         digest: str,
         decision: Decision,
     ) -> Manifest:
         assert self._model is not None
+        shape, strata = stage.recipe.shape, stage.written.strata
+        shaped = {} if shape is None else dict(shape.facts)  # what the rules that shape have done
+        if strata is not None:
+            shaped["tails"] = strata.facts()
         maker = GeneratorEntry(
             backend=self.backend_name,
             license=self._backend.license,
@@ -533,6 +566,7 @@ class Generator:
         prepared = restored(saved, source, gen.policy, gen._books, gen._backend)
         gen._decision = prepared.decision
         gen._take(saved.load(gen._backend), prepared)
+        gen._saved = saved.digest
         return gen
 
     # ---- small things ----------------------------------------------------------------------------

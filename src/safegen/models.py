@@ -19,7 +19,8 @@ from safegen.contracts import Backend, Model
 from safegen.errors import ManifestError, TargetError, VerificationError
 from safegen.lineage.facts import SourceFacts
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
-from safegen.release import LOCK, MARK, file_entry, lock, sweep
+from safegen.release import LOCK, MARK, lock, sweep
+from safegen.tables.entries import file_entry
 
 __all__ = ["MODEL_NAME", "ModelFolder", "read_model", "write_model"]
 
@@ -63,6 +64,7 @@ def write_model(folder: Path, model: Model, document: Mapping[str, Any]) -> tupl
         sweep(target.parent)
         stage = Path(tempfile.mkdtemp(prefix=f"{MARK}model-", dir=target.parent))
         held = lock(stage / LOCK)
+        assert held is not None  # nobody else knows the folder
     except OSError as error:
         raise TargetError(f"{target}: cannot be written ({error.strerror})") from None
     try:

@@ -8,7 +8,8 @@ killed run is known by its missing lock and swept by the next run.
 from __future__ import annotations
 
 import errno
-import hashlib
+import glob
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,236 +18,68 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from safegen.errors import BackendError, SafegenError, TargetError
+from safegen.engines.parts import Recipe
+from safegen.engines.writing import PARTS, Written, join_images
+from safegen.errors import SafegenError, TargetError, WorkersLost
 from safegen.exports import exported
 from safegen.folders import cache_folder
 from safegen.lineage.descent import Node
-from safegen.lineage.image_prints import ImagePrinting
-from safegen.lineage.printing import Printing
-from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey, merkle
-from safegen.manifest.check import file_leaves
-from safegen.manifest.model import FileEntry, RowGroup
+from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, SigningKey
+from safegen.manifest.canonical import canonical_bytes
+from safegen.manifest.identity import ULID_LENGTH
+from safegen.manifest.model import FileEntry
 from safegen.manifest.sign import envelope_for
-from safegen.measure.drawn import Drawn, Reservoir
 from safegen.measure.figures import Figures
-from safegen.measure.profile import TableTally
 from safegen.pages import report
 from safegen.places import Place
-from safegen.tables.batches import (
-    DEPTH_COLUMN,
-    ORIGIN_COLUMN,
-    PROVENANCE_COLUMNS,
-    WEIGHT_COLUMN,
-    sound_weights,
-)
-from safegen.tables.credentials import SIDECAR, ContentSigner
-from safegen.tables.digests import LookupDigest, RowsDigest, combine
-from safegen.tables.image_folders import METADATA, written_as_files
-from safegen.tables.images import stamped_images
-from safegen.tables.sources import TABLE
-from safegen.tables.stamps import stamped
+from safegen.tables.entries import file_entry
 
-__all__ = ["ImageForm", "IfExists", "Staging", "staging"]
+__all__ = ["IfExists", "Staging", "interrupted", "staging"]
 
 IfExists = Literal["error", "same", "version"]
 
-ImageForm = Literal["parquet", "png"]
-"""How images go out: their bytes in Parquet, or as PNG files beside a table of the rest."""
-
-PART_ROWS = 1 << 20
-"""Rows per Parquet file: sixteen row groups of 65,536, tens of megabytes at usual widths."""
-
 MARK = ".safegen-staging-"
-_SCRATCH_SECONDS = 7 * 24 * 3600
-_ORIGIN_TYPE = pa.dictionary(pa.int8(), pa.string())
+LOCK = ".lock"
 
-
-@dataclass
-class _Part:
-    """One Parquet file being written."""
-
-    path: Path
-    table: str
-    writer: pq.ParquetWriter
-    rows: int = 0
+_LOG = logging.getLogger("safegen")
+_RUN = "run.json"
+_KEPT_SECONDS = 7 * 24 * 3600
 
 
 @dataclass
 class Staging:
-    """A folder in which a release is prepared. Use `staging(...)`."""
+    """A folder in which a release is prepared, part by part. Use `staging(...)`."""
 
     folder: Path
     target: Path
     dataset_id: str
-    keys: list[tuple[str, bytes]]
-    stamp: Mapping[str, Any]
-    depth: float
-    images: ImageForm = "parquet"
-    signer: ContentSigner | None = None
-    tallies: dict[str, TableTally] = field(default_factory=dict)
-    reservoirs: dict[str, Reservoir] = field(default_factory=dict)
-    printings: dict[str, Printing] = field(default_factory=dict)
-    image_printings: dict[str, ImagePrinting] = field(default_factory=dict)
-    in_band: dict[str, dict[str, int]] = field(default_factory=dict)
-    credentials: dict[str, tuple[int, int]] = field(default_factory=dict)  # there, of how many
-    rows: int = 0
-    weighted: bool = False  # whether any row's weight is another than 1
-    table_rows: dict[str, int] = field(default_factory=dict)
-    _digests: dict[str, RowsDigest] = field(default_factory=dict)
-    _lookups: dict[str, dict[str, LookupDigest]] = field(default_factory=dict)
-    _parts: dict[str, _Part] = field(default_factory=dict)
-    _closed: list[_Part] = field(default_factory=list)
-    _entries: dict[Path, FileEntry] = field(default_factory=dict)
+    recipe: Recipe
+    written: Written = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.written = self.recipe.blank()
 
     @property
     def place(self) -> Place:
         """Where the dataset will be."""
         return self.target
 
-    def write(self, tables: Mapping[str, pa.Table], weights: np.ndarray | None = None) -> None:
-        """Tag one block's rows, tally them, digest them, and append them as a row group.
-
-        weights: of the rows of the one table, float64; None: all are 1.
-
-        Raises: BackendError for weights or images that are none.
-        """
-        if weights is not None:
-            if not sound_weights(weights):
-                raise BackendError("rows have weights that are not finite, not above 0, or absurd")
-            self.weighted |= bool((weights.astype(np.float32) != 1).any())
-        for name, table in tables.items():
-            table = self._stamped(name, table)
-            known = np.ones(table.num_rows) if weights is None else weights
-            if name in self.tallies:
-                self.tallies[name].update(table, weights)
-            if name in self.reservoirs:
-                self.reservoirs[name].update(table, known)
-            tagged = self._tagged(table, known)
-            if self.images == "png":
-                first = self.table_rows.get(name, 0)
-                tagged = written_as_files(tagged, self.folder / "data", first)
-            part = self._part(name, tagged.schema)
-            if tagged.num_rows:  # a table of several may have none in this block
-                part.writer.write_table(tagged, row_group_size=tagged.num_rows)
-            # Counted on what was written, not on what was meant to be.
-            if all(n in tagged.schema.names for n in PROVENANCE_COLUMNS) and not any(
-                tagged.column(n).null_count for n in PROVENANCE_COLUMNS
-            ):
-                counts = self.in_band.setdefault(name, {})
-                counts["synthetic"] = counts.get("synthetic", 0) + tagged.num_rows
-            part.rows += table.num_rows
-            self.table_rows[name] = self.table_rows.get(name, 0) + table.num_rows
-            self.rows += table.num_rows
-            digest = self._digests.setdefault(name, RowsDigest(table.schema))
-            lookups = self._lookups.setdefault(
-                name, {key_id: LookupDigest(table.schema, key) for key_id, key in self.keys}
-            )
-            if name in self.printings:
-                self.printings[name].update(table)
-            if name in self.image_printings:
-                self.image_printings[name].update(table)
-            for batch in table.combine_chunks().to_batches():
-                digest.update(batch)
-                LookupDigest.update_all(lookups.values(), batch)
-
-    def _stamped(self, name: str, table: pa.Table) -> pa.Table:
-        try:
-            first = self.table_rows.get(name, 0)
-            return stamped_images(table, self.stamp, first, self._signed)
-        except ValueError as error:
-            raise BackendError(f"the model made something that is no image ({error})") from None
-
-    def _signed(self, data: bytes) -> bytes:
-        """An image with its content credential where they are asked for; without, where it cannot
-        be signed, which the release gate is told."""
-        if self.signer is None:
-            return data
-        try:
-            signed = self.signer.embedded(data, self.stamp)
-        except ValueError:
-            signed = None
-        self._count("images", signed is not None)
-        return data if signed is None else signed
-
-    def _count(self, what: str, there: bool) -> None:
-        have, wanted = self.credentials.get(what, (0, 0))
-        self.credentials[what] = (have + there, wanted + 1)
-
-    def _tagged(self, table: pa.Table, weights: np.ndarray) -> pa.Table:
-        n = table.num_rows
-        codes = pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(n, dtype=np.int8)), pa.array(["synthetic"])
-        )
-        for column, values in (
-            (ORIGIN_COLUMN, codes),
-            (DEPTH_COLUMN, pa.array(np.full(n, self.depth, dtype=np.float32))),
-            (WEIGHT_COLUMN, pa.array(weights.astype(np.float32))),
-        ):
-            table = table.append_column(column, values)
-        return table.replace_schema_metadata(stamped(table.schema, self.stamp).metadata)
-
-    def _part(self, name: str, schema: pa.Schema) -> _Part:
-        part = self._parts.get(name)
-        if part is not None and part.rows >= PART_ROWS and self.images == "parquet":
-            self._close(part)
-            part = None
-        if part is None:
-            number = sum(p.table == name for p in self._closed)
-            folder = self.folder / "data" if name == TABLE else self.folder / "data" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / (METADATA if self.images == "png" else f"part-{number:05d}.parquet")
-            part = _Part(path, name, pq.ParquetWriter(path, schema, compression="zstd"))
-            self._parts[name] = part
-        return part
-
-    def _close(self, part: _Part) -> None:
-        part.writer.close()
-        self._parts.pop(part.table, None)
-        self._closed.append(part)
-        if self.signer is None:
-            return
-        try:
-            signed = self.signer.beside(part.path, self.stamp)
-            part.path.with_name(part.path.name + SIDECAR).write_bytes(signed)
-        except ValueError:
-            self._count("files of rows", False)
-        else:
-            self._count("files of rows", True)
+    def take(self, part: Written) -> None:
+        """Add a part that was made in the folder, after those that were taken before."""
+        self.written.merge(part)
 
     def close(self) -> None:
-        """Close the data files, and put their content credentials beside them."""
-        for part in list(self._parts.values()):
-            self._close(part)
+        """Nothing more will be taken."""
+        join_images(self.recipe, self.folder, self.written)
 
     def abandon(self) -> None:
-        """Close what is open; the folder is removed by whoever opened it."""
-        for part in list(self._parts.values()):
-            with suppress(OSError, pa.ArrowException):
-                part.writer.close()
-        self._parts.clear()
-        for digest in self._digests.values():
-            digest.close()
-
-    def finish(self) -> tuple[str, dict[str, list[str]]]:
-        """The logical digest, and the lookup digests per key epoch."""
-        digests = {name: d.value() for name, d in self._digests.items()}
-        lookups: dict[str, list[str]] = {}
-        for key_id, _ in self.keys:
-            values = {name: by_key[key_id].value() for name, by_key in self._lookups.items()}
-            lookups[key_id] = sorted({combine(values), *values.values()})
-        return combine(digests), lookups
+        """Leave what is there; the folder is removed by whoever opened it."""
 
     def data_files(self) -> list[FileEntry]:
-        """An entry per data file, hashed once, with its row groups and tree."""
-        for part in self._closed:
-            if part.path not in self._entries:
-                name = part.path.relative_to(self.folder).as_posix()
-                self._entries[part.path] = data_entry(part.path, name, part.table)
-        return sorted(self._entries.values(), key=lambda e: e.path)
+        """An entry per file of rows, with its row groups and tree."""
+        return sorted(self.written.files, key=lambda e: e.path)
 
     def files(self) -> list[FileEntry]:
         """An entry per staged file."""
@@ -254,14 +87,11 @@ class Staging:
         entries = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
-            if not path.is_file() or name in (MANIFEST_NAME, SIGNATURE_NAME, LOCK):
+            ours = name in (MANIFEST_NAME, SIGNATURE_NAME, LOCK) or name.startswith(f"{PARTS}/")
+            if ours or not path.is_file():
                 continue
             entries.append(data.get(name) or file_entry(path, name))
         return entries
-
-    def drawn(self) -> dict[str, Drawn]:
-        """The rows that were drawn at random while all of them were written, by table."""
-        return {n: d for n, r in self.reservoirs.items() if (d := r.value()) is not None}
 
     def describe(self, manifest: Manifest, figures: Figures, tree: Node) -> None:
         """Write what is derived: README.md (a dataset card), report.html, croissant.json."""
@@ -284,6 +114,7 @@ class Staging:
 
     def publish(self) -> Place:
         """Make the folder visible under its name, in one rename, after all bytes are on disk."""
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         (self.folder / LOCK).unlink(missing_ok=True)
         for path in self.folder.rglob("*"):
             _sync(path)
@@ -303,39 +134,48 @@ class Staging:
         return self.target
 
 
-LOCK = ".lock"
-
-
 @contextmanager
 def staging(
     target: Path,
     *,
     dataset_id: str,
-    stamp: Mapping[str, Any],
-    depth: float,
-    keys: list[tuple[str, bytes]],
-    images: ImageForm = "parquet",
-    signer: ContentSigner | None = None,
+    recipe: Recipe,
+    run: Mapping[str, Any] | None = None,
     kind: Callable[..., Staging] = Staging,
 ) -> Iterator[Staging]:
-    """A staging folder beside `target`; gone when the block ends, unless it was published.
+    """A staging folder beside `target`; gone when the block ends, unless it was published, or kept
+    for a run that goes on.
 
-    `signer`: who makes the content credentials; None where none are asked for.
+    `recipe`: what its parts are made by. `run`: what tells this run from others that would make
+    other rows; None where nobody can go on with it. The parts that are finished are kept when it is
+    interrupted, or when it is killed.
 
     Raises: TargetError when the place cannot be written or the disk is full.
     """
     target = Path(os.path.abspath(target))
-    folder = target.parent / f"{MARK}{target.name}-{dataset_id}"
+    folder = _folder(target, dataset_id)
     made: list[Path] = []
     held: int | None = None
     stage: Staging | None = None
+    kept = False
     try:
         made = _make_parents(target.parent)
-        sweep(target.parent)
-        folder.mkdir(mode=0o777)
-        held = lock(folder / LOCK)
-        stage = kind(folder, target, dataset_id, keys, stamp, depth, images, signer)
+        sweep(target.parent, target.name, dataset_id)
+        folder.mkdir(mode=0o777, exist_ok=run is not None)
+        held = _only(lock(folder / LOCK), target)
+        (folder / PARTS).mkdir(exist_ok=True)
+        (folder / PARTS / _RUN).write_bytes(canonical_bytes({} if run is None else dict(run)))
+        stage = kind(folder, target, dataset_id, recipe)
         yield stage
+    except (KeyboardInterrupt, WorkersLost):
+        if kept := run is not None and (finished := _finished(folder)) > 0:
+            _LOG.warning(
+                "%s: %s finished parts are kept beside it: the same call with resume=True "
+                "(--resume) goes on with them",
+                target,
+                f"{finished:,}",
+            )
+        raise
     except SafegenError:
         raise
     except OSError as error:
@@ -349,12 +189,36 @@ def staging(
             stage.abandon()
         if held is not None:
             os.close(held)
-        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None and not kept:
+            shutil.rmtree(folder, ignore_errors=True)
         for parent in reversed(made):
             try:
                 parent.rmdir()  # only what this run made, and only when it is empty
             except OSError:
                 break
+
+
+def _folder(target: Path, dataset_id: str) -> Path:
+    return target.parent / f"{MARK}{target.name}-{dataset_id}"
+
+
+def _finished(folder: Path) -> int:
+    """How many parts are finished in a staging folder."""
+    return sum(1 for p in (folder / PARTS).glob("*.json") if p.name != _RUN)
+
+
+def interrupted(target: Path, run: Mapping[str, Any]) -> str | None:
+    """The id of the dataset that an interrupted run like this one was to make at `target`, and of
+    which it has finished parts; None where there is none."""
+    wanted = canonical_bytes(dict(run))
+    for folder in sorted(target.parent.glob(f"{MARK}{glob.escape(target.name)}-*")):
+        dataset_id = folder.name[-ULID_LENGTH:]
+        if folder != _folder(target, dataset_id) or folder.is_symlink() or not _finished(folder):
+            continue
+        with suppress(OSError), (folder / PARTS / _RUN).open("rb") as said:
+            if said.read(len(wanted) + 1) == wanted:
+                return dataset_id
+    return None
 
 
 def _target_error(target: Path, error: OSError) -> SafegenError:
@@ -381,11 +245,20 @@ def _make_parents(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def lock(path: Path) -> int:
-    """Open and lock a file; the lock ends with the process, however it ends."""
+def lock(path: Path) -> int | None:
+    """Open and lock a file; the lock ends with the process, however it ends. None where another
+    process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    _try_lock(descriptor)
-    return descriptor
+    if _try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _only(held: int | None, target: Path) -> int:
+    if held is None:
+        raise TargetError(f"{target}: another run is at work on it; wait for its end")
+    return held
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -400,10 +273,19 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def sweep(parent: Path) -> None:
-    """Remove staging folders that no running process holds."""
+def sweep(parent: Path, name: str = "", dataset_id: str = "") -> None:
+    """Remove staging folders that no running process holds.
+
+    What an interrupted run has finished is kept for a week; not when it is for the target `name`
+    and not the dataset `dataset_id`, which is being made there now.
+    """
     for folder in parent.glob(f"{MARK}*"):
         if folder.is_symlink() or not folder.is_dir():
+            continue
+        whose, its_id = folder.name[len(MARK) : -ULID_LENGTH - 1], folder.name[-ULID_LENGTH:]
+        if _finished(folder) and (
+            its_id == dataset_id if whose == name else _age(folder / PARTS) < _KEPT_SECONDS
+        ):
             continue
         try:
             descriptor = os.open(folder / LOCK, os.O_RDWR)
@@ -439,48 +321,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_entry(path: Place, name: str) -> FileEntry:
-    """A file as a manifest lists it."""
-    with path.open("rb") as stream:
-        digest = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-    return FileEntry(path=name, bytes=path.stat().st_size, sha256=digest)
-
-
-def data_entry(path: Path, name: str, table: str) -> FileEntry:
-    """A Parquet file as a manifest lists it, with its row groups and Merkle root."""
-    footer = pq.read_metadata(path)
-    spans, rows = [], []
-    end = 4  # after the magic bytes
-    for i in range(footer.num_row_groups):
-        group = footer.row_group(i)
-        start, stop = end, end
-        for j in range(group.num_columns):
-            column = group.column(j)
-            first = column.dictionary_page_offset
-            data = column.data_page_offset
-            stop = max(stop, min(data, first or data) + column.total_compressed_size)
-        spans.append((start, stop - start))
-        rows.append(group.num_rows)
-        end = stop
-    leaves = file_leaves(path, spans)
-    base = file_entry(path, name)
-    return base.model_copy(
-        update={
-            "table": table,
-            "rows": footer.num_rows,
-            "merkle_root": merkle.root(leaves).hex(),
-            "row_groups": [
-                RowGroup(offset=o, bytes=n, rows=r, leaf=leaf.hex())
-                for (o, n), r, leaf in zip(spans, rows, leaves, strict=False)
-            ],
-        }
-    )
-
-
 def scratch_folder() -> Path:
     """Where `sample` puts its datasets; those older than a week are removed from it."""
     scratch = cache_folder() / "scratch"
     for folder in scratch.iterdir() if scratch.is_dir() else ():
-        if _age(folder) > _SCRATCH_SECONDS:
+        if _age(folder) > _KEPT_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
     return scratch

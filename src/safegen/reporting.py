@@ -38,7 +38,7 @@ def drawn_up(
 
 
 def _with_rows(base: Figures, prepared: Prepared, stage: Staging, request: Request) -> Figures:
-    made = stage.drawn()
+    made = stage.written.drawn()
     parts, shown = prepared.parts, base.real_values
     anchor = {} if parts is None else request.meeting(parts.anchor)
     columns, ties, samples = [], [], []
@@ -65,12 +65,12 @@ def _with_rows(base: Figures, prepared: Prepared, stage: Staging, request: Reque
             "samples": samples,
             "pictures": images,
             "withheld": withheld,
-            "weights": weights_shown(made, stage.rows, _effective(stage)),
+            "weights": weights_shown(made, stage.written.rows, _effective(stage)),
         }
     )
 
 
 def _effective(stage: Staging) -> float | None:
     """How many rows of equal weight all staged ones are worth, where they were tallied."""
-    tallies = [c for t in stage.tallies.values() for c in t.columns.values()]
+    tallies = [c for t in stage.written.tallies.values() for c in t.columns.values()]
     return tallies[0].effective if tallies else None

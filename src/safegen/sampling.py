@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safegen.contracts import Backend, BackendOptions, Model, Scalar
-from safegen.engines.blocks import Block, block_plan, sample_block
-from safegen.engines.local import sample_blocks
+from safegen.engines import local
+from safegen.engines.blocks import block_plan, sample_block
+from safegen.engines.parts import Recipe, part_plan
+from safegen.engines.writing import Written
 from safegen.errors import BackendError, SourceError
 from safegen.ledger import Ledger
 from safegen.lineage.printing import Printing
@@ -108,17 +111,22 @@ class Sampling:
         facts |= shape.marked(made, seed)
         return replace(shape, facts={**shape.facts, "watermark": facts})
 
-    def blocks(self, request: Request, shape: Shape | None, workers: int | None) -> Iterator[Block]:
-        """The blocks of a request, in order. Raises: BackendError."""
-        return sample_blocks(
-            self.model,
-            self.backend,
-            self.prepared.schemas,
-            rows=request.rows,
-            seed=request.seed,
-            conditions=request.conditions or None,
-            workers=workers,
-            shape=shape,
+    def made(
+        self,
+        recipe: Recipe,
+        rows: int,
+        folder: Path,
+        *,
+        workers: int | None = None,
+        advance: Callable[[int], object] = lambda units: None,
+    ) -> Iterator[Written]:
+        """What was written of each part of so many units, in order, below `folder`.
+
+        Raises: BackendError.
+        """
+        plan = part_plan(rows, recipe.full(self.backend.block_rows))
+        return local.made(
+            recipe, self.model, self.backend, plan, folder, workers=workers, advance=advance
         )
 
 

@@ -23,8 +23,8 @@ from safegen.manifest.identity import new_ulid, now
 from safegen.manifest.model import Ancestry, ColumnEntry, Origin, write_whole
 from safegen.manifest.sign import envelope_for
 from safegen.places import StorePath, redacted
-from safegen.release import file_entry
 from safegen.tables.batches import is_provenance
+from safegen.tables.entries import file_entry
 from safegen.tables.images import is_image
 from safegen.tables.sources import Source, SourceLike, read_source
 

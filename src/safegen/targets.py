@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safegen import release
+from safegen.engines.parts import ImageForm
+from safegen.engines.writing import Written
 from safegen.errors import TargetError, UsageError
 from safegen.folders import cache_folder
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME
@@ -23,9 +25,9 @@ from safegen.manifest.check import CLAIM, left_behind
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import FileEntry
 from safegen.places import Place, StorePath, absolute, place_of
-from safegen.release import IfExists, ImageForm, Staging, _Part
+from safegen.release import IfExists, Staging
 
-__all__ = ["destination", "is_free", "staging"]
+__all__ = ["destination", "interrupted", "is_free", "staging"]
 
 _LATEST_S = 30.0
 """How long after it has claimed a place a run may still put its manifest there."""
@@ -37,14 +39,29 @@ _FORGOTTEN_S = 24 * 3600.0
 """After how long rows that nobody published are deleted."""
 
 
-def staging(target: Place, **more: Any) -> AbstractContextManager[Staging]:
+def staging(
+    target: Place, *, run: Mapping[str, Any] | None, **more: Any
+) -> AbstractContextManager[Staging]:
     """Where a release is prepared for its target; gone when the block ends, unless published.
 
     Takes the arguments of `release.staging`. Raises: TargetError.
     """
     if isinstance(target, StorePath):
         return _in_store(target, **more)
-    return release.staging(target, **more)
+    return release.staging(target, run=run, **more)
+
+
+def interrupted(target: Place, run: Mapping[str, Any]) -> str | None:
+    """The id of the dataset that an interrupted run like this one has begun at `target`.
+
+    Raises: UsageError for a store, where none can be gone on with.
+    """
+    if isinstance(target, StorePath):
+        raise UsageError(
+            f"{target}: a run into a store cannot be gone on with; leave resume out, or release "
+            "into a folder of this machine"
+        )
+    return release.interrupted(target, run)
 
 
 @contextmanager
@@ -76,10 +93,10 @@ class _StoreStaging(Staging):
     def _own(self) -> StorePath:
         return self.store / self.dataset_id
 
-    def _close(self, part: _Part) -> None:
-        super()._close(part)
-        self.data_files()  # hashes it
-        self._put(part.path)
+    def take(self, part: Written) -> None:
+        super().take(part)
+        for entry in part.files:
+            self._put(self.folder / entry.path)
 
     def _put(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()

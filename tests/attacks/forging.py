@@ -22,8 +22,8 @@ import safegen
 from safegen.decision import Decision
 from safegen.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from safegen.manifest.canonical import canonical_bytes, digest_of
-from safegen.release import data_entry, file_entry
 from safegen.tables.digests import RowsDigest
+from safegen.tables.entries import data_entry, file_entry
 
 COMMAND = [sys.executable, "-c", "from safegen.cli import main; main()"]
 

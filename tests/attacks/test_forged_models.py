@@ -100,7 +100,7 @@ def test_a_changed_model_is_not_read(
 
 def _plant(model: Path, canary: Path) -> None:
     """Put a pickle in the place of every file, and mend all digests."""
-    from safegen.release import file_entry
+    from safegen.tables.entries import file_entry
 
     entries = []
     for path in _listed(model):
@@ -131,7 +131,7 @@ def test_an_adopted_model_that_no_ledger_knows_is_not_unpickled(
     for path in _listed(model):
         path.unlink()
     from safegen.backends.sdv.adopted import FILE
-    from safegen.release import file_entry
+    from safegen.tables.entries import file_entry
 
     planted = model / "model" / FILE
     planted.write_bytes(pickle.dumps(Bomb(canary)))

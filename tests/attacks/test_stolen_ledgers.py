@@ -22,7 +22,8 @@ from safegen.ledger import open_ledger
 from safegen.lineage.fingerprints import Hasher, Prints
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
-from safegen.tables.digests import folded, table_digests
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import folded
 from safegen.tables.words import Column
 
 GUESSES = 2_000

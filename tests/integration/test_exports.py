@@ -23,7 +23,7 @@ from safegen.errors import UsageError, VerificationError
 from safegen.exports import FORMATS, exported
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.identity import new_ulid
-from safegen.release import data_entry
+from safegen.tables.entries import data_entry
 
 SHIPPED = Path(__file__).parents[1] / "releases" / "0.1.0" / "dataset"
 

@@ -26,7 +26,7 @@ from safegen.errors import SafegenWarning, UsageError, VerificationError
 from safegen.loading import unweighted
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.identity import new_ulid
-from safegen.release import data_entry
+from safegen.tables.entries import data_entry
 from safegen.tables.sources import read_source
 from safegen.tables.stamps import stamped
 

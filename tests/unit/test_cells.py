@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
-from safegen.tables.digests import LookupDigest, RowsDigest, combine, table_digests
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.numbers import decoded, single
 from safegen.tables.sources import read_source
 

@@ -23,7 +23,8 @@ from safegen.lineage.in_band import InBand
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
 from safegen.tables.codec import Codec
-from safegen.tables.digests import LookupDigest, RowsDigest, table_digests
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import LookupDigest, RowsDigest
 from safegen.tables.images import (
     IMAGE,
     MAX_PIXELS,

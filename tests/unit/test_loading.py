@@ -26,7 +26,7 @@ from safegen.loading.groups import VerifiedFile, groups_of
 from safegen.loading.order import Order
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.identity import new_ulid
-from safegen.release import data_entry
+from safegen.tables.entries import data_entry
 
 ROWS = 2_050
 

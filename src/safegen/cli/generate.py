@@ -95,6 +95,10 @@ def generate(
         int | None,
         typer.Option("--workers", "-w", help="Sampling processes. Default: a core each."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with what an interrupted run of the same has done."),
+    ] = False,
     images: Annotated[
         str, typer.Option("--images", help="How images go out: parquet, or png files.")
     ] = "parquet",
@@ -171,6 +175,7 @@ def generate(
             conditions=_conditions(gen, condition) or None,
             if_exists=exists,
             workers=workers,
+            resume=resume,
             keep_report=keep_report,
             images=form,
         )

@@ -1,68 +1,83 @@
 """A sampling process: `python -m safegen.engines.worker BACKEND FOLDER`, fed by `engines.local`.
 
-Reads the length (64-bit) and the pickle of a shape, or of None, on standard input, which only the
-process that started it can write to; then tasks as JSON lines. Answers each on standard output with
-the number of tables (64-bit), then per table the sizes of name and stream, the name, and an Arrow
-stream; weights come as a further table. A negative number is the length of an error text. Ends when
-its input ends.
+Reads the length (64-bit) and the pickle of a recipe and a folder on standard input, which only the
+process that started it can write to; then parts as JSON lines. Says on standard output, each with
+its kind (8 bytes, padded) and its length (64-bit): `units` that were made, then of each part what
+was `written`, as a pickle, or an `error` text. Ends when its input ends.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import struct
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safegen import plugins
-from safegen.engines.blocks import shaped_block
-from safegen.errors import SafegenError, upstream
-from safegen.tables.batches import WEIGHT_COLUMN
+from safegen.engines.parts import Part, make_part
+from safegen.errors import BackendError, SafegenError, upstream
+
+if TYPE_CHECKING:
+    from safegen.contracts import Backend, Model
 
 
-def main(backend: str, folder: str) -> None:
+def main(backend: str, saved: str) -> None:
     # Whatever a library prints must not end up between the frames.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(kind: bytes, data: bytes) -> None:
+        out.write(struct.pack("<8sq", kind.ljust(8), len(data)) + data)
+        out.flush()
+
     import pyarrow as pa
 
-    model = None
-    family = plugins.load(plugins.BACKENDS, backend)()
+    pa.set_cpu_count(1)  # a worker is for one core
     (size,) = struct.unpack("<q", sys.stdin.buffer.read(8))
-    shape = pickle.loads(sys.stdin.buffer.read(size))
+    recipe, folder = pickle.loads(sys.stdin.buffer.read(size))
+    family, model = plugins.load(plugins.BACKENDS, backend)(), None
     for line in sys.stdin.buffer:
-        task = json.loads(line)
+        number, first, blocks = json.loads(line)
+        part = Part(number, first, tuple((block, units) for block, units in blocks))
         try:
-            model = model or family.load(Path(folder))
-            made = shaped_block(
+            model = model or _loaded(family, saved)
+            written = make_part(
+                recipe,
                 model,
                 family,
-                task["rows"],
-                seed=task["seed"],
-                block=task["block"],
-                conditions=task["conditions"],
-                shape=shape,
+                part,
+                folder,
+                lambda units: say(b"units", struct.pack("<q", units)),
             )
-            tables = made.tables
-            if made.weights is not None:
-                tables = {**tables, WEIGHT_COLUMN: pa.table({"weight": made.weights})}
+            data = pickle.dumps(written)
+        except BrokenPipeError:
+            return  # nobody listens any more
         except Exception as error:
-            text = str(error) if isinstance(error, SafegenError) else upstream(error)
-            data = text.encode()
-            out.write(struct.pack("<q", -len(data)) + data)
+            if (number := _number(error)) is not None:
+                say(b"system", struct.pack("<q", number))
+            else:
+                text = str(error) if isinstance(error, SafegenError) else upstream(error)
+                say(b"error", text.encode())
         else:
-            out.write(struct.pack("<q", len(tables)))
-            for name, table in tables.items():
-                sink = pa.BufferOutputStream()
-                with pa.ipc.new_stream(sink, table.schema) as writer:
-                    writer.write_table(table)
-                stream = sink.getvalue()
-                encoded = name.encode()
-                out.write(struct.pack("<qq", len(encoded), stream.size) + encoded)
-                out.write(stream)
-        out.flush()
+            say(b"written", data)
+
+
+def _loaded(family: Backend, saved: str) -> Model:
+    try:
+        return family.load(Path(saved))
+    except OSError as error:
+        raise BackendError(upstream(error)) from None
+
+
+def _number(error: Exception) -> int | None:
+    """What the system said when a file could not be written; None for all else."""
+    if "No space left" in str(error):  # Arrow has errors of its own
+        return errno.ENOSPC
+    return error.errno if isinstance(error, OSError) else None
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from safegen.lineage.roots import expired
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
 from safegen.manifest import PublicKey
-from safegen.tables.digests import combine, table_digests, without_index
+from safegen.tables.digesting import table_digests
+from safegen.tables.digests import combine, without_index
 from safegen.tables.sources import Source
 
 if TYPE_CHECKING:

@@ -44,9 +44,13 @@ def decoys_for(images: int) -> int:
 
 class ImagePrinting:
     """The hashes of a table's images while its rows pass by: of the first 16,384. An image that
-    cannot be read has none."""
+    cannot be read has none.
 
-    def __init__(self) -> None:
+    seen: how many are hashed, at most.
+    """
+
+    def __init__(self, seen: int = SEEN) -> None:
+        self.seen = seen
         self.images = 0
         self._hashes: list[np.ndarray] = []
 
@@ -54,9 +58,14 @@ class ImagePrinting:
         """Let rows pass."""
         for data in _images(table):
             self.images += 1
-            if self.images <= SEEN:
+            if self.images <= self.seen:
                 with suppress(ValueError):
                     self._hashes.append(pdq(luminance(data))[0])
+
+    def merge(self, other: ImagePrinting) -> None:
+        """Let pass what has passed another, which knew how many come before its own."""
+        self.images += other.images
+        self._hashes += other._hashes
 
     @property
     def hashes(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from safegen.lineage.forms import Form
 from safegen.tables.batches import is_provenance
 from safegen.tables.digests import folded
 from safegen.tables.numbers import single, taken
+from safegen.tables.streams import stream
 from safegen.tables.words import Column
 
 __all__ = ["Printing"]
@@ -30,7 +31,13 @@ class Printing:
     """
 
     def __init__(
-        self, names: Iterable[str], key: bytes, *, unit: str | None = None, seen: int = SEEN
+        self,
+        names: Iterable[str],
+        key: bytes,
+        *,
+        unit: str | None = None,
+        seen: int = SEEN,
+        part: int = 0,
     ):
         self.names = sorted(
             (n for n in names if not is_provenance(n)), key=lambda n: (folded(n), n)
@@ -39,7 +46,7 @@ class Printing:
         self.seen = seen
         self._unit = unit
         drawn = hashlib.blake2b(key=key, digest_size=7, person=b"safegen-units").digest()
-        self._rng = np.random.default_rng(int.from_bytes(drawn, "little"))
+        self._rng = np.random.default_rng(stream(int.from_bytes(drawn, "little"), part))
         self._released, self._unreleased = _Passed(seen), _Passed(seen)
         self._rows = 0
 
@@ -52,6 +59,12 @@ class Printing:
         """Let rows pass; units are not divided between two calls."""
         self._rows += table.num_rows
         self._pass(table, self._released)
+
+    def merge(self, later: Printing) -> None:
+        """Let pass what has passed another, of a later part."""
+        self._rows += later._rows
+        self._released.merge(later._released)
+        self._unreleased.merge(later._unreleased)
 
     def update_decoys(self, table: pa.Table) -> None:
         """Let decoys pass by, as rows do."""
@@ -136,6 +149,14 @@ class _Passed:
         if self.kept < self._seen:
             self.first.append(table.slice(0, self._seen - self.kept))
             self.kept += self.first[-1].num_rows
+
+    def merge(self, later: _Passed) -> None:
+        self._words += later._words
+        self.count += later.count
+        for table in later.first:
+            if self.kept < self._seen or not self.first:
+                self.first.append(table.slice(0, self._seen - self.kept))
+                self.kept += self.first[-1].num_rows
 
     def table(self) -> pa.Table:
         return pa.concat_tables(self.first)

@@ -6,7 +6,9 @@ import os
 import time
 from datetime import UTC, datetime
 
-__all__ = ["new_ulid", "now"]
+__all__ = ["ULID_LENGTH", "new_ulid", "now"]
+
+ULID_LENGTH = 26
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 

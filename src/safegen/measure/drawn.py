@@ -30,24 +30,35 @@ class Reservoir:
     """Keeps `most` rows of all that pass: each gets a random key, and the smallest keys stay.
 
     (Vitter's reservoir by keys, as Efraimidis & Spirakis 2006 write it: every set of `most` rows is
-    equally likely, however the rows are cut into batches.) The keys are of the row's number and the
-    seed, so that the same rows are kept when the same release is made again.
+    equally likely, however the rows are cut into batches.) The keys are of the seed, of the number
+    of the part of a release that passes here, and of the row's number in it, so that the same rows
+    are kept when the same release is made again, whoever makes its parts.
     """
 
     most: int
     seed: int
+    part: int = 0
     seen: int = 0
     _batches: list[tuple[pa.Table, np.ndarray, np.ndarray]] = field(default_factory=list)
     _cut: float = np.inf
 
     def update(self, table: pa.Table, weights: np.ndarray) -> None:
         """Let rows pass."""
-        rng = np.random.default_rng(stream(self.seed, self.seen))
+        rng = np.random.default_rng(stream(self.seed, self.part, self.seen))
         keys = rng.random(table.num_rows)
         self.seen += table.num_rows
         stay = np.flatnonzero(keys < self._cut)
         if len(stay):
             self._batches.append((taken(table, stay), weights[stay], keys[stay]))
+        self._keep_few()
+
+    def merge(self, other: Reservoir) -> None:
+        """Let pass what has passed another, of another part."""
+        self.seen += other.seen
+        self._batches += other._batches
+        self._keep_few()
+
+    def _keep_few(self) -> None:
         if sum(len(k) for _, _, k in self._batches) > 2 * self.most:
             self._thin()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,10 @@ class IdentifierTally:
         n = len(real.values)
         return cls(real, np.zeros(n, dtype=bool), np.zeros((NEIGHBOURS, n), dtype=bool))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the real: it is sent to be merged into a tally that has it."""
+        return {k: v for k, v in vars(self).items() if k != "real"}
+
     @property
     def numbers(self) -> bool:
         """Whether the identifiers are numbers, which also count what is nobody's."""
@@ -96,6 +101,11 @@ class IdentifierTally:
             _mark(self.shown, places)
             for step, near in enumerate(self.near, 1):
                 _mark(near, _places(_neighbours(plain, step), self.real.values))
+
+    def merge(self, other: IdentifierTally) -> None:
+        """Add what another has seen of the same real identifiers."""
+        self.shown |= other.shown
+        self.near |= other.near
 
 
 def _mark(marks: npt.NDArray[np.bool_], places: npt.NDArray[np.int64]) -> None:

@@ -34,6 +34,10 @@ class KeyTally:
         if len(kept):
             self.parts.append(_hashes(exact_cells(kept)))
 
+    def merge(self, other: KeyTally) -> None:
+        """Add the keys of the rows that come after these."""
+        self.parts += other.parts
+
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """Of all keys, in row order."""

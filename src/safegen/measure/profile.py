@@ -264,6 +264,10 @@ class ColumnTally:
     high: Any = None
     several: bool = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the profile: it is sent to be merged into a tally that has it."""
+        return {k: v for k, v in vars(self).items() if k != "profile"}
+
     @property
     def absent_share(self) -> float:
         """The share of the missing, weighted: what would be missing without boosts."""
@@ -318,6 +322,22 @@ class ColumnTally:
         self.high = high if self.high is None else max(self.high, high)
         self.several = bool(self.low != self.high)
 
+    def merge(self, other: ColumnTally) -> None:
+        """Add what another has seen, of the rows that come after these."""
+        for name in ("rows", "missing", "weight", "squares", "absent", "outside"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.levels.update(other.levels)
+        self.tails.update(other.tails)
+        if other.low is None:
+            return
+        if self.low is None:
+            self.low, self.high, self.several = other.low, other.high, other.several
+        elif other.high is None:  # levels: `low` is the first that was seen
+            self.several |= other.several or self.low != other.low
+        else:
+            self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+            self.several = bool(self.low != self.high)
+
 
 @dataclass
 class TableTally:
@@ -336,6 +356,10 @@ class TableTally:
         self.identifiers = {name: IdentifierTally.against(i) for name, i in real.items()}
         self.columns = {n: ColumnTally(p) for n, p in self.profile.columns.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the profile: it is sent to be merged into a tally that has it."""
+        return {k: v for k, v in vars(self).items() if k != "profile"}
+
     def update(
         self, table: pa.Table | pa.RecordBatch, weights: npt.NDArray[np.float64] | None = None
     ) -> None:
@@ -352,3 +376,14 @@ class TableTally:
                     self.keys[name].update(column)
                 if name in self.identifiers:
                     self.identifiers[name].update(column)
+
+    def merge(self, other: TableTally) -> None:
+        """Add what another has seen against the same profile, of the rows that come after these."""
+        self.schema = self.schema if other.schema is None else other.schema
+        self.rows += other.rows
+        for name, column in self.columns.items():
+            column.merge(other.columns[name])
+        for name, keys in self.keys.items():
+            keys.merge(other.keys[name])
+        for name, identifiers in self.identifiers.items():
+            identifiers.merge(other.identifiers[name])

@@ -248,6 +248,10 @@ class StrataTally:
         self._rows, self._weight, self._squares = (np.zeros(count) for _ in range(3))
         self._others, self._others_weight = 0, 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the strata: it is sent to be merged into a tally that has it."""
+        return {k: v for k, v in vars(self).items() if k != "strata"}
+
     def update(self, table: pa.Table, weights: np.ndarray) -> None:
         coded = self.strata.coder.code(table)
         self.rows += table.num_rows
@@ -263,6 +267,12 @@ class StrataTally:
             self._squares[i] += (inside**2).sum()
         self._others += int(others.sum())
         self._others_weight += float(weights[others].sum())
+
+    def merge(self, other: StrataTally) -> None:
+        """Add what of the same strata is in the rows that come after these."""
+        for name in ("rows", "total", "squares", "_rows", "_weight", "_squares", "_others"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._others_weight += other._others_weight
 
     @property
     def boosted(self) -> float:

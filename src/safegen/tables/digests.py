@@ -18,16 +18,16 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
-from safegen.tables.lanes import LANES, Helper
+from safegen.tables.lanes import LANES, summed
 
-__all__ = ["LookupDigest", "RowsDigest", "combine", "folded", "table_digests", "without_index"]
+__all__ = ["LookupDigest", "RowsDigest", "TableDigests", "combine", "folded", "without_index"]
 
 
 def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
@@ -66,7 +66,8 @@ class RowsDigest:
     """The logical digest of a table while it is being read or written.
 
     `update` takes record batches in any order and any cut; `merge` adds another digest of the
-    same columns. The `_safegen_*` columns are not content.
+    same columns, which may have been made elsewhere: it pickles. The `_safegen_*` columns are not
+    content.
     """
 
     scheme = "safegen-rows-v1"
@@ -76,29 +77,20 @@ class RowsDigest:
         self.rows = 0
         self._lanes = np.zeros(LANES, dtype=np.uint16)
         self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
-        self._helper = Helper(self._prefix)
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Add a batch. Of many rows a second process may still be at some: `close` waits for it."""
         rows = _row_bytes(batch, self.names, exact_cells)
-        self._lanes += self._helper.add(rows, batch.num_rows)
+        self._lanes += summed(self._prefix, rows, batch.num_rows)
         self.rows += batch.num_rows
-
-    def close(self) -> None:
-        """End the second process, if there is one; what it is at is waited for."""
-        self._lanes += self._helper.rest()
-        self._helper.close()
 
     def merge(self, other: RowsDigest) -> None:
         """Add the rows that another digest has seen. Raises: ValueError on other columns."""
         if other._prefix != self._prefix:
             raise ValueError("digests of different columns do not add up")
-        other.close()
         self._lanes += other._lanes
         self.rows += other.rows
 
     def value(self) -> str:
-        self.close()
         h = hashlib.sha256(self._prefix)
         h.update(self.rows.to_bytes(8, "little"))
         h.update(self._lanes.astype("<u2").tobytes())
@@ -106,7 +98,12 @@ class RowsDigest:
 
 
 class LookupDigest:
-    """The keyed, tolerant digest of a table, for one key epoch of a ledger."""
+    """The keyed, tolerant digest of a table, for one key epoch of a ledger.
+
+    `update` takes record batches in any order and any cut; `merge` adds another of the same columns
+    and key. A pickle of it holds no key, so that none is ever written down: what comes out of one
+    can be merged into a digest that has the key, and nothing else.
+    """
 
     def __init__(self, schema: pa.Schema, key: bytes):
         # Ordered by the folded name: a renamed "Age" for "age" must not reorder the columns.
@@ -114,6 +111,7 @@ class LookupDigest:
         self.rows = 0
         self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
         self._prefix = "\x00".join(folded(n) for n in self.names).encode()
+        self._same = hashlib.blake2b(self._prefix, key=self._key, person=b"same").digest()
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -142,11 +140,46 @@ class LookupDigest:
         self._sum += rows.sum(axis=0, dtype=np.uint64)
         self.rows += batch.num_rows
 
+    def merge(self, other: LookupDigest) -> None:
+        """Add the rows that another digest has seen. Raises: ValueError on other columns, or
+        another key."""
+        if other._same != self._same:
+            raise ValueError("lookup digests of different columns or keys do not add up")
+        self._sum += other._sum
+        self.rows += other.rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_key"}
+
+    def keyed(self, key: bytes) -> LookupDigest:
+        """What came out of a pickle, with its key. Raises: ValueError for another one."""
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"safegen-lookup").digest()
+        if hashlib.blake2b(self._prefix, key=self._key, person=b"same").digest() != self._same:
+            raise ValueError("a lookup digest was made with another key")
+        return self
+
     def value(self) -> str:
         h = hashlib.blake2b(self._prefix, key=self._key, digest_size=32, person=b"table")
         h.update(self.rows.to_bytes(8, "little"))
         h.update(self._sum.astype("<u8").tobytes())
         return h.hexdigest()
+
+
+class TableDigests:
+    """The digests of one table: its logical digest, and its lookup digest under every key."""
+
+    def __init__(self, schema: pa.Schema, keys: Iterable[tuple[str, bytes]]):
+        self.rows = RowsDigest(schema)
+        self.lookups = {key_id: LookupDigest(schema, key) for key_id, key in keys}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        self.rows.update(batch)
+        LookupDigest.update_all(self.lookups.values(), batch)
+
+    def merge(self, other: TableDigests) -> None:
+        self.rows.merge(other.rows)
+        for key_id, lookup in self.lookups.items():
+            lookup.merge(other.lookups[key_id])
 
 
 def combine(digests: Mapping[str, str]) -> str:
@@ -157,23 +190,3 @@ def combine(digests: Mapping[str, str]) -> str:
     for name in sorted(digests):
         h.update(f"{name}\x00{digests[name]}\x00".encode())
     return f"safegen-tables-v1:{h.hexdigest()}"
-
-
-def table_digests(
-    batches: Batches,
-    keys: Iterable[tuple[str, bytes]] = (),
-    seen: Collection[Callable[[pa.RecordBatch], None]] = (),
-) -> tuple[RowsDigest, dict[str, LookupDigest]]:
-    """One pass over a table: its logical digest and its lookup digest per key epoch.
-
-    Each of `seen` is called with every batch, so that other tallies ride along.
-    """
-    rows = RowsDigest(batches.schema)
-    lookups = {key_id: LookupDigest(batches.schema, key) for key_id, key in keys}
-    with closing(rows):
-        for batch in batches:
-            rows.update(batch)
-            LookupDigest.update_all(lookups.values(), batch)
-            for tally in seen:
-                tally(batch)
-    return rows, lookups

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from safegen import plugins
-from safegen.engines.local import sample_blocks
+from safegen.engines import local
+from safegen.engines.parts import Recipe, part_plan
+from safegen.engines.writing import PARTS
 from safegen.errors import SafegenError
 from safegen.tables.numbers import decoded
 from safegen.tables.units import units
 from safegen.testing.process import disturbed
 from safegen.testing.subject import Small, Subject, Tables, check, reproducible
+
+if TYPE_CHECKING:
+    from safegen.manifest.model import FileEntry
 
 __all__ = ["same"]
 
@@ -130,18 +137,18 @@ def _registered(subject: Subject) -> bool:
 
 @check(when=lambda s: reproducible(s) and _registered(s))
 def workers(subject: Subject) -> None:
-    """Two processes make the rows of one. For backends that an entry point registers."""
+    """Two processes make the files of one. For backends that an entry point registers."""
     small: Any = Small(subject.backend, min(subject.backend.block_rows, 40))
-    schemas = subject.example.schemas
+    recipe = Recipe(subject.backend.name, subject.example.schemas, seed=5)
 
-    def made(workers: int) -> list[Tables]:
-        blocks = sample_blocks(
-            subject.model, small, schemas, rows=2 * small.block_rows + 1, seed=5, workers=workers
-        )
-        return [block.tables for block in blocks]
+    def files(workers: int) -> list[FileEntry]:
+        with TemporaryDirectory() as name:
+            (Path(name) / PARTS).mkdir()
+            plan = part_plan(2 * small.block_rows + 1, small.block_rows)
+            made = local.made(recipe, subject.model, small, plan, Path(name), workers=workers)
+            return [entry for written in made for entry in written.files]
 
-    for alone, beside in zip(made(1), made(2), strict=True):
-        assert same(alone, beside), "a worker process makes other rows"
+    assert files(1) == files(2), "a worker process makes other rows"
 
 
 def _conditionable(subject: Subject) -> str | None:
