@@ -183,14 +183,16 @@ def _environment(place: Path) -> dict[str, str]:
 class Results:
     """Figures as JSON lines, so that an interrupted run goes on where it was.
 
-    What was measured with another code, machine or size is put aside: `state` says what they were.
+    What was measured with another code, machine or size is put aside: `state` says what they were;
+    None takes whatever is there.
     """
 
-    def __init__(self, path: Path, state: str):
-        self.path, self.figures = path, []  # type: tuple[Path, list[Figure]]
+    def __init__(self, path: Path, state: str | None):
+        self.path = path
+        self.figures: list[Figure] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() else []
-        if lines and json.loads(lines[0]).get("state") == state:
+        if lines and state in (None, json.loads(lines[0])["state"]):
             self.begun = json.loads(lines[0])["begun"]
             self.figures = [Figure(**json.loads(line)) for line in lines[1:] if line.endswith("}")]
             return

@@ -248,6 +248,8 @@ def diffusing(results: Results) -> str:
             )  # fmt: skip
         for f in results.failed(f"diffusion/{what}")[:1]:
             lines.append([f"`diffusion.{what}`", f"failed: {f.error}", "", "", ""])
+    if not lines:
+        return "Not measured: there was no GPU.\n"
     return table(["", "on", "rows a second", "a plain loop", "ratio"], lines)
 
 
@@ -286,8 +288,8 @@ def written(results: Results, size: Size, where: str, page: Path) -> str:
     return f"""# Benchmarks
 
 Written by `make bench`, which measures all of it in one run beside what somebody does who has no safegen, and
-says what fails ([0036](decisions/0036-how-speed-is-measured.md)). Medians, with the least and the most of
-{size.turns} runs where there are several; each run is a process of its own, and those that are compared take turns. *PSS*
+says what fails ([0036](decisions/0036-how-speed-is-measured.md)). Medians, with the least and the most
+where a step ran several times; each run is a process of its own, and those that are compared take turns. *PSS*
 is the memory of all processes of a run, each page counted once. Preparation (imports of what is compared, loading
 a model) is in no figure but those of starts.
 
