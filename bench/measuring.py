@@ -156,6 +156,9 @@ def run(step: Step, turn: int, place: Path, limit: float) -> Figure:
         _end(process)
     for thread in threads:
         thread.join(5)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
     if process.returncode or not answers:
         last = re.findall(r"^(\w[\w.]*(?:Error|Refused|Exception|Expired|Exit)\b.*)", "".join(stderr), re.M)
         why = last[-1][:200] if last else f"exit {process.returncode}"

@@ -305,7 +305,7 @@ def files(place: Path, mib: int, count: int, **_: Any) -> dict[str, Any]:
 
     from safegen.manifest import MANIFEST_NAME, Manifest
     from safegen.manifest.identity import new_ulid
-    from safegen.release import data_entry
+    from safegen.tables.entries import data_entry
 
     folder = place / "files"
     shutil.rmtree(folder, ignore_errors=True)
