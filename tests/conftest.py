@@ -13,12 +13,14 @@ from safegen import folders
 
 if TYPE_CHECKING:
     from local_store import Store
+    from postgres_server import Postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VARIABLES = ("SAFEGEN_LEDGER", "SAFEGEN_ORG", "SAFEGEN_DEBUG", "NO_COLOR", "COLUMNS")
+VARIABLES += ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE")
 
 
 def _isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
@@ -79,3 +81,27 @@ def store(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     bucket = f"bucket-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=bucket)
     return Store(client, bucket, _s3_server)
+
+
+# ---- a database server, on this machine ----------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Of system tests: it needs Debian's package `postgresql`."""
+    from postgres_server import Postgres
+
+    server = Postgres.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where no ledger is yet, in each kind of database that holds one."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "ledger.db")
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as name:
+        yield server.url(name)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import safegen
+from safegen.engines.blocks import Block
+from safegen.engines.parts import Recipe, part_plan
+from safegen.engines.writing import PartWriter
 from safegen.lineage.descent import Descent
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid, now
@@ -55,12 +58,15 @@ def released(
     """A release of some rows into a target, as the generator makes it, without a model."""
     target, dataset_id = place_of(target), new_ulid()
     stamp = {"dataset_id": dataset_id, "origin": "synthetic", "depth": 1.0}
-    with staging(target, dataset_id=dataset_id, stamp=stamp, depth=1.0, keys=[]) as stage:
-        for block in range(0, rows, 1_000):
-            made = example_table(min(1_000, rows - block), seed=block)
-            stage.write(dict.fromkeys(tables, made))
+    recipe = Recipe("testing.rows", {}, seed=1, stamp=stamp)
+    with staging(target, dataset_id=dataset_id, recipe=recipe, run=None) as stage:
+        for part in part_plan(rows, 1_000):
+            with PartWriter(recipe, part, stage.folder) as writer:
+                made = example_table(part.units, seed=part.first)
+                writer.write(Block(dict.fromkeys(tables, made)))
+                stage.take(writer.finish())
         stage.close()
-        digest, _ = stage.finish()
+        digest, _ = stage.written.digests()
         manifest = Manifest(
             dataset_id=dataset_id,
             created=now(),
@@ -70,8 +76,8 @@ def released(
             depth=1,
             effective_depth=1.0,
             depth_is_lower_bound=False,
-            rows=stage.rows,
-            composition={"synthetic": stage.rows, "real": 0},
+            rows=stage.written.rows,
+            composition={"synthetic": stage.written.rows, "real": 0},
             columns=[
                 ColumnEntry(name=f.name, type=str(f.type), role="feature", table=table)
                 for table in tables

@@ -228,10 +228,11 @@ def signature_problems(data: bytes, manifest: dict, keys: dict[str, bytes]):
         {"name": f["path"], "digest": {"sha256": f["sha256"].removeprefix("sha256:")}}
         for f in manifest["files"]
     ]
-    rows = manifest["logical_digest"].split(":", 1)[-1]
+    scheme, _, rows = manifest["logical_digest"].rpartition(":")
+    content = {"safegenRows2" if scheme.endswith("-v2") else "safegenRows1": rows}
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [*subjects, {"name": "logical", "digest": {"safegenRows1": rows}}],
+        "subject": [*subjects, {"name": "logical", "digest": content}],
         "predicateType": "urn:safegen:dataset-manifest:v1",
         "predicate": manifest,
     }

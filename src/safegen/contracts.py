@@ -48,6 +48,7 @@ __all__ = [
     "repeats",
     "rests_on",
     "stays_alone",
+    "trains_on_gpus",
 ]
 
 Kind = Literal["table", "tables", "sequences", "images"]
@@ -103,7 +104,8 @@ class Backend(Protocol):
     table without a column of images then gets an empty one, `image`, before `fit`), `doubts` (as a
     model's, where they hold for all its models: they are judged before any training), and
     `identity(options)` (a mapping: what the options mean beyond their text, such as the digest of
-    a folder that they name; requests with another one are not the same).
+    a folder that they name; requests with another one are not the same). One that trains on a GPU
+    if there is one has an option `device`, which is `cpu` where it is not to.
     """
 
     name: ClassVar[str]
@@ -226,6 +228,11 @@ def repeats(backend: Backend, model: Model) -> bool:
 def stays_alone(model: Model) -> bool:
     """Whether further processes would only load copies of the model."""
     return bool(getattr(model, "alone", False))
+
+
+def trains_on_gpus(options: BackendOptions) -> bool:
+    """Whether a fit with these options takes a GPU if there is one."""
+    return getattr(options, "device", "cpu") != "cpu"
 
 
 def rests_on(safeguard: Safeguard) -> Mapping[str, Sequence[str]] | None:

@@ -30,7 +30,7 @@ from safegen.policy.organisation import pins
 from safegen.tables.batches import DEPTH_COLUMN, WEIGHT_COLUMN
 from safegen.tables.credited import credentials_of
 from safegen.tables.digesting import table_digests
-from safegen.tables.digests import combine
+from safegen.tables.digests import combine, scheme_of
 from safegen.tables.sources import TABLE, Source, read_source
 
 if TYPE_CHECKING:
@@ -194,22 +194,26 @@ def existing_ledger(ledger: Any = None) -> Ledger | None:
     Raises: LedgerError when a ledger was named, or is there, and cannot be opened.
     """
     from safegen.ledger import open_ledger
-    from safegen.ledger.places import ledger_path
+    from safegen.ledger.places import ledger_place
 
     named = ledger is not None or bool(os.environ.get("SAFEGEN_LEDGER"))
-    if not named and not os.path.lexists(ledger_path(None)):
+    usual = ledger_place(None)
+    if not named and isinstance(usual, Path) and not os.path.lexists(usual):
         return None
     return open_ledger(ledger, create=False)
 
 
 def _content_problems(source: Source, manifest: Manifest) -> list[str]:
     """Parse the rows: logical digest and row counts against the manifest."""
+    scheme = scheme_of(manifest.logical_digest)
+    if scheme is None:
+        return ["its logical digest is of a scheme that this version of safegen does not know"]
     problems = []
     digests = {}
     total = 0
     for name, batches in source.tables.items():
-        digest, _ = table_digests(batches)
-        digests[name] = digest.value()
+        digest, _ = table_digests(batches, also=[scheme])
+        digests[name] = digest.value(scheme)
         total += digest.rows
         listed = sum(f.rows or 0 for f in manifest.files if f.table == name)
         if digest.rows != listed:

@@ -17,6 +17,7 @@ from safegen import grounds, plugins
 from safegen.decision import Decision, Finding, Gate, Waived, decide, to_lower
 from safegen.errors import LedgerError, SafegenError, upstream
 from safegen.ledger import Ledger, open_ledger
+from safegen.ledger.places import ledger_place, ledger_url
 from safegen.lineage.detection import POWER
 from safegen.lineage.evidence import resolve, resolve_released
 from safegen.lineage.facts import SourceFacts
@@ -81,11 +82,16 @@ class Books:
 
 
 def _named(ledger: LedgerLike) -> str:
-    """A ledger's name for people: of a URL to another machine only its scheme, for the rest may
+    """A ledger's name for people: of a URL that is not understood only its scheme, for the rest may
     hold a password."""
     text = str(ledger or os.environ.get("SAFEGEN_LEDGER") or "the default ledger")
     scheme, sign, _ = text.partition("://")
-    return f"{scheme}://…" if sign and scheme != "sqlite" else text
+    if not sign or scheme == "sqlite":
+        return text
+    try:
+        return ledger_url(ledger_place(ledger))
+    except SafegenError:
+        return f"{scheme}://…"
 
 
 @dataclass(frozen=True)

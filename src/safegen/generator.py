@@ -32,6 +32,7 @@ from safegen.contracts import (
 from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
+from safegen.engines.named import EngineName, check_engine, fitting, making
 from safegen.engines.parts import ImageForm, Recipe
 from safegen.errors import (
     LedgerError,
@@ -149,18 +150,21 @@ class Generator:
         schema: Any = None,
         metadata: Any = None,
         seed: int = 7,
+        engine: EngineName = "local",
     ) -> Generator:
         """Admit the sources under the policy, then fit the backend on them. Gives itself back.
 
         `schema` gives column roles (a mapping, a YAML path, a `TableSchema`); what is left out is
         inferred and recorded. `metadata` takes an SDV `Metadata` instead (the object or its
         JSON file, also of SDV 1). The same `seed` gives the same model. Neither the sources nor any
-        global random state is changed.
+        global random state is changed. `engine="ray"` has a backend that trains on a GPU fitted on
+        one of a Ray cluster that is there already; every other fit is made here.
 
         Raises: AdmissionRefused (carries the Decision), SourceError, BackendError, MissingExtra.
         """
+        check_engine(engine)
         self.prepare(source, *more_sources, schema=schema, metadata=metadata, seed=seed)
-        return self.train()
+        return self.train(engine=engine)
 
     def prepare(
         self,
@@ -204,7 +208,7 @@ class Generator:
         self._model, self._prepared = None, prepared
         return prepared.decision
 
-    def train(self) -> Generator:
+    def train(self, *, engine: EngineName = "local") -> Generator:
         """Step 5: fit the backend on what `prepare` admitted.
 
         Where the policy asks what a refit does to synthetic rows, that is found out first, by a fit
@@ -214,13 +218,13 @@ class Generator:
         prepared = self._ready()
         if (parts := prepared.parts) is None:
             raise UsageError("a loaded model is fitted already")
+        check_engine(engine)
+        fit = fitting(engine, self._backend)
         check_strata(self.policy, prepared)
         if prepared.probe is None and due(self.policy, prepared):
-            probe = probed(prepared, self._backend, self.options, self.policy)
+            probe = probed(prepared, self._backend, self.options, self.policy, fit)
             prepared = self._prepared = self._admitted(replace(prepared, probe=probe))
-        model = self._backend.fit(
-            parts.training, prepared.schemas, self.options, seed=prepared.seed
-        )
+        model = fit(parts.training, prepared.schemas, self.options, seed=prepared.seed)
         self._take(model, prepared)
         return self
 
@@ -291,6 +295,7 @@ class Generator:
         conditions: Mapping[str, Scalar] | None = None,
         if_exists: IfExists = "error",
         workers: int | None = None,
+        engine: EngineName = "local",
         resume: bool = False,
         keep_report: bool = True,
         images: ImageForm = "parquet",
@@ -300,7 +305,9 @@ class Generator:
 
         The same seed gives the same rows; a shorter request is a prefix of a longer one, and the
         number of `workers` (processes; None: as many as there are cores, where that is worth their
-        start) changes nothing. `conditions` fixes columns to values.
+        start) changes nothing. Nor does `engine="ray"`, which makes them on a Ray cluster: the one
+        that this process has joined, that of `$RAY_ADDRESS`, or else one on this machine for as
+        long as it takes. `conditions` fixes columns to values.
         `if_exists`: `error`; `same` keeps what is there when it is what this call would make;
         `version` writes beside it. `resume` goes on with what an interrupted or killed run of the
         same call has finished beside `out`, and begins anew where there is nothing. A refused
@@ -313,6 +320,7 @@ class Generator:
         prepared = self._ready()
         request = self._request(rows, seed, conditions, images)
         workers = None if workers is None else checked_count(workers, "workers")
+        check_engine(engine)
         target = destination(out, if_exists, images)
         if if_exists == "same" and not is_free(target):
             return self._same(target, request)
@@ -334,6 +342,7 @@ class Generator:
             self.options,
             self._shapes,
             self._books.ledger,
+            making(engine),
         )
         run = self._run(request, keys)
         dataset_id = (self._interrupted(target, run) if resume else None) or new_ulid()
@@ -405,11 +414,12 @@ class Generator:
         )
 
     def _run(self, request: Request, keys: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
-        """What tells a run from others that would make other rows. None where nobody can go on with
-        it: where a model that was fitted here does not repeat its rows, or is to be signed for."""
+        """What tells a run from others that would make other rows. None where nothing does: for a
+        model that was fitted here, and whose rows hang on more than its data, options and seeds."""
         assert self._model is not None
-        model = "fitted" if repeats(self._backend, self._model) else self._saved
-        if model is None or self._ready().doubts:
+        known = repeats(self._backend, self._model) and not self._ready().doubts
+        model = self._saved or ("fitted" if known else None)
+        if model is None:
             return None
         return {"request": request.digest, "model": model, "keys": [key_id for key_id, _ in keys]}
 
@@ -417,8 +427,9 @@ class Generator:
         """The id of the dataset that a run like this one has begun. Raises: UsageError."""
         if run is None:
             raise UsageError(
-                "resume: the rows of a model that was fitted here and does not repeat them cannot "
-                "be gone on with: save the model, and generate from it (Generator.load, --model)"
+                "resume: a fit of this backend does not give the same model again, so that nobody "
+                "could go on with its rows: save the model, and generate from it (Generator.load, "
+                "--model)"
             )
         found = interrupted(target, run)
         ledger = self._books.ledger

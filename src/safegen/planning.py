@@ -39,6 +39,9 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     assert prepared.parts is not None
     training = prepared.parts.training
     real = sum(t.num_rows for t in training.values())
+    of = sum(f.rows for f in prepared.facts)
+    drawn = any(f.sampled for f in prepared.facts)
+    every = f"{of:,} rows, too large for memory: {real:,} of them to fit on" if drawn else None
 
     def fit(most: int) -> tuple[Model, int, float]:
         few = pilot(training, prepared.schemas, most)
@@ -50,16 +53,16 @@ def plan(gen: Generator, rows: int) -> list[tuple[str, str]]:
     _, few, short = fit(_PILOT_ROWS // 4)
     model, used, fitted = fit(_PILOT_ROWS)
     per_row = max(fitted - short, 0.0) / (used - few) if used > few else 0.0
-    drawn = min(rows, gen._backend.block_rows)
-    model.sample(min(drawn, 1), seed=0, block=0)
+    block = min(rows, gen._backend.block_rows)
+    model.sample(min(block, 1), seed=0, block=0)
     start = time.perf_counter()
-    model.sample(drawn, seed=0, block=0)
+    model.sample(block, seed=0, block=0)
     sampled = time.perf_counter() - start
     pool = _pool(gen)
     facts = [
-        ("sources", f"{real:,} rows, admitted by {gen.policy.id}"),
+        ("sources", f"{every or f'{real:,} rows'}, admitted by {gen.policy.id}"),
         ("fit, forecast", _about(fitted + per_row * (real - used))),
-        ("sample, forecast", f"{_about(sampled * rows * pool / drawn)} in one process"),
+        ("sample, forecast", f"{_about(sampled * rows * pool / block)} in one process"),
         ("memory so far", f"{_peak_mib():,.0f} MiB at most; {_growth(prepared.schemas)}"),
     ]
     support = gen.policy.at("release").get("support")

@@ -16,11 +16,13 @@ from safegen.lineage.facts import SourceFacts
 from safegen.manifest.model import Ancestry
 from safegen.places import absolute
 from safegen.policy import Policy
+from safegen.reading import Reading, Whole, is_real
 from safegen.shaping.drawing import thinned
 from safegen.tables.batches import WEIGHT_COLUMN, Batches, sound_weights
 from safegen.tables.numbers import taken
 from safegen.tables.relations import related
 from safegen.tables.schema import (
+    Declared,
     TableSchema,
     check_table,
     declared_for,
@@ -28,7 +30,7 @@ from safegen.tables.schema import (
     placed,
     read_declared,
 )
-from safegen.tables.sources import TABLE, Source, SourceLike, read_source
+from safegen.tables.sources import TABLE, Source, SourceLike
 from safegen.tables.splits import split
 
 if TYPE_CHECKING:
@@ -44,13 +46,13 @@ __all__ = [
     "aligned",
     "by_weight",
     "illustrated",
-    "in_memory",
     "parted",
     "pooled",
     "prepare",
 ]
 
 
+_SEQUENCE = "sequence_key"
 FEWEST = 20  # rows on either side of a split, below which nothing can be fitted or judged
 
 
@@ -61,13 +63,15 @@ class Parts:
     training: real and synthetic rows, without those held out. anchor: the real ones among them; all
     of `training` where no source is real, which only policies for laboratories admit. held: real
     rows that no fit sees, for the rules that ask for them; without rows where none does. made: the
-    training rows that are not real, of sources with synthetic rows.
+    training rows that are not real, of sources with synthetic rows. whole: all real rows, where
+    these are some that were drawn of them; None where they are all.
     """
 
     training: Mapping[str, pa.Table]
     anchor: Mapping[str, pa.Table]
     held: Mapping[str, pa.Table]
     made: Mapping[str, pa.Table]
+    whole: Whole | None = None
 
     def real(self, name: str) -> pa.Table:
         """A table's real rows, those held out too."""
@@ -139,12 +143,13 @@ def prepare(
     Raises: AdmissionRefused, SourceError; UsageError for a schema that does not fit.
     """
     declared = read_declared(schema)
-    opened = [in_memory(read_source(s)) for s in sources]
-    opened, facts, books = gates.resolve_all(opened, books, keys=gates.trusted(policy))
+    reading = Reading.of(sources, **_said(declared))
+    _, facts, books = gates.resolve_all(reading.sources, books, keys=gates.trusted(policy))
     _check_different(facts)
     doubts = doubts_of(backend)
     decision = gates.admit(policy, facts, books, doubts)
     decision.enforce()
+    opened, facts = reading.drawn(facts, seed)
     each = aligned([by_weight(s, f, seed) for s, f in zip(opened, facts, strict=True)])
     if adds_images(backend):
         each = [illustrated(t) for t in each]
@@ -157,7 +162,17 @@ def prepare(
     if not _may_part(schemas):
         held_out = 0.0
     parts = parted(each, facts, schemas, held_out)
+    parts = replace(parts, whole=reading.whole(facts, next(iter(each[0].values())).schema))
     return Prepared(tuple(facts), decision, schemas, parts, seed, held_out, doubts, places), books
+
+
+def _said(declared: Declared) -> dict[str, Any]:
+    """What reading in passes has to know of the columns of the one table that it takes."""
+    columns = next(iter(declared.values())) if len(declared) == 1 else {}
+    return {
+        "sequence_key": next((n for n, c in columns.items() if c.get("role") == _SEQUENCE), None),
+        "categorical": [n for n, c in columns.items() if c.get("kind") == "categorical"],
+    }
 
 
 def _may_part(schemas: Mapping[str, TableSchema]) -> bool:
@@ -175,11 +190,7 @@ def parted(
 
     Raises: SourceError where holding rows out leaves too few, or takes far more than asked for.
     """
-    real = [
-        t
-        for t, f in zip(tables, facts, strict=True)
-        if not f.synthetic_share and f.origin in ("real", "unknown")
-    ]
+    real = [t for t, f in zip(tables, facts, strict=True) if is_real(f)]
     made = [t for t in tables if not any(t is r for r in real)]
     anchor = pooled(real or tables)
     held = {name: table.slice(0, 0) for name, table in anchor.items()}
@@ -263,12 +274,6 @@ def illustrated(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     if "image" in table.schema.names:
         raise SourceError("column 'image' holds no images, and images are to be put there: rename")
     return {name: table.append_column("image", pa.nulls(table.num_rows, IMAGE))}
-
-
-def in_memory(source: Source) -> Source:
-    """The source with its rows read once: what is digested is then what is trained on."""
-    tables = {n: Batches.of(b.table()) for n, b in source.tables.items()}
-    return replace(source, tables=tables)
 
 
 def by_weight(source: Source, fact: SourceFacts, seed: int, *, weighted: bool = False) -> Source:

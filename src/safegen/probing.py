@@ -6,6 +6,7 @@ costs a fit on the synthetic rows and as many rows again, made as releases under
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,8 +37,14 @@ def due(policy: Policy, prepared: Prepared) -> bool:
     return "anchor" in policy.at("admission") and any(shares) and not all(shares)
 
 
-def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy: Policy) -> Probe:
-    """Fit the backend on the synthetic rows alone, and count what becomes of them.
+def probed(
+    prepared: Prepared,
+    backend: Backend,
+    options: BackendOptions,
+    policy: Policy,
+    fit: Callable[..., Model],
+) -> Probe:
+    """Fit the backend on the synthetic rows alone, by `fit`, and count what becomes of them.
 
     Nothing is raised for a backend that cannot, or whose rows are then of no use: the probe says
     so, as broken. Raises: UsageError, MissingExtra, as a release would.
@@ -50,7 +57,7 @@ def probed(prepared: Prepared, backend: Backend, options: BackendOptions, policy
     if made.num_rows < FEWEST:
         return Probe(problem=f"{made.num_rows:,} synthetic rows are too few to fit on")
     try:
-        model = backend.fit({name: made}, prepared.schemas, options, seed=prepared.seed)
+        model = fit({name: made}, prepared.schemas, options, seed=prepared.seed)
         shape = _shape(model, backend, options, prepared, policy, real)
         again = _again(model, backend, prepared, shape, made.num_rows)
         return counted(real, made, again, prepared.schemas[name], selected=asked_for(policy))

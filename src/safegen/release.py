@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -207,13 +208,20 @@ def _finished(folder: Path) -> int:
     return sum(1 for p in (folder / PARTS).glob("*.json") if p.name != _RUN)
 
 
+def _ours(folder: Path) -> bool:
+    """Whether a folder is this user's own: what lies in another's may change under our hands."""
+    found = folder.lstat()
+    geteuid = getattr(os, "geteuid", None)
+    return stat.S_ISDIR(found.st_mode) and (geteuid is None or found.st_uid == geteuid())
+
+
 def interrupted(target: Path, run: Mapping[str, Any]) -> str | None:
     """The id of the dataset that an interrupted run like this one was to make at `target`, and of
     which it has finished parts; None where there is none."""
     wanted = canonical_bytes(dict(run))
     for folder in sorted(target.parent.glob(f"{MARK}{glob.escape(target.name)}-*")):
         dataset_id = folder.name[-ULID_LENGTH:]
-        if folder != _folder(target, dataset_id) or folder.is_symlink() or not _finished(folder):
+        if folder != _folder(target, dataset_id) or not _ours(folder) or not _finished(folder):
             continue
         with suppress(OSError), (folder / PARTS / _RUN).open("rb") as said:
             if said.read(len(wanted) + 1) == wanted:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safegen.errors import UsageError
 from safegen.manifest import digest_of
 from safegen.measure.profile import TableProfile, profiles
+from safegen.measure.whole import WholeTally
 from safegen.preparation import Prepared
 from safegen.tables.image_folders import FILE_NAME
 from safegen.tables.matching import matching
@@ -59,6 +60,7 @@ class Request:
                 **made_by,
                 "schemas": {n: s.model_dump(mode="json") for n, s in prepared.schemas.items()},
                 "sources": [f.logical_digest for f in prepared.facts],
+                **({"sampled": parts} if (parts := _sampled(prepared)) else {}),
                 "fit_seed": str(prepared.seed),
                 "held_out": prepared.held_out,
                 "seed": str(seed),
@@ -91,6 +93,11 @@ class Request:
         # Held-out rows are real too: what a split took from training altogether is missed here.
         anchor = {name: prepared.parts.real(name) for name in prepared.parts.anchor}
         found = profiles(anchor, prepared.schemas, self.conditions, tail)
+        if (whole := prepared.parts.whole) is not None:
+            ((name, schema),) = prepared.schemas.items()
+            tally = WholeTally(found[name], schema, self.conditions)
+            whole.show(tally)
+            found = {name: tally.profile()}
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:
@@ -98,7 +105,17 @@ class Request:
                     f"no real row meets the conditions on {', '.join(here)}; a model can only "
                     "make up such rows, and nothing could be compared with them"
                 )
+            if here and not matching(table, {k: self.conditions[k] for k in here}).num_rows:
+                raise UsageError(
+                    f"none of the {table.num_rows:,} real rows that were drawn for the fit meets "
+                    f"the conditions on {', '.join(here)}: fit on those rows alone"
+                )
         return found
+
+
+def _sampled(prepared: Prepared) -> list[str]:
+    """The digests of the rows that were fitted on, where they are some of the sources'."""
+    return [str(f.sampled["logical_digest"]) for f in prepared.facts if f.sampled is not None]
 
 
 def image_form(images: Any, rows: Any, schemas: Mapping[str, TableSchema]) -> dict[str, str]:

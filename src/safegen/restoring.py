@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,12 @@ from safegen.lineage.facts import SourceFacts
 from safegen.measure.gains import Probe
 from safegen.models import ModelFolder
 from safegen.policy import Policy
-from safegen.preparation import (
-    Prepared,
-    aligned,
-    by_weight,
-    illustrated,
-    in_memory,
-    parted,
-    pooled,
-)
+from safegen.preparation import Prepared, aligned, by_weight, illustrated, parted, pooled
+from safegen.reading import Reading, Whole
+from safegen.tables.digests import scheme_of
 from safegen.tables.relations import related
-from safegen.tables.schema import TableSchema, infer_schema
-from safegen.tables.sources import Source, SourceLike, read_source
+from safegen.tables.schema import Column, TableSchema, infer_schema
+from safegen.tables.sources import SourceLike
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +32,16 @@ if TYPE_CHECKING:
     from safegen.ledger import Ledger
 
 __all__ = ["fitted_under", "restored"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Real rows, by source and table, what is known of each source, and `Parts.whole`."""
+
+    tables: list[dict[str, pa.Table]]
+    facts: list[SourceFacts]
+    whole: Whole | None
+
 
 UNJUDGED = ("id", "personal", "image")
 """Kinds whose values are surrogates or invented, or have no distribution to compare."""
@@ -68,7 +73,7 @@ def restored(
     facts = [as_of_now(f, list(document["schemas"]), ledger) for f in facts]
     if not known:  # last, or a digest that a stranger's model names would be proof of its own
         why = "the ledger does not know this model, so what it says of its sources is unproven"
-        facts = [f.untrusted(why) for f in facts]
+        facts = [replace(f.untrusted(why), sampled=None) for f in facts]
     doubts = doubts_of(backend)
     doubts += tuple(map(str, document["doubts"])) if known else (_UNKNOWN,)
     doubts = tuple(dict.fromkeys((*doubts, *_leniency(document.get("fitted_under"), policy))))
@@ -78,20 +83,22 @@ def restored(
     # A stranger's document is not to be followed to any place: then only the caller names one.
     places = document["places"] if known and source is None else source
     seed = int(document["seed"])
-    found = _rows(facts, places, seed, ledger, named=source is not None)
-    if found is not None and adds_images(backend):
-        found = [illustrated(t) for t in found]
     schemas = _schemas(saved.folder, document["schemas"])
+    found = _rows(facts, schemas, places, seed, ledger, known=known, named=source is not None)
+    tables = None if found is None else found.tables
+    if tables is not None and adds_images(backend):
+        tables = [illustrated(t) for t in tables]
     if not known:
         schemas = {n: _without_public(s) for n, s in schemas.items()}
     held_out = _share(saved.folder, document.get("held_out", 0.0))
     if not known:  # rows that it may have seen must not judge it as if it had not
         held_out = 0.0
     parts = None
-    if found is not None:
-        if wrong := _differences(schemas, pooled(found), judged=not known):
+    if found is not None and tables is not None:
+        if wrong := _differences(schemas, pooled(tables), judged=not known):
             raise VerificationError([f"{saved.folder}: {problem}" for problem in wrong])
-        parts = parted(found, facts, schemas, held_out)
+        facts = found.facts
+        parts = replace(parted(tables, facts, schemas, held_out), whole=found.whole)
     return Prepared(
         tuple(facts),
         decision,
@@ -153,34 +160,51 @@ def _share(folder: Path, value: Any) -> float:
 
 def _rows(
     facts: Sequence[SourceFacts],
+    schemas: Mapping[str, TableSchema],
     source: SourceLike,
     seed: int,
     ledger: Ledger | None,
     *,
+    known: bool,
     named: bool,
-) -> list[dict[str, pa.Table]] | None:
+) -> _Found | None:
     """Each source's rows, in the order of `facts`, found by digest; None when they are not where
-    the model remembers them.
+    the model remembers them. Where some of them were drawn, those are, as a `known` model says.
 
     Raises: SourceError when the caller `named` a source, and it is not them.
     """
-    found: dict[str, tuple[Source, SourceFacts]] = {}
-    digests = []
+    wanted = [f.logical_digest for f in facts]
+    again = known and any(f.sampled for f in facts)
+    schemes = [s for s in map(scheme_of, wanted) if s is not None]
     try:
-        for place in source if isinstance(source, list | tuple) else [source]:
-            opened = in_memory(read_source(place))
-            now = resolve(opened, ledger)  # weights are no content: they are to be proven again
-            found[now.logical_digest] = opened, now
-            digests.append(now.logical_digest)
-        if sorted(digests) != sorted(f.logical_digest for f in facts):
+        reading = Reading.of(
+            source if isinstance(source, list | tuple) else [source],
+            categorical=[c.name for s in schemas.values() for c in s.columns if _declared(c)],
+            sequence_key=next((s.sequence_key for s in schemas.values() if s.sequence_key), None),
+            passes=again if known else None,
+        )
+        # Weights are no content: they are to be proven again.
+        now = [resolve(s, ledger, also=schemes) for s in reading.sources]
+        digests = [next((d for d in f.digests if d in wanted), f.logical_digest) for f in now]
+        if sorted(digests) != sorted(wanted):
             raise SourceError("the source given is not what the model was fitted on (digest)")
         # In the order of the fit, however they were named; equal digests are equal rows.
-        ordered = [(*found[f.logical_digest], f) for f in facts]
-        return aligned([by_weight(s, n, seed, weighted=f.weighted) for s, n, f in ordered])
+        order = [*map(digests.index, wanted)]
+        reading, now = reading.ordered(order), [now[i] for i in order]
+        opened, now = reading.drawn(now, seed, facts if again else None)
+        ordered = [*zip(opened, now, facts, strict=True)]
+        tables = aligned([by_weight(s, n, seed, weighted=f.weighted) for s, n, f in ordered])
+        told = [replace(f, sampled=n.sampled) for _, n, f in ordered]
+        schema = next(iter(tables[0].values())).schema
+        return _Found(tables, told, reading.whole(now, schema))
     except SourceError:
         if named:
             raise
         return None
+
+
+def _declared(column: Column) -> bool:
+    return column.kind == "categorical" and not column.inferred
 
 
 def _differences(

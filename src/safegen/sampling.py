@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from safegen.contracts import Backend, BackendOptions, Model, Scalar
 from safegen.engines import local
 from safegen.engines.blocks import block_plan, sample_block
+from safegen.engines.named import Engine
 from safegen.engines.parts import Recipe, part_plan
 from safegen.engines.writing import Written
 from safegen.errors import BackendError, SourceError
@@ -39,7 +40,7 @@ _PILOT = 7_002  # names the stream of the rows from which constants are found
 @dataclass
 class Sampling:
     """A fitted model under a policy. `shapes` keeps the constants found for sets of conditions.
-    `ledger` has the key for a watermark."""
+    `ledger` has the key for a watermark; `engine` makes the parts."""
 
     model: Model
     backend: Backend
@@ -48,6 +49,7 @@ class Sampling:
     options: BackendOptions
     shapes: dict[str, Shape]
     ledger: Ledger | None = None
+    engine: Engine = local.made
 
     def shape(self, request: Request) -> Shape | None:
         """How candidates become rows; None where all do.
@@ -125,7 +127,7 @@ class Sampling:
         Raises: BackendError.
         """
         plan = part_plan(rows, recipe.full(self.backend.block_rows))
-        return local.made(
+        return self.engine(
             recipe, self.model, self.backend, plan, folder, workers=workers, advance=advance
         )
 

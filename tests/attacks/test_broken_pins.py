@@ -16,7 +16,7 @@ from safegen import folders
 from safegen.errors import PolicyError, UsageError, VerificationError
 from safegen.gates import load_policy
 from safegen.ledger import open_ledger
-from safegen.ledger.places import ledger_path
+from safegen.ledger.places import ledger_place
 from safegen.lineage.heads import write_head
 from safegen.manifest import SigningKey, new_key
 from safegen.policy import Param, Policy, RuleParams, raised
@@ -92,10 +92,10 @@ def test_home_does_not_move_the_ledger_that_is_pinned(system, tmp_path, monkeypa
     monkeypatch.setattr(folders, "_home_of_account", lambda: account)
     pin(system, "ledger: ~/ours.db\n")
     monkeypatch.setenv("HOME", str(other))
-    assert ledger_path(None) == account / "ours.db"
+    assert ledger_place(None) == account / "ours.db"
     with pytest.raises(UsageError, match="the ledger is pinned"):
-        ledger_path(other / "ours.db")
-    assert ledger_path(account / "ours.db") == account / "ours.db"
+        ledger_place(other / "ours.db")
+    assert ledger_place(account / "ours.db") == account / "ours.db"
 
 
 @pytest.mark.parametrize("address", ["postgresql://me:secret@host/db", '":memory:"', '"a\\0b"'])

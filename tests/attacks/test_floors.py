@@ -17,7 +17,7 @@ from safegen.dataset import sign
 from safegen.errors import PolicyError, UsageError, VerificationError
 from safegen.gates import load_policy
 from safegen.ledger import open_ledger
-from safegen.ledger.places import ledger_path
+from safegen.ledger.places import ledger_place
 from safegen.manifest import PublicKey, new_key
 from safegen.policy import Policy, diff
 from safegen.policy.organisation import FILE, pins
@@ -159,7 +159,7 @@ def test_no_other_ledger_is_used_than_the_one_that_is_pinned(where, system, tmp_
     other = open_ledger(theirs)
     pin(system, more="ledger: ../ours.db\n")
     source = example_table(50, seed=1)
-    assert ledger_path(None) == ours
+    assert ledger_place(None) == ours
     assert safegen.check(source).ledger["url"].endswith("ours.db")
     assert safegen.check(source, ledger=ours).ledger["url"].endswith("ours.db")
     arguments: dict[str, Any] = {}
@@ -234,7 +234,7 @@ def test_an_organisation_file_that_cannot_be_used_stops_everything(text, expecte
         load_policy("baseline")
     assert expected in "; ".join(f"{p.line}: {p.message}" for p in caught.value.problems)
     with pytest.raises(PolicyError):
-        ledger_path(None)
+        ledger_place(None)
 
 
 def test_lint_reads_organisation_files(system, floor):

@@ -387,14 +387,14 @@ def test_one_id_with_two_manifests_is_refused_whole(
 
 KILL = """
 import os, signal, sys
-from safegen.ledger.sqlite import SqliteLedger
-append = SqliteLedger._append
-def killed(self, db, kind, payload):
-    entry = append(self, db, kind, payload)
+from safegen.ledger.opened import Opened
+append = Opened.append
+def killed(self, kind, payload):
+    entry = append(self, kind, payload)
     if kind == "import":
         os.kill(os.getpid(), signal.SIGKILL)
     return entry
-SqliteLedger._append = killed
+Opened.append = killed
 from safegen.cli import main
 main(sys.argv[1:])
 """

@@ -7,6 +7,7 @@ make of many rows the few that somebody likes.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import pytest
 from forging import document, reseal, rewrite
 
 import safegen
+from safegen.engines.blocks import Block
+from safegen.engines.writing import PartWriter
 from safegen.errors import BackendError, SourceError
-from safegen.release import Staging
 from safegen.tables.batches import PROVENANCE_COLUMNS, WEIGHT_COLUMN
 
 ROWS = 4_000
@@ -188,19 +190,22 @@ def test_a_consistent_rewrite_brings_no_weights(place: Path, tmp_path: Path, rel
 def test_weights_that_are_none_are_neither_released_nor_used(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float
 ) -> None:
-    write = Staging.write
+    write = PartWriter.write
 
-    def spoiled(self: Staging, tables: Any, weights: Any = None) -> None:
-        assert weights is not None
-        write(self, tables, np.where(np.arange(len(weights)) == 7, weight, weights))
+    def spoiled(self: PartWriter, made: Block) -> None:
+        assert made.weights is not None
+        weights = np.where(np.arange(len(made.weights)) == 7, weight, made.weights)
+        write(self, Block(made.tables, weights))
 
     gen = generator(place, "boosting").fit(place / "real.parquet")
-    monkeypatch.setattr(Staging, "write", spoiled)
+    monkeypatch.setattr(PartWriter, "write", spoiled)
     with pytest.raises(BackendError, match="weights that are not finite"):
         gen.generate(ROWS, tmp_path / "spoiled")
     assert not (tmp_path / "spoiled").exists()
-    monkeypatch.setattr("safegen.release.sound_weights", lambda _: True)
-    gen.generate(ROWS, tmp_path / "spoiled", seed=12)
+    monkeypatch.setattr("safegen.engines.writing.sound_weights", lambda _: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # sums of infinite weights
+        gen.generate(ROWS, tmp_path / "spoiled", seed=12)
     with pytest.raises(SourceError, match="not above 0, or absurd"):
         trained_on(place, tmp_path / "spoiled")
 

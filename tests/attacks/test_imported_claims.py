@@ -21,7 +21,7 @@ import safegen
 from safegen.decision import Decision
 from safegen.ledger import Attachment, Record, open_ledger
 from safegen.ledger.exporting import export
-from safegen.ledger.places import ledger_path
+from safegen.ledger.places import ledger_place
 from safegen.lineage.fingerprints import _SCHEMA, Prints
 from safegen.manifest import SigningKey
 
@@ -135,7 +135,7 @@ def test_a_trusted_word_does_not_make_our_own_output_real(
         for rows in (laundered, real):
             safegen.attest(rows, by="somebody elsewhere", ledger=tmp_path / "theirs.db")
         export(open_ledger(tmp_path / "theirs.db"), tmp_path / "x.zip", key=SigningKey(key))
-    books = Path(shutil.copy(ledger_path(None), tmp_path / "ours.db"))
+    books = Path(shutil.copy(ledger_place(None), tmp_path / "ours.db"))
     trust = ("--trust", f"{key}.pub", "--ledger", books)
     assert cli("ledger", "import", tmp_path / "x.zip", *trust).code == 0
     assert is_refused_as_synthetic(check(laundered, ledger=books))

@@ -22,9 +22,9 @@ def _staged(folder: Path) -> list[Path]:
     return sorted(folder.glob(".safegen-staging-*"))
 
 
-def _killed(world: World, out: Path, when: Callable[[Path], bool]) -> None:
+def _killed(world: World, out: Path, when: Callable[[Path], bool], rows: int = 3_000_000) -> None:
     """Start a long generation, and kill it without warning once `when` its staging is so far."""
-    process = start("generate", "--model", world.model, "--rows", 3_000_000, "--out", out)
+    process = start("generate", "--model", world.model, "--rows", rows, "--out", out)
     try:
         end = time.monotonic() + 60
         while not any(when(p) for p in _staged(out.parent)):
@@ -52,6 +52,29 @@ def test_a_killed_run_leaves_nothing_that_looks_like_a_dataset(
     assert cli("verify", made.path, "--deep").code == 0
 
 
+def test_a_killed_run_is_gone_on_with(world: World, tmp_path: Path) -> None:
+    """It ends in the dataset that was asked for, and its finished parts are not made again."""
+    out = tmp_path / "out"
+    _killed(world, out, lambda p: (p / "data" / "part-00003.parquet").exists(), 600_000)
+    (kept,) = _staged(tmp_path)
+    finished = {p.name: p.stat().st_mtime_ns for p in (kept / "data").iterdir()}
+    # Another run beside it leaves it alone.
+    world.generator.generate(200, tmp_path / "beside")
+    assert _staged(tmp_path) == [kept]
+    arguments = ("generate", "--model", world.model, "--rows", 600_000, "--out", out)
+    ran = cli(*arguments, "--resume", "--workers", 2)
+    assert ran.code == 0, ran.err
+    made = safegen.Manifest.read(out)
+    assert made.dataset_id == kept.name[-26:]
+    assert made.rows == 600_000
+    same = [n for n, at in finished.items() if (out / "data" / n).stat().st_mtime_ns == at]
+    assert len(same) >= 3
+    assert cli("verify", out, "--deep").code == 0
+    assert _staged(tmp_path) == []
+    assert cli(*arguments[:-1], tmp_path / "new").code == 0
+    assert safegen.Manifest.read(tmp_path / "new").logical_digest == made.logical_digest
+
+
 def test_a_running_neighbour_is_not_swept(world: World, tmp_path: Path) -> None:
     process = start(
         "generate", "--model", world.model, "--rows", 50_000_000, "--out", tmp_path / "a"
@@ -71,6 +94,9 @@ def test_a_running_neighbour_is_not_swept(world: World, tmp_path: Path) -> None:
     assert "nothing was published" in ran.err
     assert "Traceback" not in ran.err
     assert not (tmp_path / "a").exists()
+    if _staged(tmp_path):  # a part was finished
+        assert "--resume" in ran.err
+    sweep(tmp_path, "a")
     assert _staged(tmp_path) == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from forging import World, cli, finish, start
 
 import safegen
+from safegen.engines.parts import Recipe
 from safegen.release import staging
 
 
@@ -29,7 +30,7 @@ def test_two_processes_one_place(world: World, tmp_path: Path) -> None:
 
 
 def _publish_both(out: Path) -> None:
-    more: dict[str, Any] = {"stamp": {}, "depth": 1.0, "keys": []}
+    more: dict[str, Any] = {"recipe": Recipe("testing.rows", {}, seed=1)}
     with (
         staging(out, dataset_id="1", **more) as one,
         staging(out, dataset_id="2", **more) as two,

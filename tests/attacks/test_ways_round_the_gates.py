@@ -18,10 +18,10 @@ import pytest
 
 import safegen
 from safegen.decision import Finding, decide
+from safegen.engines.writing import PartWriter
 from safegen.ledger import open_ledger
 from safegen.lineage.documents import sidecar_of
 from safegen.manifest.canonical import canonical_bytes, digest_of, parse_canonical
-from safegen.release import Staging
 from safegen.tables.stamps import stamped
 from safegen.testing import example_table
 
@@ -135,7 +135,7 @@ def test_rows_that_leave_untagged_are_refused(
 ) -> None:
     gen = safegen.Generator(ledger=ledger).fit(real)
     with monkeypatch.context() as broken:
-        broken.setattr(Staging, "_tagged", lambda self, table, weights: table)
+        broken.setattr(PartWriter, "_tagged", lambda self, table, weights: table)
         with pytest.raises(safegen.ReleaseRefused) as refused:
             gen.generate(300, tmp_path / "out")
     assert refused.value.decision.findings["manifest/in-band"].status == "unmet"

@@ -15,8 +15,8 @@ import pytest
 import safegen
 import safegen.plugins
 from safegen.engines import local
-from safegen.engines.blocks import block_plan
-from safegen.engines.local import sample_blocks
+from safegen.engines.blocks import block_plan, sample_block
+from safegen.engines.parts import part_plan
 from safegen.tables.schema import infer_schema
 from safegen.testing import Rows, example_table
 
@@ -77,35 +77,18 @@ def test_a_shorter_request_is_a_prefix_of_a_longer_one_and_workers_change_nothin
     assert not rows_of(other.path).equals(rows_of(short.path))  # type: ignore[attr-defined]
 
 
-def test_a_lost_worker_is_an_error_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gen = safegen.Generator(ledger=tmp_path / "l.db").fit(example_table(300))
-    answer = local._Worker.answer
-
-    def killed(self: local._Worker) -> object:
-        self._process.kill()
-        self._process.wait()
-        return answer(self)
-
-    monkeypatch.setattr(local._Worker, "answer", killed)
-    with pytest.raises(safegen.BackendError, match="ended"):
-        gen.generate(3 * BLOCK, tmp_path / "out", workers=2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["l.db"]
-
-
 def test_conditions_that_a_backend_does_not_take_are_met_by_rejection() -> None:
     table = example_table(600)
     backend = Rows()
     schemas = {"table": infer_schema(table)}
     model = backend.fit({"table": table}, schemas, backend.Options(), seed=1)
 
-    def rows(n: int, workers: int = 1) -> pa.Table:
+    def rows(n: int) -> pa.Table:
         wanted = {"job": "c", "member": False}
-        blocks = sample_blocks(
-            model, backend, schemas, rows=n, seed=3, conditions=wanted, workers=workers
+        return pa.concat_tables(
+            sample_block(model, backend, r, seed=3, block=b, conditions=wanted)["table"]
+            for b, r in block_plan(n, backend.block_rows)
         )
-        return pa.concat_tables([b.tables["table"] for b in blocks])
 
     long = rows(Rows.block_rows + 300)
     assert long.num_rows == Rows.block_rows + 300
@@ -133,7 +116,7 @@ def test_conditions_that_are_met_too_rarely_end_promptly_with_the_shortfall() ->
 
     never = {"job": "c", "age": 17, "gain": 9_999}
     with pytest.raises(safegen.BackendError, match=r"^0 of 50 rows: testing.rows .*job, age, gain"):
-        list(sample_blocks(Counting(), backend, schemas, rows=50, seed=3, conditions=never))  # type: ignore[arg-type]
+        sample_block(Counting(), backend, 50, seed=3, block=0, conditions=never)  # type: ignore[arg-type]
     assert len(drawn) == 8
 
 
@@ -153,13 +136,20 @@ def test_a_dataset_by_rejection_is_released_and_says_what_it_was_conditioned_on(
 
 
 @pytest.mark.parametrize(
-    ("blocks", "cores", "workers"), [(1, 8, 1), (5, 8, 1), (6, 8, 2), (100, 8, 8), (100, 1, 1)]
+    ("rows", "cores", "workers"), [(1, 8, 1), (50, 8, 1), (60, 8, 2), (1_000, 8, 8), (1_000, 1, 1)]
 )
 def test_a_process_is_started_only_for_blocks_enough(
-    blocks: int, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    assert local._worth(blocks) == workers
+    plan, found = local._worth(part_plan(rows, 10), alone=False)
+    assert found == workers
+    assert list(plan) == list(part_plan(rows, 10))
+
+
+def test_a_model_that_says_alone_gets_no_further_processes() -> None:
+    _, found = local._worth(part_plan(10**6, 10), alone=True)
+    assert found == 1
 
 
 @pytest.mark.slow
@@ -174,44 +164,3 @@ def test_a_million_rows_take_the_memory_of_a_hundred_thousand(tmp_path: Path) ->
     block = gen.generate(BLOCK, tmp_path / "block")
     whole = rows_of(tmp_path / "1000000")
     assert whole.slice(0, BLOCK).equals(rows_of(block.path))  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("workers", [None, 1])
-def test_a_plan_of_a_million_million_blocks_takes_no_memory(
-    workers: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = example_table(60)
-    schemas = {"table": infer_schema(table)}
-    backend = Rows()
-    model = backend.fit({"table": table}, schemas, backend.Options(), seed=1)
-    monkeypatch.setattr(Rows, "block_rows", 1)
-    monkeypatch.setattr(local, "_worth", lambda blocks: 1)
-    blocks = sample_blocks(model, backend, schemas, rows=10**12, seed=3, workers=workers)
-    assert [next(blocks).tables["table"].num_rows for _ in range(3)] == [1, 1, 1]
-
-
-def test_a_model_that_says_alone_gets_no_further_processes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from types import SimpleNamespace
-
-    from safegen.engines import local
-    from safegen.engines.blocks import Block
-
-    asked: list[int] = []
-
-    def crew(*arguments: Any) -> Any:
-        asked.append(arguments[-2])
-        return iter([Block({})] * 9)
-
-    monkeypatch.setattr(local, "_worth", lambda blocks: 2)
-    monkeypatch.setattr(local, "_by_workers", crew)
-    monkeypatch.setattr(local, "shaped_block", lambda *a, **k: Block({}))
-    monkeypatch.setattr(local, "units", lambda *a: 10)
-    backend: Any = SimpleNamespace(name="x", block_rows=10)
-    for model, workers in (({}, None), ({"alone": True}, None), ({"alone": True}, 3)):
-        one: Any = SimpleNamespace(**model)
-        assert (
-            len(list(local.sample_blocks(one, backend, {}, rows=90, seed=1, workers=workers))) == 9
-        )
-    assert asked == [2, 3]

@@ -134,7 +134,7 @@ def test_a_table_has_one_beside_each_file_and_stays_a_table(
     policy: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("safegen.release.PART_ROWS", 1_000)
+        patch.setattr(Rows, "block_rows", 1_000)
         several = (
             safegen.Generator(policy=policy, key=key)
             .fit(rows())

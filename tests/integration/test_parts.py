@@ -1,9 +1,9 @@
-"""A release is made in parts: any number of workers, lost ones and interrupted runs give the same."""
+"""A release is made in parts: workers, however many and lost ones, and interrupted runs change
+nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from safegen.testing import Rows, example_table
 BLOCK = Rows.block_rows
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that small requests have many parts; of this process only, which says how parts are cut."""
+    """So that small requests have many parts. Of this process only, which says how parts are cut:
+    in workers nothing may hang on it, as selection does."""
     from safegen.backends.sdv.gaussian_copula import GaussianCopula
 
     monkeypatch.setattr(GaussianCopula, "block_rows", 4_096)
@@ -44,7 +45,7 @@ def same(one: safegen.Dataset, other: safegen.Dataset) -> None:
     assert mine.safeguards == theirs.safeguards
     assert mine.claims == theirs.claims
     assert mine.weighted == theirs.weighted
-    assert one.to_arrow().equals(other.to_arrow())
+    assert one.to_arrow(provenance=True).equals(other.to_arrow(provenance=True))
 
 
 # ---- how a request is cut ------------------------------------------------------------------------
@@ -96,18 +97,16 @@ def real() -> pd.DataFrame:
     return frame
 
 
-@pytest.mark.parametrize("kind", ["plain", "boosted"])
-def test_one_process_and_two_make_the_same(kind: str, real: pd.DataFrame, tmp_path: Path) -> None:
+def test_one_process_and_two_make_the_same(real: pd.DataFrame, tmp_path: Path) -> None:
     gen = boosting(real, tmp_path)
-    if kind == "plain":
-        gen.policy = "lab"
     one = gen.generate(20_000, tmp_path / "one", workers=1)
     two = gen.generate(20_000, tmp_path / "two", workers=2)
     same(one, two)
-    assert len([f for f in one.manifest.files if f.rows]) > 4
+    assert one.manifest.weighted
+    assert len([f for f in one.manifest.files if f.rows]) > 1
     assert safegen.verify(two.path, deep=True).rows == 20_000
     # What the ledger keeps of both is the same too, but for what names them.
-    assert not safegen.check(one.to_arrow(), ledger=tmp_path / "ledger.db").allowed
+    assert not safegen.check(one.to_arrow(provenance=True), ledger=tmp_path / "ledger.db").allowed
     assert not list(two.path.rglob(PARTS))
 
 
@@ -152,12 +151,12 @@ class Killing:
             ask(worker, part)
             if part.number == number and self.killed < times:
                 self.killed += 1
-                time.sleep(0.5)
                 worker._process.kill()
 
         monkeypatch.setattr(local._Worker, "ask", asked)
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_a_lost_worker_costs_its_parts_only(
     real: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +170,7 @@ def test_a_lost_worker_costs_its_parts_only(
     assert not left(tmp_path)
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_a_part_that_kills_every_worker_ends_and_what_is_done_is_kept(
     real: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_part_that_kills_every_worker_ends_and_what_is_done_is_kept(
     gen.policy = "lab"
     with monkeypatch.context() as patch:
         killing = Killing(patch, times=99, number=4)
-        with pytest.raises(safegen.BackendError, match="ended 3 times .*fewer --workers"):
+        with pytest.raises(safegen.BackendError, match=r"ended 3 times .*fewer --workers"):
             gen.generate(40_000, tmp_path / "out", workers=2)
     assert killing.killed == local.TRIES
     assert not (tmp_path / "out").exists()
@@ -232,6 +232,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         yield blocks
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("policy", ["lab", "rare-events"])
 def test_an_interrupted_run_goes_on_and_ends_in_the_same_dataset(
     policy: str, real: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,7 +249,8 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_dataset(
     assert ds.manifest.dataset_id == kept.name[-26:]
     whole = gen.generate(30_000, tmp_path / "whole", workers=1)
     same(ds, whole)
-    assert blocks[0] == 3
+    first = next(f for f in ds.manifest.files if f.rows)
+    assert blocks[0] == 3 * len(first.row_groups)
     assert safegen.verify(out, deep=True, ledger=tmp_path / "ledger.db").rows == 30_000
     assert not left(tmp_path)
 
@@ -262,6 +264,7 @@ def test_nothing_to_go_on_with_begins_anew(real: pd.DataFrame, tmp_path: Path) -
     )
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("other", ["rows", "seed", "policy", "model", "no resume"])
 def test_what_another_run_has_left_is_not_gone_on_with(
     other: str, real: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -285,6 +288,7 @@ def test_what_another_run_has_left_is_not_gone_on_with(
     assert not left(tmp_path)  # nobody would ever go on with it
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("what", ["rows", "cut", "gone", "journal", "other part"])
 def test_a_part_that_is_not_what_was_finished_is_made_again(
     what: str, real: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

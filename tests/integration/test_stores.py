@@ -388,7 +388,6 @@ def test_a_refused_release_leaves_no_rows(
 def test_a_store_that_fails_midway_keeps_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets.release, "PART_ROWS", 1)
     plain, left = places.StorePath.upload, [2]
 
     def fails(place: places.StorePath, file: Path) -> None:
@@ -408,7 +407,6 @@ def test_only_the_part_that_is_written_lies_on_this_machine(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many parts there are."""
-    monkeypatch.setattr(targets.release, "PART_ROWS", 1)  # a part a block
     seen: list[list[str]] = []
     plain = targets._StoreStaging._put
 

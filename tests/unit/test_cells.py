@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safegen.tables.batches import Batches
 from safegen.tables.cells import exact_cells, tolerant_cells
 from safegen.tables.digesting import table_digests
-from safegen.tables.digests import LookupDigest, RowsDigest, combine
+from safegen.tables.digests import SCHEME, LookupDigest, RowsDigest, combine
 from safegen.tables.numbers import decoded, single
 from safegen.tables.sources import read_source
 
@@ -383,12 +383,19 @@ def test_other_columns_do_not_merge() -> None:
 
 
 def test_the_digest_is_the_one_that_was_published() -> None:
-    """Manifests hold this digest for ever."""
+    """Manifests hold these digests for ever."""
     table = pa.table({"b": ["x", None, "é"], "a": [1, -2, None], "c": [0.5, math.nan, -0.0]})
-    assert logical(table) == PUBLISHED
+    digest = RowsDigest(table.schema, PUBLISHED)
+    digest.update(table.to_batches()[0])
+    for scheme, hexadecimal in PUBLISHED.items():
+        assert digest.value(scheme) == f"{scheme}:{hexadecimal}"
+    assert logical(table) == digest.value(SCHEME)
 
 
-PUBLISHED = "safegen-rows-v1:68d6d3ea4f33ef4d37753304b3d29890aa901740f60acc8d3b297ff9f854e06d"
+PUBLISHED = {
+    "safegen-rows-v1": "68d6d3ea4f33ef4d37753304b3d29890aa901740f60acc8d3b297ff9f854e06d",
+    "safegen-rows-v2": "215608a18b7c3373f9ba2b7a6c0bc35a0e2fd13fd0a35aaa59cf84d99ab82078",
+}
 
 
 def test_combine_names_tables() -> None:
@@ -493,6 +500,28 @@ def test_the_lookup_digest_survives_changes_of_type() -> None:
     }
     for name, other in others.items():
         assert looked_up(other) == wanted, name
+
+
+def test_the_lookup_digest_is_the_one_that_ledgers_hold() -> None:
+    day, at = dt.date(2020, 2, 29), dt.datetime(2020, 2, 29, 1, 2, 3, 4)
+    table = pa.table(
+        {
+            "Word": ["Zürich", None, "007"],
+            "n": [1, -2, 2**53 + 1],
+            "x": [0.1, 1e300, math.nan],
+            "narrow": pa.array([0.1, 2.5, None], pa.float32()),
+            "flag": [True, False, None],
+            "day": [day, None, day],
+            "at": [at, None, at],
+            "clock": [at.time(), None, at.time()],
+            "cent": [decimal.Decimal("1.50"), None, decimal.Decimal("-0.07")],
+            "raw": [b"", None, b"a"],
+            "kind": pa.array(["a", None, "b"]).dictionary_encode(),
+            "list": [[1], None, []],
+        }
+    )
+    held = "37004a6ac1edbbfb43dc2eb726f04fd2514914f22de38a0fb93c12179e41ab7c"
+    assert lookup(table, b"0123456789abcdef" * 2) == held
 
 
 def test_names_that_change_case_keep_their_columns() -> None:

@@ -15,7 +15,18 @@ from safegen import errors
 from safegen.decision import Finding, decide
 from safegen.policy import Policy
 
-HEAVY = ("c2pa", "torch", "sdv", "ctgan", "pandas", "pyarrow", "numpy", "scipy", "sklearn")
+HEAVY = (
+    "c2pa",
+    "psycopg",
+    "torch",
+    "sdv",
+    "ctgan",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "sklearn",
+)
 
 
 def _loaded(code: str) -> tuple[list[str], float]:

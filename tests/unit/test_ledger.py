@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from safegen.errors import LedgerError
-from safegen.ledger import Ledger, Record, connections, open_ledger
-from safegen.ledger import sqlite as engine
+from safegen.ledger import Ledger, Record, books, connections, open_ledger, sqlite
 from safegen.ledger.base import MAX_BYTES
 from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
 
@@ -76,13 +75,13 @@ def finished(process: subprocess.Popen[str]) -> str:
 # -- what is kept --------------------------------------------------------------------------
 
 
-def test_what_was_registered_is_found_again(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_what_was_registered_is_found_again(address: str) -> None:
+    ledger = open_ledger(address)
     [(key, _)] = ledger.key_epochs()
     first, second = a_record(1), a_record(2, effective_depth=1.5, expires="2027-01-01T00:00:00Z")
     entry = ledger.register(first, {key: [digest(7), digest(8)]})
     ledger.register(second, {key: [digest(8)]})
-    again = open_ledger(path)
+    again = open_ledger(address)
     assert again.get(first.dataset_id) == first
     assert again.get("never") is None
     assert again.find(logical_digest=second.logical_digest) == [second]
@@ -99,11 +98,32 @@ def test_what_was_registered_is_found_again(path: Path) -> None:
     assert again.verify() == []
 
 
+def test_it_says_whether_content_is_known_by_its_logical_digest_alone(address: str) -> None:
+    ledger = open_ledger(address)
+    [(old, _)] = ledger.key_epochs()
+    new = ledger.new_epoch()
+    rows, tables = f"safegen-rows-v1:{'a' * 64}", f"safegen-tables-v2:{'b' * 64}"
+    assert not ledger.digest_alone("safegen-rows-v1", [])
+    ledger.register(a_record(1, logical_digest=rows), {old: [digest(7)], new: [digest(8)]})
+    ledger.register(a_record(2, logical_digest=tables), {new: [digest(9)]})
+    ledger.register(a_record(3), {})
+
+    def alone(*key_ids: str) -> list[bool]:
+        return [ledger.digest_alone(f"safegen-rows-v{n}", key_ids) for n in (1, 2, 3)]
+
+    assert alone() == [True, True, False]
+    assert alone("0" * 16) == [True, True, False]
+    assert alone(old) == [False, True, False]
+    assert alone(new) == alone(old, new) == [False, False, False]
+    ledger.register(a_record(4, logical_digest=rows), {})
+    assert alone(old, new) == [True, False, False]
+
+
 def test_iterators_give_everything_and_hold_no_lock(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PAGE", 2)
-    ledger = open_ledger(path)
+    monkeypatch.setattr(books, "PAGE", 2)
+    ledger = open_ledger(address)
     for number in range(5):
         ledger.register(a_record(number), {})
     begun = (ledger.records(), ledger.log())
@@ -112,15 +132,15 @@ def test_iterators_give_everything_and_hold_no_lock(
     assert [len(list(rest)) for rest in begun] == [4, 5]
 
 
-def test_payload_comes_back_as_it_was(path: Path) -> None:
+def test_payload_comes_back_as_it_was(address: str) -> None:
     payload = {"p": 1e20, "q": 1e-9, "n": 2**53 - 1, "t": [True, None, "\u2028é\n"], "o": {}}
-    assert open_ledger(path).record("decision", payload).payload == payload
-    assert next(open_ledger(path).log()).payload == payload
-    assert open_ledger(path).verify() == []
+    assert open_ledger(address).record("decision", payload).payload == payload
+    assert next(open_ledger(address).log()).payload == payload
+    assert open_ledger(address).verify() == []
 
 
-def test_saved_model_is_known_by_its_digest(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_saved_model_is_known_by_its_digest(address: str) -> None:
+    ledger = open_ledger(address)
     assert ledger.knows_model(digest(1)) is None
     ledger.record_model(digest(1), {"depth": 1})
     ledger.record_model(digest(1), {"depth": 2})
@@ -128,13 +148,13 @@ def test_saved_model_is_known_by_its_digest(path: Path) -> None:
     assert ledger.state()["log_entries"] == 2
 
 
-def test_state_names_ledger_size_head_and_epochs(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_state_names_ledger_size_head_and_epochs(address: str) -> None:
+    ledger = open_ledger(address)
     empty = ledger.state()
     assert (empty["datasets"], empty["log_entries"]) == (0, 0)
     entry = ledger.register(a_record(), {})
     assert ledger.state() == {
-        "url": f"sqlite://{path}",
+        "url": address if ":" in address else f"sqlite://{address}",
         "ledger_id": ledger.ledger_id,
         "datasets": 1,
         "log_entries": 1,
@@ -146,8 +166,8 @@ def test_state_names_ledger_size_head_and_epochs(path: Path) -> None:
     assert entry.prev == empty["head"] != entry.hash
 
 
-def test_dataset_id_registered_twice_is_refused_unless_the_same(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_dataset_id_registered_twice_is_refused_unless_the_same(address: str) -> None:
+    ledger = open_ledger(address)
     entry = ledger.register(a_record(), {})
     assert ledger.register(a_record(), {}) == entry
     with pytest.raises(LedgerError, match="already"):
@@ -155,8 +175,8 @@ def test_dataset_id_registered_twice_is_refused_unless_the_same(path: Path) -> N
     assert ledger.state()["log_entries"] == 1
 
 
-def test_value_of_data_as_lookup_is_refused(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_value_of_data_as_lookup_is_refused(address: str) -> None:
+    ledger = open_ledger(address)
     [(key, _)] = ledger.key_epochs()
     with pytest.raises(LedgerError, match="never values") as caught:
         ledger.register(a_record(), {key: ["Jane Doe"]})
@@ -172,8 +192,8 @@ def test_value_of_data_as_lookup_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     "payload", [{"x": float("nan")}, {"x": 2**60}, {"x": "\ud800"}, {"x": {1}}, {1: "x"}]
 )
-def test_payload_that_is_not_json_is_refused(path: Path, payload: dict[str, object]) -> None:
-    ledger = open_ledger(path)
+def test_payload_that_is_not_json_is_refused(address: str, payload: dict[str, object]) -> None:
+    ledger = open_ledger(address)
     with pytest.raises(LedgerError, match="plain JSON") as caught:
         ledger.record("decision", payload)
     assert str(2**60) not in str(caught.value)
@@ -181,8 +201,8 @@ def test_payload_that_is_not_json_is_refused(path: Path, payload: dict[str, obje
     assert ledger.record("decision", {"x": str(2**60)}).seq == 1
 
 
-def test_payload_that_is_too_large_is_refused(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_payload_that_is_too_large_is_refused(address: str) -> None:
+    ledger = open_ledger(address)
     with pytest.raises(LedgerError, match="4,194,304"):
         ledger.record("decision", {"x": "a" * MAX_BYTES})
     with pytest.raises(LedgerError, match="4,194,304"):
@@ -190,8 +210,8 @@ def test_payload_that_is_too_large_is_refused(path: Path) -> None:
     ledger.record("decision", {"x": "a" * (MAX_BYTES - 10)})
 
 
-def test_kind_that_the_ledger_answers_for_is_refused(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_kind_that_the_ledger_answers_for_is_refused(address: str) -> None:
+    ledger = open_ledger(address)
     for kind in ("register", "model", "epoch", "", "Two words"):
         with pytest.raises(LedgerError, match="kind"):
             ledger.record(kind, {})
@@ -261,10 +281,10 @@ def test_next_migration_runs_once_and_keeps_what_was_there(
     state = old.state()
     number = MIGRATIONS[-1][0] + 1
     broken = [*MIGRATIONS, (number, ["CREATE TABLE further (x)", "CREATE TABLE log (x)"])]
-    monkeypatch.setattr(engine, "MIGRATIONS", broken)
+    monkeypatch.setattr(sqlite, "MIGRATIONS", broken)
     with pytest.raises(LedgerError):
         open_ledger(path)
-    monkeypatch.setattr(engine, "MIGRATIONS", [*MIGRATIONS, (number, ["CREATE TABLE further (x)"])])
+    monkeypatch.setattr(sqlite, "MIGRATIONS", [*MIGRATIONS, (number, ["CREATE TABLE further (x)"])])
     for _ in range(2):
         new = open_ledger(path)
         assert new.state() == state
@@ -365,6 +385,6 @@ def test_ledger_and_its_new_folder_are_private(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["ledger.db"]
 
 
-def test_sqlite_ledger_is_a_ledger(path: Path) -> None:
-    ledger: Ledger = open_ledger(path)
+def test_what_is_opened_is_a_ledger(address: str) -> None:
+    ledger: Ledger = open_ledger(address)
     assert open_ledger(ledger) is ledger

@@ -90,7 +90,7 @@ def test_a_decision_is_told_by_what_blocked_and_what_warned(growing: Growing) ->
     assert "lineage" in refused.rules
     assert refused.waivers == (("W-1", "applied", "privacy"),)
     assert now.find_decisions(rule="lineage", allowed=False).items == [refused]
-    assert now.decisions_about(source.logical_digest) == [allowed, refused]
+    assert now.decisions_about(source) == [allowed, refused]
     assert now.decision(refused.seq) is refused
     told = index.log_entry(refused.seq)
     assert told == entry_

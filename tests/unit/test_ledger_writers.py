@@ -20,23 +20,23 @@ WRITE_FIFTY = """
 import sys
 from pathlib import Path
 from safegen.ledger import open_ledger
-ledger = open_ledger(Path(sys.argv[1]))
+ledger = open_ledger(sys.argv[1])
 for i in range(50):
     ledger.record("decision", {"writer": sys.argv[2], "i": i})
 print(ledger.ledger_id, ledger.key_epochs()[0][1].hex())
 """
 
 
-def test_four_processes_found_one_ledger_and_lose_no_entry(path: Path) -> None:
-    writers = [python(WRITE_FIFTY, path, n) for n in range(4)]
+def test_four_processes_found_one_ledger_and_lose_no_entry(address: str) -> None:
+    writers = [python(WRITE_FIFTY, address, n) for n in range(4)]
     assert len({finished(writer) for writer in writers}) == 1  # one id, one key
-    ledger = open_ledger(path)
+    ledger = open_ledger(address)
     assert ledger.state()["log_entries"] == 200
     assert ledger.verify() == []
 
 
-def test_threads_share_one_ledger_object_and_lose_no_entry(path: Path) -> None:
-    ledger = open_ledger(path)
+def test_threads_share_one_ledger_object_and_lose_no_entry(address: str) -> None:
+    ledger = open_ledger(address)
 
     def write() -> None:
         for _ in range(10):
@@ -51,9 +51,9 @@ def test_threads_share_one_ledger_object_and_lose_no_entry(path: Path) -> None:
     assert ledger.verify() == []
 
 
-def test_child_forked_while_threads_write_can_write_too(path: Path) -> None:
+def test_child_forked_while_threads_write_can_write_too(address: str) -> None:
     """A child that inherits SQLite's note of another thread's lock would wait for it for ever."""
-    ledger = open_ledger(path)
+    ledger = open_ledger(address)
     stop = threading.Event()
 
     def write() -> None:
@@ -88,7 +88,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_ledger import a_record, digest
 from safegen.ledger import open_ledger
-ledger = open_ledger(Path(sys.argv[1]))
+ledger = open_ledger(sys.argv[1])
 [(key, _)] = ledger.key_epochs()
 for i in itertools.count():
     ledger.register(a_record(i, manifest={"x": "a" * 50_000}), {key: [digest(i)]})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -24,6 +26,7 @@ from safegen.places import local
 
 if TYPE_CHECKING:
     from safegen.decision import Decision
+    from safegen.engines.named import EngineName
 
 BackendOption = Annotated[
     str | None,
@@ -38,6 +41,10 @@ SetOption = Annotated[
 ]
 SchemaOption = Annotated[
     str | None, typer.Option("--schema", help="YAML with column roles; the rest is inferred.")
+]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", help="local, or ray: $RAY_ADDRESS, or a cluster of its own here."),
 ]
 
 _BACKEND = "sdv.gaussian_copula"  # as in the library
@@ -102,7 +109,7 @@ def generate(
     images: Annotated[
         str, typer.Option("--images", help="How images go out: parquet, or png files.")
     ] = "parquet",
-    engine: Annotated[str, typer.Option("--engine", help="Where sampling runs: local.")] = "local",
+    engine: EngineOption = "local",
     keep_report: Annotated[
         bool, typer.Option(help="Leave a page with the findings when a release is refused.")
     ] = True,
@@ -117,8 +124,7 @@ def generate(
     from safegen.requests import MAX_ROWS
     from safegen.targets import destination
 
-    if engine != "local":
-        raise UsageError(f"--engine is local in this version, not {engine!r}")
+    where = _engine(engine)
     if rows is None or (out is None and not dry_run):
         raise UsageError("say how many rows (--rows N) and where they go (--out DIR)")
     if not sources and model is None:
@@ -165,20 +171,22 @@ def generate(
         if out is not None and if_exists == "same":
             found = gen.existing(rows, out, seed=seed, conditions=conditions or None, images=form)
         if found is None:
-            gen.train()
+            gen.train(engine=where)
             _say_warnings(gen.decision, decision)  # a fit may show more: an unstable loop
     if found is None:
-        found = gen.generate(
-            rows,
-            cast(str, out),
-            seed=seed,
-            conditions=_conditions(gen, condition) or None,
-            if_exists=exists,
-            workers=workers,
-            resume=resume,
-            keep_report=keep_report,
-            images=form,
-        )
+        with redirect_stdout(sys.stderr):  # where Ray says that it has lost a worker
+            found = gen.generate(
+                rows,
+                cast(str, out),
+                seed=seed,
+                conditions=_conditions(gen, condition) or None,
+                if_exists=exists,
+                workers=workers,
+                engine=where,
+                resume=resume,
+                keep_report=keep_report,
+                images=form,
+            )
     if as_json:
         show_json(found.manifest.document())
     else:
@@ -196,24 +204,34 @@ def fit(
     set_: SetOption = None,
     schema: SchemaOption = None,
     ledger: LedgerOption = None,
+    engine: EngineOption = "local",
     as_json: JsonOption = False,
 ) -> int:
     """Admit data under a policy, fit a backend on it, and save the model."""
     from safegen.generator import Generator
 
+    where = _engine(engine)
     if local(save, "a model").exists():
         raise TargetError(f"{save} exists; a model is never overwritten")
     gen = Generator(backend or _BACKEND, policy, options=options(set_), ledger=ledger)
     decision = gen.prepare(*parse_sources(sources), schema=schema, **_seeded(fit_seed))
     _say_warnings(decision)
     _say_roles(gen)
-    path = gen.train().save(save)
+    path = gen.train(engine=where).save(save)
     _say_warnings(gen.decision, decision)
     if as_json:
         show_json({"model": str(path), "decision": (gen.decision or decision).to_json()})
     else:
         show(str(path))
     return 0
+
+
+def _engine(name: str) -> EngineName:
+    """An engine that can be used, known before hours of work."""
+    from safegen.engines.named import check_engine
+
+    check_engine(name)
+    return cast("EngineName", name)
 
 
 def _say_warnings(decision: Decision | None, before: Decision | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`safegen ledger list|show|withdraw|descendants|export|import|head|verify`."""
+"""`safegen ledger list|show|withdraw|descendants|export|import|copy|head|verify`."""
 
 from __future__ import annotations
 
@@ -234,6 +234,32 @@ def import_(
     ]
     rows += [("missing", f"{f}: without it, copies are not found") for f in files]
     table(rows)
+    return 0
+
+
+@app.command()
+def copy(
+    to: Annotated[str, typer.Argument(help="A path or URL where no ledger is yet.")],
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Copy the whole ledger into another database: the same id, keys and log."""
+    from safegen.ledger import open_ledger
+    from safegen.ledger.copying import copy_ledger
+
+    copied = copy_ledger(open_ledger(ledger, create=False), to)
+    state = copied.state()
+    if as_json:
+        show_json(state)
+        return 0
+    table(
+        [
+            ("copied to", copied.url),
+            ("datasets", f"{state['datasets']:,}"),
+            ("head", f"entry {state['log_entries']:,} of the log, {state['head'][:16]}…"),
+            ("next", "write to one of the two only: move the other one away"),
+        ]
+    )
     return 0
 
 

@@ -201,9 +201,10 @@ class Contents:
         """The decision of a log entry."""
         return self._by_seq.get(seq)
 
-    def decisions_about(self, logical_digest: str) -> list[DecisionEntry]:
-        """The decisions that name this content among their sources, oldest first."""
-        return [d for d in self.decisions if logical_digest in d.sources]
+    def decisions_about(self, entry: DatasetEntry) -> list[DecisionEntry]:
+        """The decisions that name a dataset, or its content, among their sources, oldest first."""
+        names = {entry.logical_digest, entry.dataset_id}
+        return [d for d in self.decisions if names.intersection(d.sources)]
 
     def ids_with(self, text: str) -> list[str]:
         """The datasets in which every word occurs, as in `find_datasets`."""

@@ -71,7 +71,7 @@ def one_dataset(desk: DeskOf, dataset_id: Id) -> dict[str, Any]:
         "withdrawn": None if withdrawn is None else asdict(withdrawn),
         "made_from": list(now.sources_of.get(dataset_id, ())),
         "made_into": now.made_from.get(dataset_id, []),
-        "decisions": [d.seq for d in now.decisions_about(entry.logical_digest)],
+        "decisions": [d.seq for d in now.decisions_about(entry)],
         "manifest": record.manifest,
     }
 
@@ -336,7 +336,7 @@ def _decisions(now: Contents, entry: DatasetEntry, record: Record) -> str:
         )
     heads = ("verdict", "gate", "policy", "findings", "when")
     made = listing("Under which it was made", heads, rows)
-    about = now.decisions_about(entry.logical_digest)[-50:]
+    about = now.decisions_about(entry)[-50:]
     later = [
         (
             link("decisions", d.seq, shows=f"allowed {d.seq}" if d.allowed else f"refused {d.seq}"),

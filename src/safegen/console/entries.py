@@ -94,8 +94,8 @@ class DatasetEntry:
 class DecisionEntry:
     """The facts about a decision. blocked, warned, waived: `rule/check` of its findings.
 
-    policy: `id version`; waivers: (id, status, rule); sources: the logical digests of what it was
-    about, where it names them.
+    policy: `id version`; waivers: (id, status, rule); sources: the logical digests and the
+    ids of what it was about, where it names them.
     """
 
     seq: int
@@ -197,7 +197,8 @@ def decision_entry(entry: LogEntry) -> DecisionEntry:
         if isinstance(outcome, str) and outcome in outcomes:
             outcomes[outcome].append(intern(name))
     waivers = [_mapping(w) for w in _sequence(said.get("waivers"))]
-    digests = (_text(_mapping(s).get("logical_digest")) for s in _sequence(said.get("sources")))
+    sources = map(_mapping, _sequence(said.get("sources")))
+    known = (_text(s.get(name)) for s in sources for name in ("logical_digest", "dataset_id"))
     return DecisionEntry(
         seq=entry.seq,
         time=_text(said.get("time")) or entry.time,
@@ -212,7 +213,7 @@ def decision_entry(entry: LogEntry) -> DecisionEntry:
         waivers=tuple(
             (str(w.get("id")), str(w.get("status")), str(w.get("rule", ""))) for w in waivers
         ),
-        sources=tuple(d for d in digests if d is not None),
+        sources=tuple(k for k in known if k is not None),
     )
 
 

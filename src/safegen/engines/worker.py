@@ -57,7 +57,7 @@ def main(backend: str, saved: str) -> None:
         except BrokenPipeError:
             return  # nobody listens any more
         except Exception as error:
-            if (number := _number(error)) is not None:
+            if (number := system_number(error)) is not None:
                 say(b"system", struct.pack("<q", number))
             else:
                 text = str(error) if isinstance(error, SafegenError) else upstream(error)
@@ -73,7 +73,7 @@ def _loaded(family: Backend, saved: str) -> Model:
         raise BackendError(upstream(error)) from None
 
 
-def _number(error: Exception) -> int | None:
+def system_number(error: Exception) -> int | None:
     """What the system said when a file could not be written; None for all else."""
     if "No space left" in str(error):  # Arrow has errors of its own
         return errno.ENOSPC

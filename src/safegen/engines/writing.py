@@ -35,7 +35,7 @@ from safegen.tables.batches import (
 )
 from safegen.tables.credentials import SIDECAR
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
-from safegen.tables.entries import data_entry, file_entry
+from safegen.tables.entries import data_entry
 from safegen.tables.image_folders import METADATA, written_as_files
 from safegen.tables.images import stamped_images
 from safegen.tables.sources import TABLE
@@ -384,7 +384,7 @@ def finished(recipe: Recipe, part: Part, folder: Path) -> Written | None:
             name = entry.table or ""
             if entry.path != part_name(name, part) or name not in recipe.schemas:
                 return None
-            if file_entry(folder / entry.path, entry.path).sha256 != entry.sha256:
+            if data_entry(folder / entry.path, entry.path, name) != entry:
                 return None
             found += _see_again(written, name, folder / entry.path, recipe)
     except (OSError, pa.ArrowException, KeyError):

@@ -99,9 +99,10 @@ class _Work:
     def done(self, dataset: str | None, period: Period | None) -> Index:
         at_hand = AtHand()
         at_hand.look_in(self.look_in)
-        stretch = logical = None
+        stretch, named = None, tuple[str, ...]()
         if period is None:
             asked, logical = self._asked(str(dataset), at_hand)
+            named = (asked[0], logical)
             about: dict[str, str | None] = {"dataset": asked[0]}
         head, entries = self._head()  # after what can be wrong use: that it was signed is logged
         if period is not None:
@@ -114,7 +115,7 @@ class _Work:
         decided = Decided()
         datasets = write_datasets(self.ledger, self.draft, asked, at_hand, decided)
         known = {d.dataset_id: d.asked for d in datasets}
-        chosen = wanted(self.ledger, entries, stretch, known, decided, logical)
+        chosen = wanted(self.ledger, entries, stretch, known, decided, named)
         told = self._log(chosen)
         policies = self._policies(told)
         made = [] if dataset is None else [r.dataset_id for r in descendants(asked[0], self.ledger)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -127,13 +127,13 @@ def wanted(
     stretch: tuple[int, int] | None,
     datasets: Mapping[str, bool],
     decided: Decided,
-    about: str | None,
+    about: Collection[str],
 ) -> list[int]:
     """The numbers of the entries that belong into the folder, in order.
 
     All of a stretch; of the rest those about its datasets, the decisions that their manifests hold,
-    those about the rows with the logical digest `about`, and the policies that all these decisions
-    name. Raises: LedgerError for an entry that is not what was written.
+    those about sources known by `about`, ids or logical digests of datasets, and the policies that
+    all these decisions name. Raises: LedgerError for an entry that is not what was written.
     """
     found: list[int] = []
     needed: set[str] = set()
@@ -166,9 +166,9 @@ def wanted(
     return sorted(there)
 
 
-def _about(payload: Mapping[str, Any], digest: str | None) -> bool:
+def _about(payload: Mapping[str, Any], known: Collection[str]) -> bool:
     sources = payload.get("sources")
-    return digest is not None and any(
-        isinstance(s, Mapping) and s.get("logical_digest") == digest
+    return any(
+        isinstance(s, Mapping) and any(s.get(n) in known for n in ("logical_digest", "dataset_id"))
         for s in (sources if isinstance(sources, list) else ())
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -215,6 +215,11 @@ class Ledger(Protocol):
         Raises: LedgerError for a key id that is not an epoch of this ledger, and for a found
         record that was changed since it was registered.
         """
+        ...
+
+    def digest_alone(self, scheme: str, key_ids: Collection[str]) -> bool:
+        """Whether the content of any record is known by nothing but its logical digest of a scheme
+        (such as `safegen-rows-v1`): it has no lookup digest under any of these keys."""
         ...
 
     def records(self) -> Iterator[Record]:

@@ -9,53 +9,70 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from safegen.errors import LedgerError, PolicyError, Problem, hidden, upstream
 from safegen.folders import data_folder
+from safegen.ledger.servers import SCHEMES, Server
 from safegen.policy.organisation import pins
 
 __all__ = [
+    "Place",
     "create_empty",
-    "ledger_path",
+    "ledger_place",
     "ledger_url",
+    "named_place",
 ]
 
 _SQLITE = "sqlite"
+Place = Path | Server
+"""A SQLite file, or a database on a PostgreSQL server."""
 
 
-def ledger_path(url: str | Path | None) -> Path:
-    """The absolute path of the SQLite file that `url` means; nothing is opened or created.
+def ledger_place(url: str | Path | None) -> Place:
+    """The absolute path of the SQLite file that `url` means, or the PostgreSQL database; nothing is
+    opened or created.
 
     None means the one that the organisation pins, else $SAFEGEN_LEDGER, else `ledger.db` in the
     user's data folder.
-    Raises: LedgerError when `url` names no file or another kind of database; UsageError where the
-    organisation pins another one; PolicyError for an organisation file that cannot be used.
+    Raises: LedgerError when `url` names neither; UsageError where the organisation pins another
+    one; PolicyError for an organisation file that cannot be used.
     """
     pinned = pins()
     named = url if url is not None else os.environ.get("SAFEGEN_LEDGER") or None
     if pinned.ledger is None:
-        return _path(data_folder() / "ledger.db" if named is None else named)
+        return named_place(data_folder() / "ledger.db" if named is None else named)
     try:
-        only = _path(pinned.ledger[0])
+        only = named_place(pinned.ledger[0])
     except LedgerError as error:
         raise PolicyError([Problem(f"ledger: {error}", pinned.ledger[1])]) from None
-    if named is not None:
-        what = "$SAFEGEN_LEDGER" if url is None else "the other ledger"
-        pinned.check_ledger(what, same=_path(named) == only)
+    if named is None:
+        return only
+    mine = named_place(named)
+    what = "$SAFEGEN_LEDGER" if url is None else "the other ledger"
+    if isinstance(only, Server):
+        if isinstance(mine, Server):
+            mine = replace(mine, user=mine.user or only.user)
+        pinned.check_ledger(what, same=isinstance(mine, Server) and mine.within(only))
+        return mine
+    pinned.check_ledger(what, same=mine == only)
     return only
 
 
-def _path(url: str | Path) -> Path:
+def named_place(url: str | Path) -> Place:
+    """What `ledger_place` gives for a name, whatever is pinned. Raises: LedgerError."""
     text = os.fspath(url)
     scheme, marker, rest = text.partition(":")
-    if marker and (rest.startswith("//") or scheme.lower() in ("postgres", "postgresql", _SQLITE)):
+    if marker and (rest.startswith("//") or scheme.lower() in (*SCHEMES, _SQLITE)):
         # The rest of a URL can hold a password, so only its scheme is ever repeated.
+        if scheme.lower() in SCHEMES:
+            return Server.parse(text)
         if scheme.lower() != _SQLITE:
             raise LedgerError(
-                f"the ledger cannot be at a {scheme[:20]}:// address: this version of safegen "
-                "speaks SQLite only; give a path or sqlite:///absolute/path.db"
+                f"the ledger cannot be at a {scheme[:20]}:// address: give a path, "
+                "sqlite:///absolute/path.db or postgresql://user@host/database"
             )
         if not rest.startswith("///") or "?" in rest or "#" in rest:
             raise LedgerError(
@@ -70,8 +87,11 @@ def _path(url: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))
 
 
-def ledger_url(path: Path) -> str:
-    """The URL of the SQLite ledger at an absolute path; `ledger_path` is its inverse."""
+def ledger_url(place: Place) -> str:
+    """The URL of a ledger, without a password; `ledger_place` is its inverse."""
+    if isinstance(place, Server):
+        return place.url
+    path = place
     return f"{_SQLITE}:///{quote(os.fsencode(path.as_posix().lstrip('/')), safe='/:')}"
 
 

@@ -1,8 +1,11 @@
-"""The tables of a SQLite ledger and the migrations that lead to them."""
+"""The tables of a ledger and the migrations that lead to them, in SQLite and in PostgreSQL.
+
+A version number means the same contents in both.
+"""
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "ATTACHING", "MIGRATIONS"]
+__all__ = ["APPLICATION_ID", "ATTACHING", "MIGRATIONS", "POSTGRES"]
 
 ATTACHING = "kind = 'register' AND payload LIKE '%\"attachments\":%'"
 """Log entries that say that something is attached to their record."""
@@ -67,4 +70,73 @@ MIGRATIONS: list[tuple[int, list[str]]] = [
     # Records of other ledgers are here from now on: a safegen that would take them for this
     # ledger's own statements must not open it.
     (3, []),
+]
+
+
+# ---- PostgreSQL ----------------------------------------------------------------------------------
+
+# Whatever a session's settings are, these fire (ALWAYS), and they look at this schema only.
+_FUNCTIONS = [
+    "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog"
+    " AS $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$",
+    "CREATE FUNCTION follows() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog"
+    " AS $$ DECLARE last record; BEGIN"
+    " SELECT seq, hash INTO last FROM safegen.log ORDER BY seq DESC LIMIT 1;"
+    " IF NEW.seq <> coalesce(last.seq, 0) + 1 OR NEW.prev <> coalesce(last.hash, NEW.prev) THEN"
+    " RAISE EXCEPTION 'log is append-only'; END IF; RETURN NEW; END $$",
+]
+
+
+def _kept(table: str, columns: str) -> list[str]:
+    """A table that nothing is changed in, deleted from or emptied of."""
+    return [
+        f"CREATE TABLE {table} ({columns})",
+        f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION append_only()",
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER append_only",
+    ]
+
+
+_TEXT = 'text COLLATE "C" NOT NULL'
+
+POSTGRES: list[tuple[int, list[str]]] = [
+    (
+        3,
+        [
+            *_FUNCTIONS,
+            *_kept("migrations", "version bigint PRIMARY KEY"),
+            *_kept("ledger", f"one integer PRIMARY KEY CHECK (one = 1), ledger_id {_TEXT}"),
+            *_kept("epochs", f"seq bigint PRIMARY KEY, key_id {_TEXT} UNIQUE"),
+            *_kept(
+                "log",
+                f"seq bigint PRIMARY KEY, time {_TEXT}, kind {_TEXT}, payload {_TEXT},"
+                f" prev {_TEXT}, hash {_TEXT}",
+            ),
+            "CREATE TRIGGER follows BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION follows()",
+            "ALTER TABLE log ENABLE ALWAYS TRIGGER follows",
+            "CREATE INDEX log_by_kind ON log (kind, seq)",
+            *_kept(
+                "records",
+                f"seq bigint PRIMARY KEY REFERENCES log, body {_TEXT},"
+                f" dataset_id {_TEXT} UNIQUE, logical_digest {_TEXT}",
+            ),
+            "CREATE INDEX records_by_logical_digest ON records (logical_digest)",
+            *_kept(
+                "lookups",
+                f"key_id {_TEXT}, digest {_TEXT}, seq bigint NOT NULL REFERENCES log,"
+                " PRIMARY KEY (key_id, digest, seq)",
+            ),
+            "CREATE INDEX lookups_by_seq ON lookups (seq)",
+            *_kept("models", f"seq bigint PRIMARY KEY REFERENCES log, digest {_TEXT}"),
+            "CREATE INDEX models_by_digest ON models (digest)",
+            *_kept(
+                "attachments",
+                f"seq bigint NOT NULL REFERENCES log, kind {_TEXT}, name {_TEXT}, key_id {_TEXT},"
+                f" digest {_TEXT}, body bytea NOT NULL, PRIMARY KEY (seq, kind, name, key_id)",
+            ),
+            # Hashes cannot be compressed; trying takes longer than writing them.
+            "ALTER TABLE attachments ALTER body SET STORAGE EXTERNAL",
+            "CREATE INDEX attachments_by_kind ON attachments (kind, seq, name, key_id)",
+        ],
+    ),
 ]

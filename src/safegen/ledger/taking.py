@@ -1,15 +1,15 @@
-"""The tables of a SQLite ledger, as far as datasets come from another ledger or go to one."""
+"""The tables of a ledger, as far as datasets come from another ledger or go to one."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from safegen.ledger.base import WITHDRAWAL, Attached, canonical, parsed, sha256
+from safegen.ledger.stores import Transaction
 from safegen.ledger.verification import epochs
 
-__all__ = ["Imports", "attached_to", "digested", "names", "withdrawn"]
+__all__ = ["Imports", "attached_to", "digest_alone", "digested", "names", "withdrawn"]
 
 _PARTS = (
     "SELECT r.dataset_id, a.kind, a.name, a.key_id, a.digest"
@@ -28,7 +28,7 @@ class Imports:
     keys: the key ids of other ledgers, each with the id of the ledger that was said to have it.
     """
 
-    def __init__(self, db: sqlite3.Connection, entries: Iterable[Mapping[str, Any]]):
+    def __init__(self, db: Transaction, entries: Iterable[Mapping[str, Any]]):
         every = list(entries)
         self._trusted = {e["signed_by"] for e in every if e["trusted"]}
         self._later: dict[str, set[str]] = {}
@@ -55,7 +55,7 @@ class Imports:
         return not self.signers(said) & self._trusted
 
 
-def digested(db: sqlite3.Connection, seq: int) -> dict[str, list[str]]:
+def digested(db: Transaction, seq: int) -> dict[str, list[str]]:
     """The lookup digests of a registration, by key id."""
     found: dict[str, list[str]] = {}
     query = "SELECT key_id, digest FROM lookups WHERE seq = ? ORDER BY key_id, digest"
@@ -64,20 +64,33 @@ def digested(db: sqlite3.Connection, seq: int) -> dict[str, list[str]]:
     return found
 
 
+def digest_alone(db: Transaction, scheme: str, key_ids: Collection[str]) -> bool:
+    """Whether a record has a logical digest of this scheme, of one table or of several, and no
+    lookup digest under any of the keys."""
+    marks = ", ".join("?" * len(key_ids))
+    keyed = f" AND lookups.key_id IN ({marks})" if key_ids else " AND 1 = 0"
+    query = (
+        "SELECT 1 FROM records WHERE (logical_digest LIKE ? OR logical_digest LIKE ?) AND NOT"
+        f" EXISTS (SELECT 1 FROM lookups WHERE lookups.seq = records.seq{keyed}) LIMIT 1"
+    )
+    digests = [f"{scheme}:%", f"{scheme.replace('rows', 'tables')}:%"]
+    return db.execute(query, (*digests, *key_ids)).fetchone() is not None
+
+
 def attached_to(
-    db: sqlite3.Connection, seq: int
+    db: Transaction, seq: int
 ) -> tuple[list[tuple[Attached, str]], list[tuple[Attached, str]]]:
     """What is attached to a registration, and what of others' attachments that continues."""
     own = _listed(db.execute(f"{_PARTS} WHERE a.seq = ? ORDER BY a.kind, a.name", (seq,)))
     return own, _listed(db.execute(f"{_PARTS}{_NEEDED} ORDER BY a.seq, a.name", (seq, seq)))
 
 
-def names(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+def names(db: Transaction) -> set[tuple[str, str, str]]:
     """The (kind, name, key id) of every attachment."""
     return set(db.execute("SELECT kind, name, key_id FROM attachments"))
 
 
-def withdrawn(db: sqlite3.Connection) -> set[str]:
+def withdrawn(db: Transaction) -> set[str]:
     """The digests of all withdrawals."""
     rows = db.execute("SELECT payload FROM log WHERE kind = ?", (WITHDRAWAL,))
     return {sha256(canonical(parsed(text), "withdrawal")) for (text,) in rows}

@@ -1,8 +1,7 @@
-"""Whether a SQLite ledger still is what was written: the chain, and the tables against the log."""
+"""Whether a ledger still is what was written: the chain, and the tables against the log."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 
 from safegen.ledger.base import (
@@ -13,6 +12,7 @@ from safegen.ledger.base import (
     lookups_digests,
     sha256,
 )
+from safegen.ledger.stores import Transaction
 
 __all__ = ["ENTRY", "epochs", "problems"]
 
@@ -25,16 +25,13 @@ _ANSWERS = (
 )
 
 
-def epochs(db: sqlite3.Connection) -> list[str]:
+def epochs(db: Transaction) -> list[str]:
     """The key ids of a ledger, newest first."""
     return [row[0] for row in db.execute("SELECT key_id FROM epochs ORDER BY seq DESC")]
 
 
-def problems(db: sqlite3.Connection, ledger_id: str) -> Iterator[str]:
+def problems(db: Transaction, ledger_id: str, version: int) -> Iterator[str]:
     """Every problem, one sentence each. Numbers and dataset ids only, never a payload."""
-    damage = [row[0] for row in db.execute("PRAGMA integrity_check")]
-    if damage != ["ok"]:
-        yield f"the database file is damaged ({len(damage)} findings of PRAGMA integrity_check)"
     first = db.execute("SELECT key_id FROM epochs WHERE seq = 0").fetchone()
     if first is None:
         yield "the first key epoch is gone"
@@ -52,8 +49,7 @@ def problems(db: sqlite3.Connection, ledger_id: str) -> Iterator[str]:
         if entry is None or not entry.sound():
             yield f"log entry {seq} was changed"
         else:
-            yield from _unanswered(db, entry)
-    (version,) = db.execute("PRAGMA user_version").fetchone()
+            yield from _unanswered(db, entry, version)
     for table, kind in _ANSWERS:
         if table == "attachments" and version < 2:
             continue
@@ -67,15 +63,13 @@ def problems(db: sqlite3.Connection, ledger_id: str) -> Iterator[str]:
         yield f"a key epoch names log entry {number}, which does not speak of it"
 
 
-def _attached(db: sqlite3.Connection, seq: int) -> Iterator[tuple[str, str, str, str]]:
-    if db.execute("PRAGMA user_version").fetchone()[0] < 2:
-        return
+def _attached(db: Transaction, seq: int) -> Iterator[tuple[str, str, str, str]]:
     query = "SELECT kind, name, key_id, body FROM attachments WHERE seq = ?"
     for kind, name, key_id, body in db.execute(query, (seq,)):
         yield kind, name, key_id, sha256(body)
 
 
-def _unanswered(db: sqlite3.Connection, entry: LogEntry) -> Iterator[str]:
+def _unanswered(db: Transaction, entry: LogEntry, version: int) -> Iterator[str]:
     """What a sound log entry says and the tables do not."""
     seq, said = entry.seq, entry.payload
     if entry.kind == "register":
@@ -92,7 +86,7 @@ def _unanswered(db: sqlite3.Connection, entry: LogEntry) -> Iterator[str]:
         pairs = db.execute("SELECT key_id, digest FROM lookups WHERE seq = ?", (seq,))
         if lookups_digests(pairs) != said["lookups"]:
             yield f"lookup digests of dataset {said['dataset_id']} were changed or are gone"
-        parts = list(_attached(db, seq))
+        parts = list(_attached(db, seq)) if version >= 2 else []
         if (attachments_digest(parts) if parts else None) != said.get("attachments"):
             yield f"what is attached to dataset {said['dataset_id']} was changed or is gone"
     elif entry.kind == "model":

@@ -5,7 +5,7 @@ ledger recorded. Each becomes a piece of evidence; what they come to, `lineage.f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -31,6 +31,7 @@ __all__ = [
     "ledger_problems",
     "recorded_keys",
     "sidecar_of",
+    "sidecars_at",
     "statements_at",
     "vouched",
 ]
@@ -251,8 +252,12 @@ def sidecar_of(path: Place) -> Place:
 
 
 def from_sidecar(
-    source: Source, digest: str, ledger: Ledger | None, keys: Sequence[PublicKey] = ()
+    source: Source,
+    digests: Collection[str],
+    ledger: Ledger | None,
+    keys: Sequence[PublicKey] = (),
 ) -> list[Evidence]:
+    """What an attestation beside a file says, where its digest is one of the source's."""
     place = source.place
     if place is None or source.folder is not None or not sidecar_of(place).exists():
         return []
@@ -262,7 +267,7 @@ def from_sidecar(
         signed, signers = _signature_of(sidecar_of(place), manifest, ledger, keys)
     except ManifestError:
         return [Evidence("sidecar", f"{name} beside it, or its signature, is damaged", "unknown")]
-    if manifest.logical_digest != digest:
+    if manifest.logical_digest not in digests:
         return [Evidence("sidecar", f"{name} beside it is of other content", "unknown")]
     # Its signature may have stayed behind; what the ledger wrote down otherwise is forged.
     if ledger is not None and ledger_problems(manifest, ledger, signed=True):
@@ -273,6 +278,15 @@ def from_sidecar(
     by = f", attested by {manifest.attested_by} ({signed})" if manifest.attested_by else ""
     text = f"{name} says {manifest.origin}{by}"
     return [replace(piece, ring="sidecar", text=text, signers=signers)]
+
+
+def sidecars_at(source: Source) -> list[Manifest]:
+    """The attestations beside a source, and beside its parts, as far as they can be read."""
+    found = [m for part in source.parts.values() for m in sidecars_at(part)]
+    if source.place is not None and source.folder is None:
+        with contextlib.suppress(ManifestError):
+            found.append(Manifest.read(sidecar_of(source.place)))
+    return found
 
 
 def statements_at(source: Source) -> list[Manifest]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from safegen.manifest.model import Ancestry, Origin, SourceEntry
+from safegen.manifest.model import Ancestry, Origin, SampledEntry, SourceEntry
 
 __all__ = ["Evidence", "Root", "SourceFacts", "combined"]
 
@@ -106,13 +106,24 @@ class SourceFacts:
     license: str | None = None
     expires: str | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of several tables each one's `digest` and `lookups`: one may be known on its own."""
+    """Of several tables each one's `digest`, `others` and `lookups`: it may be known by itself."""
+
+    others: tuple[str, ...] = ()
+    """Its logical digests of older schemes, those in which something asked for it."""
 
     search: Mapping[str, Any] | None = None
     """What looking for rows of registered releases could find: the `datasets` that have
     fingerprints, those `alike` in their columns, those `found`, the smallest `p` of all tests, and
     the `least` share that is found with a chance of `power`; p and share of each of `rings` (kinds
     of tests). None where nobody looked."""
+
+    sampled: Mapping[str, Any] | None = None
+    """Which of its rows are fitted on, where all are too many (`manifest.model.SampledEntry`)."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Its logical digests of all schemes in which it is known."""
+        return (self.logical_digest, *self.others)
 
     @property
     def attested(self) -> bool:
@@ -155,7 +166,7 @@ class SourceFacts:
     @property
     def names(self) -> tuple[str, ...]:
         """What a waiver may know it by: its dataset id where the ledger or a key that is known
-        vouches for it (a stamp or an unsigned manifest can say any), its digest, its place (of a
+        vouches for it (a stamp or an unsigned manifest can say any), its digests, its place (of a
         bare file name `./NAME`, so that `*/NAME` means it wherever it lies). Facts that a model
         brings, and nobody vouches for, have no name."""
         if any(e.ring == "model" for e in self.evidence):
@@ -167,7 +178,7 @@ class SourceFacts:
         )
         own = self.dataset_id if vouched else None
         place = self.uri if "/" in self.uri or ":" in self.uri else f"./{self.uri}"
-        return tuple(name for name in (own, self.logical_digest, place) if name)
+        return tuple(name for name in (own, *self.digests, place) if name)
 
     def entry(self) -> SourceEntry:
         """The source as a manifest lists it."""
@@ -181,11 +192,15 @@ class SourceFacts:
             effective_depth=self.effective_depth,
             rows=self.rows,
             evidence=[e.to_json() for e in self.evidence],
+            sampled=None if self.sampled is None else SampledEntry(**self.sampled),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The facts as a saved model keeps them."""
-        return asdict(self)
+        document = asdict(self)
+        if self.sampled is None:  # as versions before it read them
+            document.pop("sampled")
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SourceFacts:
@@ -193,6 +208,7 @@ class SourceFacts:
         fields = dict(document)
         fields["evidence"] = tuple(map(Evidence.from_json, fields["evidence"]))
         fields["problems"] = tuple(fields["problems"])
+        fields["others"] = tuple(fields.get("others") or ())
         return cls(**fields)
 
     def untrusted(self, why: str) -> SourceFacts:

@@ -65,6 +65,9 @@ class Hasher:
     key: bytes
     names: tuple[str, ...]
 
+    def __reduce__(self) -> tuple[type[Hasher], tuple[bytes, tuple[str, ...]]]:
+        return Hasher, (self.key, self.names)  # what is made of them is made again
+
     @cached_property
     def _master(self) -> bytes:
         h = hashlib.blake2b(key=self.key, digest_size=32, person=b"safegen-fp1")

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from safegen.lineage.fingerprints import RARELY, SEEN, Cells, Hasher, Prints, Tally, places
 from safegen.lineage.forms import Form
+from safegen.lineage.runs import MOST_OFTEN, Runs
 from safegen.tables.batches import is_provenance
 from safegen.tables.digests import folded
 from safegen.tables.numbers import single, taken
@@ -18,16 +19,15 @@ from safegen.tables.words import Column
 
 __all__ = ["Printing"]
 
-_STEP = 65_536  # words that are moved at a time
-
 
 class Printing:
-    """The fingerprints of one released table while its rows pass by: 8 bytes a row are kept, and
-    the first rows themselves, `seen` of them; of decoys the same.
+    """The fingerprints of one released table while its rows pass by, and the first rows themselves,
+    `seen` of them; of decoys the same. Some megabytes, however many rows pass; of a part of a
+    release it can be pickled, and is merged with those of the parts before.
 
     unit: a column whose value the rows of one unit share (a sequence, the children of a parent).
     They hang together, and a test that takes each row for itself would count one meeting as many:
-    of each unit one row is kept, drawn at random.
+    of each unit one row is kept, drawn at random, in each part by a stream of its own.
     """
 
     def __init__(
@@ -99,17 +99,18 @@ class Printing:
         hasher = self.hasher
         real_ = None if real is None else self._columns(real)
         known = np.zeros(0, np.uint64) if real_ is None else hasher.whole(real_)
-        printed, beside = self._released.count, self._unreleased.words()
-        rows = _Rows(self._released.words())
-        distinct = len(rows.words)
+        rows, beside = self._released.words, self._unreleased.words.words()
         others, counts = np.unique(np.concatenate([known, beside]), return_counts=True)
         # One by one: a known row that no other equals would, were it not known, pass for one.
-        chance = len(places(rows.words, others[counts == 1])[0])
+        alone = others[counts == 1]
+        distinct = chance = 0
+        for words, _ in rows:
+            distinct += len(words)
+            chance += len(places(words, _within(alone, words)[0])[0])
         if chance <= RARELY or not self._unreleased.first:
-            rows.leave_out(others)
+            known, beside_ = others, np.zeros(0, np.uint64)
         else:
-            rows.leave_out(known)
-            rows.set_beside(beside[~np.isin(beside, known)])
+            known, beside_ = np.unique(known), beside[~np.isin(beside, known)]
         views = []
         if self._unreleased.first:
             first = Cells(hasher, form, self._columns(self._released.table()))
@@ -124,9 +125,9 @@ class Printing:
             seen=self._released.kept,
             trials=int(counts.sum()),
             chance=chance,
-            printed=printed,
+            printed=rows.count,
             beside=len(beside),
-            whole=rows.tally(),
+            whole=_whole(rows, known, beside_),
             views=tuple(views),
         )
 
@@ -139,82 +140,60 @@ class _Passed:
 
     def __init__(self, seen: int):
         self._seen = seen
-        self._words: list[np.ndarray] = []
+        self.words = Runs()
         self.first: list[pa.Table] = []
-        self.count = self.kept = 0
+        self.kept = 0
 
     def take(self, words: np.ndarray, table: pa.Table) -> None:
-        self._words.append(words)
-        self.count += len(words)
-        if self.kept < self._seen:
-            self.first.append(table.slice(0, self._seen - self.kept))
-            self.kept += self.first[-1].num_rows
+        self.words.add(words)
+        self._keep(table)
 
     def merge(self, later: _Passed) -> None:
-        self._words += later._words
-        self.count += later.count
+        self.words.merge(later.words)
         for table in later.first:
-            if self.kept < self._seen or not self.first:
-                self.first.append(table.slice(0, self._seen - self.kept))
-                self.kept += self.first[-1].num_rows
+            self._keep(table)
+
+    def _keep(self, table: pa.Table) -> None:
+        if self.kept < self._seen or not self.first:
+            few = min(self._seen - self.kept, table.num_rows)
+            self.first.append(taken(table, np.arange(few)))  # a slice would keep all of them
+            self.kept += self.first[-1].num_rows
 
     def table(self) -> pa.Table:
         return pa.concat_tables(self.first)
 
-    def words(self) -> np.ndarray:
-        """All fingerprints in one array, each part gone as soon as it is copied; once."""
-        every, at = np.empty(self.count, dtype=np.uint64), self.count
-        while self._words:
-            part = self._words.pop()
-            at -= len(part)
-            every[at : at + len(part)] = part
-        return every
+
+def _whole(rows: Runs, known: np.ndarray, decoys: np.ndarray) -> Tally:
+    """The whole rows of a release without known ones, which are distinct and in order, and its
+    decoys: those that equal a row, and the others among them."""
+    unreleased, many = np.unique(decoys[decoys < rows.bound], return_counts=True)
+    counts: np.ndarray = np.minimum(many, MOST_OFTEN).astype(np.uint16)
+    new = np.ones(len(unreleased), dtype=bool)
+    kept = []
+    for words, often in rows:
+        left = np.ones(len(words), dtype=bool)
+        left[places(words, _within(known, words)[0])[0]] = False
+        if not left.all():
+            words, often = words[left], often[left]
+        some, start = _within(unreleased, words)
+        at, there = places(words, some)
+        beside: np.ndarray = np.zeros(len(words), dtype=np.uint16)
+        beside[at] = counts[start : start + len(some)][there]
+        new[start : start + len(some)] &= ~there
+        kept.append((words, often, beside))
+    kept.append((unreleased[:0], counts[:0], counts[:0]))
+    words, often, beside = (np.concatenate(column) for column in zip(*kept, strict=True))
+    if new.any():
+        at = np.searchsorted(words, unreleased[new])
+        words, often = np.insert(words, at, unreleased[new]), np.insert(often, at, 0)
+        beside = np.insert(beside, at, counts[new])
+    return Tally(words, often, beside)
 
 
-class _Rows:
-    """The whole rows of a release, each distinct one and how often it is there, and of its decoys.
-
-    Of a million rows each array is eight megabytes, and memory is not to grow with rows: what is
-    replaced is gone at once.
-    """
-
-    def __init__(self, words: np.ndarray):
-        """words: of all rows; the array's memory is used."""
-        words.sort()
-        again = np.flatnonzero(words[1:] == words[:-1]) + 1
-        self._often = np.ones(len(words) - len(again), dtype=np.uint16)
-        if len(again):
-            distinct = again - np.arange(1, len(again) + 1)  # which one each is again
-            which, more = np.unique(distinct, return_counts=True)
-            self._often[which] = np.minimum(more + 1, 2**16 - 1)
-            kept, at = np.ones(len(words), dtype=bool), 0
-            kept[again] = False
-            for start in range(0, len(words), _STEP):
-                piece = words[start : start + _STEP][kept[start : start + _STEP]]
-                words[at : at + len(piece)] = piece
-                at += len(piece)
-        self.words = words[: len(self._often)]
-        self._decoys = np.zeros(len(self._often), dtype=np.uint16)
-
-    def leave_out(self, words: np.ndarray) -> None:
-        """Rows that are known otherwise."""
-        known = places(self.words, words)[0]
-        if len(known):
-            kept = np.ones(len(self.words), dtype=bool)
-            kept[known] = False
-            self.words, self._often = self.words[kept], self._often[kept]
-            self._decoys = self._decoys[kept]
-
-    def set_beside(self, decoys: np.ndarray) -> None:
-        """Decoys: those that equal a row, and the others among them."""
-        cells, counts = np.unique(decoys, return_counts=True)
-        at, there = places(self.words, cells)
-        self._decoys[at] = counts[there]
-        new = np.searchsorted(self.words, cells[~there])
-        if len(new):
-            self.words = np.insert(self.words, new, cells[~there])
-            self._often = np.insert(self._often, new, 0)
-            self._decoys = np.insert(self._decoys, new, counts[~there])
-
-    def tally(self) -> Tally:
-        return Tally(self.words, self._often, self._decoys)
+def _within(some: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, int]:
+    """Of some fingerprints those from the first to the last of others, and where they begin; both
+    are in order."""
+    if not len(words):
+        return some[:0], 0
+    start = int(np.searchsorted(some, words[0]))
+    return some[start : np.searchsorted(some, words[-1], "right")], start

@@ -44,6 +44,7 @@ __all__ = [
     "Manifest",
     "Origin",
     "RowGroup",
+    "SampledEntry",
     "SourceEntry",
 ]
 
@@ -81,6 +82,19 @@ class FileEntry(_Part):
     row_groups: list[RowGroup] = []
 
 
+class SampledEntry(_Part):
+    """Which rows of a source were fitted on and measured, where all of them were too many: `rows`
+    of its `of` (`asked` were asked for), drawn as `method` says by a seed, from so many strata."""
+
+    rows: int = Field(ge=0)
+    of: int = Field(ge=0)
+    asked: int = Field(ge=1)
+    seed: str
+    method: str
+    strata: int = Field(ge=1)
+    logical_digest: str
+
+
 class SourceEntry(_Part):
     """What a source was found to be, and by which evidence."""
 
@@ -93,6 +107,15 @@ class SourceEntry(_Part):
     effective_depth: float = Field(ge=0)
     rows: int = Field(ge=0)
     evidence: list[dict[str, Any]] = []
+    sampled: SampledEntry | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No `sampled` where all rows were: as manifests of 0.1.0 were written, and signed."""
+        document: dict[str, Any] = dump(self)
+        if self.sampled is None:
+            document.pop("sampled", None)
+        return document
 
 
 class ColumnEntry(_Part):
@@ -266,7 +289,7 @@ class Manifest(_Part):
             (
                 "source" if len(self.sources) == 1 else f"source {i}",
                 f"{s.uri}: {s.origin}, {s.ancestry}, depth {s.effective_depth:.3g}, "
-                f"{s.rows:,} rows",
+                f"{s.rows:,} rows{_fitted_on(s)}",
             )
             for i, s in enumerate(self.sources, 1)
         ]
@@ -285,6 +308,12 @@ class Manifest(_Part):
 
     def _repr_html_(self) -> str:
         return html_table("safegen manifest", self.facts())
+
+
+def _fitted_on(source: SourceEntry) -> str:
+    if (part := source.sampled) is None:
+        return ""
+    return f", of which {part.rows:,} were drawn (stratified, seed {part.seed}) and fitted on"
 
 
 def _aligned(rows: Iterable[tuple[str, str]]) -> str:

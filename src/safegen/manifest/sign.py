@@ -173,9 +173,9 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
         {"name": f.path, "digest": {"sha256": f.sha256.removeprefix("sha256:")}}
         for f in manifest.files
     ]
-    subjects.append(
-        {"name": "logical", "digest": {"safegenRows1": manifest.logical_digest.split(":", 1)[-1]}}
-    )
+    scheme, _, rows = manifest.logical_digest.rpartition(":")
+    kind = "safegenRows2" if scheme.endswith("-v2") else "safegenRows1"
+    subjects.append({"name": "logical", "digest": {kind: rows}})
     return {
         "_type": STATEMENT_TYPE,
         "subject": subjects,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ __all__ = [
 SCHEMA = "safegen.org/v1"
 FILE = "safegen.org.yaml"
 VARIABLE = "SAFEGEN_ORG"
+_PASSWORD = re.compile(r"://[^/@]*:[^/]*@|[?&][a-z]*password=")
 
 
 class _Keyed(Protocol):
@@ -62,7 +64,8 @@ class Organisation(BaseModel):
 
     floor: Extends | None = Field(default=None, description="The policy that nothing may go below.")
     ledger: Text | None = Field(
-        default=None, description="The only ledger: a path, from this file's folder, or a URL."
+        default=None,
+        description="The only ledger: a path, from this file's folder, or a URL, without password.",
     )
     trusted_keys: Annotated[tuple[Key, ...], Field(max_length=32)] = Field(
         default=(), description="The only public keys whose signatures count; none: any."
@@ -201,6 +204,15 @@ def read_organisation(
             )
     found, wrong = parsed(Organisation, content)
     problems += [Problem(message, label, root.at(place).line) for message, place in wrong]
+    if found is not None and _PASSWORD.search(found.ledger or ""):
+        problems.append(
+            Problem(
+                "ledger: everybody may read this file, so a password is not for it: put it into "
+                "each user's password file ($PGPASSFILE)",
+                label,
+                root.at(("ledger",)).line,
+            )
+        )
     floor = None
     if found is not None and found.floor is not None:
         floor, wrong_floor = pinned(found.floor, path.parent)

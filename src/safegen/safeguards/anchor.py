@@ -145,8 +145,9 @@ def _kept(sources: Sequence[SourceFacts]) -> Finding:
 def _is(source: SourceFacts, root: Root) -> bool:
     """Whether a source has a root's content, or is known by the same statement about it: the same
     rows in another kind of file are."""
-    same = source.dataset_id is not None and source.dataset_id == root.dataset_id
-    return source.logical_digest == root.logical_digest or (same and source.rows == root.rows)
+    proven = {e.dataset_id for e in source.evidence if e.proof and e.origin == "real"}
+    same = root.dataset_id is not None and root.dataset_id in {source.dataset_id, *proven}
+    return root.logical_digest in source.digests or (same and source.rows == root.rows)
 
 
 def _weight(sources: Sequence[SourceFacts], roots: Sequence[Root]) -> str:

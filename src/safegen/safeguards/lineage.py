@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from safegen.contracts import AdmissionContext, ReleaseContext
 from safegen.decision import Finding
 from safegen.errors import LedgerError
-from safegen.ledger.places import ledger_path, ledger_url
+from safegen.ledger.places import ledger_place, ledger_url
 from safegen.lineage.depth import pooled_depth
 from safegen.lineage.marks import RING
 
@@ -282,7 +282,7 @@ def _attest(uri: str, ledger: str) -> str:
         return "safegen attest TABLE --by YOUR-NAME, for each of its tables"
     command = f"safegen attest {shlex.quote(uri)} --by YOUR-NAME"
     try:
-        usual = ledger_url(ledger_path(None))
+        usual = ledger_url(ledger_place(None))
     except LedgerError:
         usual = ""
     return command if ledger == usual else f"{command} --ledger {shlex.quote(ledger)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +39,21 @@ def sound_weights(weights: np.ndarray) -> bool:
 class Batches:
     """A table as a schema and a way to iterate over its record batches, again and again.
 
-    `rows` is the number of rows where it is known without reading.
+    `rows` is the number of rows where it is known without reading; `held` whether they are in
+    memory already.
     """
 
     schema: pa.Schema
     open: Callable[[], Iterable[pa.RecordBatch]]
     rows: int | None = None
+    held: bool = False
 
     @classmethod
     def of(cls, table: pa.Table) -> Batches:
         """Batches over a table in memory; nothing is copied."""
-        return cls(table.schema, lambda: table.to_batches(max_chunksize=BATCH_ROWS), table.num_rows)
+        return cls(
+            table.schema, lambda: table.to_batches(max_chunksize=BATCH_ROWS), table.num_rows, True
+        )
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return iter(self.open())
@@ -68,4 +72,4 @@ class Batches:
     def select(self, names: list[str]) -> Batches:
         """The same rows with these columns only."""
         schema = pa.schema([self.schema.field(n) for n in names], metadata=self.schema.metadata)
-        return Batches(schema, lambda: (b.select(names) for b in self), self.rows)
+        return replace(self, schema=schema, open=lambda: (b.select(names) for b in self))

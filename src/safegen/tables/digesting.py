@@ -1,8 +1,8 @@
 """Both digests of a table in one pass: here, and where there are many rows in a second process as
 well, for Python's hashes hold the interpreter's lock.
 
-`python -m safegen.tables.digesting` is that process. It reads the schema and the keys, and then
-batch after batch, and answers each with what its rows add to every digest. Ends when its input
+`python -m safegen.tables.digesting` is that process. It reads the schema, keys and schemes, and
+then batch after batch, and answers each with what its rows add to every digest. Ends when its input
 ends, and without a word where a batch cannot be digested.
 """
 
@@ -31,14 +31,16 @@ def table_digests(
     batches: Batches,
     keys: Iterable[tuple[str, bytes]] = (),
     seen: Collection[Callable[[pa.RecordBatch], None]] = (),
+    also: Collection[str] = (),
 ) -> tuple[RowsDigest, dict[str, LookupDigest]]:
     """One pass over a table: its logical digest and its lookup digest per key epoch.
 
-    Each of `seen` is called with every batch, so that other tallies ride along.
+    Each of `seen` is called with every batch, so that other tallies ride along. `also` are schemes
+    in which the logical digest is wanted too.
     """
-    keys = list(keys)
-    here = TableDigests(batches.schema, keys)
-    with closing(_Second(batches.schema, keys)) as second:
+    digested = batches.schema, list(keys), tuple(also)
+    here = TableDigests(*digested)
+    with closing(_Second(*digested)) as second:
         for batch in batches:
             if not second.takes(batch):
                 here.update(batch)
@@ -55,8 +57,8 @@ class _Second:
     One that is lost costs time only: its batch is digested here.
     """
 
-    def __init__(self, schema: pa.Schema, keys: list[tuple[str, bytes]]):
-        self._digested = schema, keys
+    def __init__(self, *digested: Any):
+        self._digested = digested  # what `TableDigests` takes
         self._rows = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: ThreadPoolExecutor | None = None

@@ -1,11 +1,12 @@
 """The two digests of a table's content.
 
-*Logical digest* (`safegen-rows-v1`): exact cells, independent of row order, of column order, and
-of how the file is written. It is LtHash16 (Bellare and Micciancio 1997; parameters n = 1024,
-16-bit lanes as deployed in Lewi et al., "Securing Update Propagation with Homomorphic Hashing",
-2019, who estimate at least 200 bits of collision resistance): each row is expanded by SHAKE-128
-to 1024 lanes, and the lanes are added. So it is a multiset hash, it merges across shards by
-addition, and it needs 2 KiB whatever the number of rows. Anyone can compute it.
+*Logical digest*: exact cells, independent of row order, of column order, and of how the file is
+written. It is LtHash16 (Bellare and Micciancio 1997; parameters n = 1024, 16-bit lanes as deployed
+in Lewi et al., "Securing Update Propagation with Homomorphic Hashing", 2019, who estimate at least
+200 bits of collision resistance): each row is expanded to 1024 lanes, and the lanes are added. So
+it is a multiset hash, it merges across shards by addition, and it needs 2 KiB whatever the number
+of rows. Anyone can compute it. Its scheme says what expands a row: BLAKE3 (O'Connor et al. 2020) in
+`safegen-rows-v2`, SHAKE-128 in `safegen-rows-v1`, which is made where something asks for it.
 
 *Lookup digest*: keyed and tolerant. Rows of tolerant cells are hashed with a secret key and added
 (MSet-Add-Hash, Clarke et al. 2003, secure while the key is secret). It finds a re-saved copy in
@@ -25,9 +26,33 @@ import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
-from safegen.tables.lanes import LANES, summed
+from safegen.tables.lanes import EXPANSIONS, LANES, summed
 
-__all__ = ["LookupDigest", "RowsDigest", "TableDigests", "combine", "folded", "without_index"]
+__all__ = [
+    "SCHEME",
+    "SCHEMES",
+    "LookupDigest",
+    "RowsDigest",
+    "TableDigests",
+    "combine",
+    "folded",
+    "scheme_of",
+    "without_index",
+]
+
+SCHEME = "safegen-rows-v2"
+"""The scheme of the logical digests that are made."""
+
+SCHEMES = tuple(EXPANSIONS)
+"""All schemes of logical digests that can be verified and looked up, the oldest first."""
+
+_OF_TABLES = {s: s.replace("rows", "tables") for s in SCHEMES}
+
+
+def scheme_of(digest: str) -> str | None:
+    """The scheme of a logical digest, of one table or of several; None for none of `SCHEMES`."""
+    named = digest.partition(":")[0]
+    return next((s for s in SCHEMES if named in (s, _OF_TABLES[s])), None)
 
 
 def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
@@ -68,33 +93,38 @@ class RowsDigest:
     `update` takes record batches in any order and any cut; `merge` adds another digest of the
     same columns, which may have been made elsewhere: it pickles. The `_safegen_*` columns are not
     content.
+
+    also: older schemes in which its value is wanted too.
     """
 
-    scheme = "safegen-rows-v1"
-
-    def __init__(self, schema: pa.Schema):
+    def __init__(self, schema: pa.Schema, also: Collection[str] = ()):
         self.names = _content_names(schema)
         self.rows = 0
-        self._lanes = np.zeros(LANES, dtype=np.uint16)
-        self._prefix = hashlib.sha256("\x00".join([self.scheme, *self.names]).encode()).digest()
+        self._lanes = {s: np.zeros(LANES, dtype=np.uint16) for s in SCHEMES if s in (SCHEME, *also)}
 
     def update(self, batch: pa.RecordBatch) -> None:
         rows = _row_bytes(batch, self.names, exact_cells)
-        self._lanes += summed(self._prefix, rows, batch.num_rows)
+        for scheme, lanes in self._lanes.items():
+            lanes += summed(scheme, self._prefix(scheme), rows, batch.num_rows)
         self.rows += batch.num_rows
 
     def merge(self, other: RowsDigest) -> None:
-        """Add the rows that another digest has seen. Raises: ValueError on other columns."""
-        if other._prefix != self._prefix:
-            raise ValueError("digests of different columns do not add up")
-        self._lanes += other._lanes
+        """Add the rows that another digest has seen. Raises: ValueError on other columns or
+        schemes."""
+        if (other.names, other._lanes.keys()) != (self.names, self._lanes.keys()):
+            raise ValueError("digests of different columns or schemes do not add up")
+        for scheme, lanes in self._lanes.items():
+            lanes += other._lanes[scheme]
         self.rows += other.rows
 
-    def value(self) -> str:
-        h = hashlib.sha256(self._prefix)
+    def value(self, scheme: str = SCHEME) -> str:
+        h = hashlib.sha256(self._prefix(scheme))
         h.update(self.rows.to_bytes(8, "little"))
-        h.update(self._lanes.astype("<u2").tobytes())
-        return f"{self.scheme}:{h.hexdigest()}"
+        h.update(self._lanes[scheme].astype("<u2").tobytes())
+        return f"{scheme}:{h.hexdigest()}"
+
+    def _prefix(self, scheme: str) -> bytes:
+        return hashlib.sha256("\x00".join([scheme, *self.names]).encode()).digest()
 
 
 class LookupDigest:
@@ -168,8 +198,13 @@ class LookupDigest:
 class TableDigests:
     """The digests of one table: its logical digest, and its lookup digest under every key."""
 
-    def __init__(self, schema: pa.Schema, keys: Iterable[tuple[str, bytes]]):
-        self.rows = RowsDigest(schema)
+    def __init__(
+        self,
+        schema: pa.Schema,
+        keys: Iterable[tuple[str, bytes]] = (),
+        also: Collection[str] = (),
+    ):
+        self.rows = RowsDigest(schema, also)
         self.lookups = {key_id: LookupDigest(schema, key) for key_id, key in keys}
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -183,10 +218,12 @@ class TableDigests:
 
 
 def combine(digests: Mapping[str, str]) -> str:
-    """The logical digest of several tables: of one table, its own; else over names and digests."""
+    """The digest of several tables: of one table, its own; else over names and digests, under the
+    scheme that they have."""
     if len(digests) == 1:
         return next(iter(digests.values()))
-    h = hashlib.sha256(b"safegen-tables-v1")
+    scheme = _OF_TABLES[next(map(scheme_of, digests.values()), None) or SCHEMES[0]]
+    h = hashlib.sha256(scheme.encode())
     for name in sorted(digests):
         h.update(f"{name}\x00{digests[name]}\x00".encode())
-    return f"safegen-tables-v1:{h.hexdigest()}"
+    return f"{scheme}:{h.hexdigest()}"

@@ -1,0 +1,1 @@
+"""Sampling and fitting on Ray, for those whose one machine is not enough."""
