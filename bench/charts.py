@@ -82,7 +82,9 @@ def _panel(panel: Panel) -> str:
     points = [p for line in panel.lines.values() for p in line]
     across = _Axis.over([x for x, _ in points], LEFT, WIDTH - RIGHT)
     up = _Axis.over([y for _, y in points], HEIGHT - BOTTOM, TOP)
-    parts = [f'<text x="{LEFT}" y="18" font-weight="600" font-size="13">{escape(panel.title)}</text>']
+    parts = [
+        f'<text x="{LEFT}" y="18" font-weight="600" font-size="13">{escape(panel.title)}</text>'
+    ]
     for value in across.ticks():
         x = across.at(value)
         parts.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#e4e4e4"/>')

@@ -8,6 +8,7 @@ step's process and all that descend from it, and looked at from here every quart
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -40,7 +41,9 @@ def timed(call: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     given = call()
     seconds, after = time.perf_counter() - start, os.times()
     taken = {"seconds": seconds, "cpu": sum(after[:4]) - sum(before[:4])}
-    if busy is not None and seconds > 1:  # the clock of all processes ticks a hundred times a second
+    if (
+        busy is not None and seconds > 1
+    ):  # the clock of all processes ticks a hundred times a second
         taken["others"] = max((_busy() or busy) - busy - taken["cpu"], 0.0) / seconds
     return taken, given
 
@@ -160,19 +163,21 @@ def run(step: Step, turn: int, place: Path, limit: float) -> Figure:
         if pipe is not None:
             pipe.close()
     if process.returncode or not answers:
-        last = re.findall(r"^(\w[\w.]*(?:Error|Refused|Exception|Expired|Exit)\b.*)", "".join(stderr), re.M)
+        last = re.findall(
+            r"^(\w[\w.]*(?:Error|Refused|Exception|Expired|Exit)\b.*)", "".join(stderr), re.M
+        )
         why = last[-1][:200] if last else f"exit {process.returncode}"
         return Figure(step.key, turn, error=why)
     found = json.loads(answers[-1])
-    return Figure(step.key, turn, found.pop("seconds"), found.pop("cpu"), most[0] or None, "", found)
+    return Figure(
+        step.key, turn, found.pop("seconds"), found.pop("cpu"), most[0] or None, "", found
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """The step's process and whatever of its session is left."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 

@@ -25,12 +25,17 @@ PAGE, UNITS = TOP / "docs" / "scale.md", Path(__file__).with_name("units.json")
 ROWS = 10**10
 BLOCKS = 16  # of a part
 MIB, GB = 2**20, 1e9
-DOCUMENT, RECORD, ATTACHED, FILES = 64 * MIB, 4 * MIB, 512 * MIB, 1_000_000
-"""What a manifest, a record of the ledger and an attachment may have in bytes, a dataset in files;
-a test holds them against the code."""
+DOCUMENT, RECORD, ATTACHED, FILES, KEPT = 64 * MIB, 4 * MIB, 512 * MIB, 1_000_000, 1_024
+"""What a manifest, a record of the ledger and an attachment may have in bytes, a dataset in files,
+a release in fingerprints of a view for routing; a test holds them against the code."""
 
 ASSUMED: dict[str, tuple[float, float, float, str]] = {
-    "failures": (0.001, 0.0001, 1.0, "failures of a node in an hour; 1 is a market for spare nodes"),
+    "failures": (
+        0.001,
+        0.0001,
+        1.0,
+        "failures of a node in an hour; 1 is a market for spare nodes",
+    ),
     "repair": (300.0, 60.0, 1_800.0, "seconds until another node stands in"),
     "spread": (0.15, 0.05, 0.5, "standard deviation of the logarithm of a part's time"),
     "slow": (0.01, 0.0, 0.05, "share of parts that are slow, by a Pareto law of power 2"),
@@ -197,7 +202,7 @@ def sensitive(units: Units) -> str:
 
     def lines() -> Iterator[list[str]]:
         yield ["nothing", "", seconds({}), ""]
-        for name, (value, low, high, _) in ASSUMED.items():
+        for name, (_, low, high, _) in ASSUMED.items():
             yield [f"`{name}`", f"{low:g} … {high:g}", seconds({name: low}), seconds({name: high})]
         yield ["rows of a part", "÷ 4 … × 4", seconds({}, sized(0.25)), seconds({}, sized(4))]
         yield [
@@ -221,7 +226,9 @@ def manifests(units: Units) -> str:
             for kind in NAMES:
                 size, parts, groups = manifest_bytes(units, kind, rows)
                 reading = size / MIB * unit(units, "manifest.read")
-                marks = [what for what, most in (("ledger", RECORD), ("reader", DOCUMENT)) if size > most]
+                marks = [
+                    what for what, most in (("ledger", RECORD), ("reader", DOCUMENT)) if size > most
+                ]
                 cells += [
                     f"{parts:,}", f"{groups:,}", f"{size / MIB:,.1f}", f"{reading:,.1f}",
                     f"**over: {', '.join(marks)}**" if marks else "fits",
@@ -249,6 +256,23 @@ def fitting(units: Units, kind: str, most: float) -> int:
     each = unit(units, f"{kind}.rows")
     size = unit(units, "manifest.file") + BLOCKS * unit(units, "manifest.group")
     return int(most / size * each)
+
+
+def limits(units: Units) -> str:
+    """Rows of the largest release that each limit lets through."""
+
+    def lines() -> Iterator[list[str]]:
+        for what, most in (("a record of the ledger", RECORD), ("a manifest's readers", DOCUMENT)):
+            cells = [f"{fitting(units, kind, most):.1e}" for kind in NAMES]
+            yield [f"{what}: {most // MIB} MiB", *cells]
+        most = f"{ATTACHED / unit(units, 'search.fingerprint'):.1e}"
+        yield [f"an attachment: {ATTACHED // MIB} MiB", most, most]
+        yield [
+            f"files of a dataset: {FILES:,}",
+            *(f"{FILES * unit(units, f'{kind}.rows'):.1e}" for kind in NAMES),
+        ]
+
+    return table(["limit", *(f"rows, {n}" for n in NAMES.values())], lines())
 
 
 def fingerprints(units: Units) -> str:
@@ -281,13 +305,20 @@ def searches(units: Units, shards: Sequence[int] = (1, 10, 100)) -> str:
             whole = prints * unit(units, "search.read")
             looked = 1e6 * unit(units, "search.lookup")
             size = 8 * prints
+            routing = datasets * KEPT * 16 * 16  # of sixteen views, sixteen bytes each
             yield [
-                f"{datasets:,}", f"10^{len(str(prints)) - 1}", f"{datasets * 2**10 * 16 * 16 / GB:,.2f}",
+                f"{datasets:,}", f"10^{len(str(prints)) - 1}", f"{routing / GB:,.2f}",
                 f"{size / GB:,.1f}", f"{whole:,.0f}",
                 *(f"{looked / s:.3f}, {size / s / GB:,.1f} GB" for s in shards),
             ]  # fmt: skip
 
-    head = ["releases", "fingerprints", "routing file, GB", "sorted index, GB", "read as it is, CPU s"]
+    head = [
+        "releases",
+        "fingerprints",
+        "routing file, GB",
+        "sorted index, GB",
+        "read as it is, CPU s",
+    ]
     return table([*head, *(f"lookup on each of {s}, s" for s in shards)], lines())
 
 
@@ -332,6 +363,7 @@ def puts(units: Units) -> str:
 TABLES: dict[str, Callable[[Units], str]] = {
     "units": costs,
     "assumed": assumptions,
+    "limits": limits,
     "runs": runs,
     "rows": by_rows,
     "failures": failing,

@@ -72,7 +72,9 @@ def targets(results: Results, size: Size) -> Iterator[tuple[str, str, bool | Non
     """What was asked for, what was measured, and whether that meets it; None: not measured."""
     one, ten = f"generate {size.rows}", f"generate {10 * size.rows}"
 
-    def at_most(what: str, found: float | None, most: float, unit: str) -> tuple[str, str, bool | None]:
+    def at_most(
+        what: str, found: float | None, most: float, unit: str
+    ) -> tuple[str, str, bool | None]:
         if found is None:
             return what, "not measured", None
         return what, f"{found:,.2f} {unit}".strip(), found <= most
@@ -80,12 +82,20 @@ def targets(results: Results, size: Size) -> Iterator[tuple[str, str, bool | Non
     raw = f"{one}/raw"
     for side, most in (("tags", 0.7), ("anchored", 3.0)):
         found = median(ratios(results, f"{one}/{side}", raw))
-        yield at_most(f"generate {size.rows:,} rows, {side}: ≤ {most:g} × raw SDV", found, most, "×")
+        yield at_most(
+            f"generate {size.rows:,} rows, {side}: ≤ {most:g} × raw SDV", found, most, "×"
+        )
     memory = [
-        m for r in (one, ten) for s in ("tags", "anchored") if (m := least(results, f"{r}/{s}", mib))
+        m
+        for r in (one, ten)
+        for s in ("tags", "anchored")
+        if (m := least(results, f"{r}/{s}", mib))
     ]
     yield at_most(
-        "memory of all processes (PSS): ≤ 1.8 GB", max(memory) / 953.7 if memory else None, 1.8, "GB"
+        "memory of all processes (PSS): ≤ 1.8 GB",
+        max(memory) / 953.7 if memory else None,
+        1.8,
+        "GB",
     )
     for side in ("tags", "anchored"):
         small, large = (least(results, f"{r}/{side}", mib) for r in (one, ten))
@@ -111,7 +121,7 @@ def targets(results: Results, size: Size) -> Iterator[tuple[str, str, bool | Non
     names = ", ".join(f"{e} 1, {e} 2" for e in engines())
     yield f"one digest: {names}", f"{len(digests)}", None if not digests else len(digests) == 1
     rows = f"check {size.rows:,} rows against {10 * size.rows:,} fingerprints"
-    for side, most in (("sampled, 1 %", 1.0), ("all rings", 8.0)):
+    for side, most in (("sampled, 1 %", 1.0), ("digests, whole rows", 3.0), ("all rings", 8.0)):
         yield at_most(f"{rows}, {side}: ≤ {most:g} s", least(results, f"check/{side}"), most, "s")
     most_ = least(results, "check/all rings", mib)
     yield at_most(f"{rows}: ≤ 1 GB", None if most_ is None else most_ / 953.7, 1, "GB")
@@ -188,7 +198,16 @@ def by_columns(results: Results, size: Size) -> str:
              of(results, raw), of(results, tags), ratio(results, tags, raw),
              of(results, raw, "{:,.0f}", mib), of(results, tags, "{:,.0f}", mib)]
         )  # fmt: skip
-    head = ["columns", "fit, raw", "fit, safegen", "release, raw", "tags", "× raw", "MiB, raw", "MiB"]
+    head = [
+        "columns",
+        "fit, raw",
+        "fit, safegen",
+        "release, raw",
+        "tags",
+        "× raw",
+        "MiB, raw",
+        "MiB",
+    ]
     return table(head, lines)
 
 
@@ -210,17 +229,21 @@ def by_workers(results: Results, size: Size) -> str:
 
 def compared(results: Results, group: str, sides: Mapping[str, str], under: str) -> str:
     lines = [
-        [name, of(results, f"{group}/{side}"), ratio(results, f"{group}/{side}", f"{group}/{under}"),
-         of(results, f"{group}/{side}", value=lambda f: f.cpu),
-         of(results, f"{group}/{side}", "{:,.0f}", mib)]
+        [name, of(results, key), ratio(results, key, f"{group}/{under}"),
+         of(results, key, value=lambda f: f.cpu), of(results, key, "{:,.0f}", mib)]
         for side, name in sides.items()
+        for key in [f"{group}/{side}"]
     ]  # fmt: skip
     return table(["", "seconds", "ratio", "CPU seconds", "PSS, MiB"], lines)
 
 
 def starting(results: Results) -> str:
     lines = [
-        [f"`{n}`", of(results, f"start/{n}", "{:.3f}"), ratio(results, f"start/{n}", "start/python -c pass")]
+        [
+            f"`{n}`",
+            of(results, f"start/{n}", "{:.3f}"),
+            ratio(results, f"start/{n}", "start/python -c pass"),
+        ]
         for n in STARTS
     ]
     return table(["", "seconds", "× `python -c pass`"], lines)
@@ -228,12 +251,18 @@ def starting(results: Results) -> str:
 
 def by_datasets(results: Results, size: Size) -> str:
     lines = [
-        [f"{n:,}", of(results, f"datasets {n}/check"), of(results, f"datasets {n}/check", "{:,.0f}", mib),
+        [f"{n:,}", of(results, f"datasets {n}/check"),
+         of(results, f"datasets {n}/check", "{:,.0f}", mib),
          of(results, f"releases {n}/small", "{:.3f}", lambda f: f.seconds / n),  # noqa: B023
          of(results, f"releases {n}/small", "{:,.1f}", lambda f: f.told["bytes"] / 2**20)]
         for n in size.datasets
     ]  # fmt: skip
-    head = ["releases in the ledger", "check of 10,000 rows, s", "MiB", "a release of 2,000 rows, s"]
+    head = [
+        "releases in the ledger",
+        "check of 10,000 rows, s",
+        "MiB",
+        "a release of 2,000 rows, s",
+    ]
     return table([*head, "ledger, MiB"], lines)
 
 
@@ -264,15 +293,18 @@ def written(results: Results, size: Size, where: str, page: Path) -> str:
     others = busy(results)
     noisy = others is None or others > 0.1 * len(os.sched_getaffinity(0))
     quiet = (
-        "**Not a quiet machine: to be measured anew.** "
-        if noisy
-        else "The machine was quiet. "
-    ) + (f"Other programs kept {others:.2f} cores busy, in the median." if others is not None else "")
+        "**Not a quiet machine: to be measured anew.** " if noisy else "The machine was quiet. "
+    ) + (
+        f"Other programs kept {others:.2f} cores busy, in the median." if others is not None else ""
+    )
     failed = sorted({f"{f.key} ({f.error})" for f in results.figures if f.error})
+    failures = f"\n**Failed**: {'; '.join(failed)}.\n" if failed else ""
+    wide = min(size.rows, 50_000)
     ten, checked = f"{10 * size.rows:,}", f"{size.rows:,}"
     registered = spread(registering(results, size), "{:.2f}")
     rings = {
         "all rings": "`safegen.check`, all rings",
+        "digests, whole rows": "digests and whole rows alone",
         "sampled, .1 %": "`safegen check --power 0.001`",
         "sampled, 1 %": "`safegen check --power 0.01`",
         "pandas": "pandas: `drop_duplicates`, `merge` with each released file",
@@ -287,14 +319,14 @@ def written(results: Results, size: Size, where: str, page: Path) -> str:
     }
     return f"""# Benchmarks
 
-Written by `make bench`, which measures all of it in one run beside what somebody does who has no safegen, and
-says what fails ([0036](decisions/0036-how-speed-is-measured.md)). Medians, with the least and the most
-where a step ran several times; each run is a process of its own, and those that are compared take turns. *PSS*
-is the memory of all processes of a run, each page counted once. Preparation (imports of what is compared, loading
-a model) is in no figure but those of starts.
+Written by `make bench`, which measures all of it in one run, beside what somebody does who has
+no safegen, and says what fails ([0036](decisions/0036-how-speed-is-measured.md)). Medians, with
+the least and the most where a step ran several times; each run is a process of its own, and those
+that are compared take turns. *PSS* is the memory of all processes of a run, each page counted once.
+Preparation (imports of what is compared, loading a model) is in no figure but those of starts.
 
 {results.begun}; {where}. {quiet}
-{"" if not failed else f"{chr(10)}**Failed**: {'; '.join(failed)}.{chr(10)}"}
+{failures}
 ## Targets
 
 {table(["on two cores", "measured", ""], lines)}
@@ -302,20 +334,21 @@ A ratio is the median of the turns' ratios; a GB is 10⁹ bytes.
 
 ## Generate
 
-Adult, 15 columns, the Gaussian copula, from a model that is fitted and saved: SDV's own synthesizer with metadata that it
-detects itself, and safegen with its rows tagged, digested, fingerprinted, written, hashed and registered, under each
-policy that releases tables. All are signed. *Tags* is `lab` with every rule off that looks at rows.
+Adult, 15 columns, the Gaussian copula, from a model that is fitted and saved: SDV's own synthesizer
+with metadata that it detects itself, and safegen with its rows tagged, digested, fingerprinted,
+written, hashed and registered, under each policy that releases tables. All are signed. *Tags* is
+`lab` with every rule off that looks at rows.
 
 {releasing(results, size.rows)}
 {releasing(results, 10 * size.rows)}
-**Registering** {checked} rows (fingerprints, decoys, lookup digests, the entry): what a release takes with a ledger and
-not without, {registered} s.
+**Registering** {checked} rows (fingerprints, decoys, lookup digests, the entry): what a release
+takes with a ledger and not without, {registered} s.
 
 ## Check
 
-{checked} rows that are nobody's against the {ten} rows of ten releases. Who has no ledger needs the released
-rows at hand and finds what is equal to the last digit; `check` finds edited rows and parts too (docs/lineage.md). Ratios are
-to pandas.
+{checked} rows that are nobody's against the {ten} rows of ten releases. Who has no ledger needs
+the released rows at hand and finds what is equal to the last digit; `check` finds edited rows and
+parts too ([lineage.md](lineage.md)). Ratios are to pandas.
 
 {compared(results, "check", rings, "pandas")}
 ## Verify and open
@@ -338,7 +371,7 @@ Each command from its start to its end, {size.starts} times.
 **By rows** of a release:
 
 {growing(results, size)}
-**By columns**, half of them numbers and half of eight levels, {min(size.rows, 50_000):,} rows, seconds:
+**By columns**, half of them numbers and half of eight levels, {wide:,} rows, seconds:
 
 {by_columns(results, size)}
 **By workers and engines**, tags only; Ray itself runs before the clock does:
@@ -349,7 +382,8 @@ Each command from its start to its end, {size.starts} times.
 {by_datasets(results, size)}
 ## Diffusion
 
-Sampling beside a plain loop of diffusers: the same network, steps and device (`python bench/throughput.py`).
+Sampling beside a plain loop of diffusers: the same network, steps and device
+(`python bench/throughput.py`).
 
 {diffusing(results)}"""
 
@@ -365,9 +399,7 @@ def charts(results: Results, size: Size) -> str:
     by_rows = {s: line({n: f"generate {n}/{s}" for n in size.grown}) for s in sides}
     wide = {s: line({n: f"columns {n}/{s}" for n in size.columns}) for s in sides[:2]}
     ledger = {"check": line({n: f"datasets {n}/check" for n in size.datasets})}
-    crew = {
-        e: line({w: f"generate {3 * size.rows}/{e} {w}" for w in (1, 2)}) for e in engines()
-    }
+    crew = {e: line({w: f"generate {3 * size.rows}/{e} {w}" for w in (1, 2)}) for e in engines()}
     return drawn(
         [
             Panel("A release", "rows", "seconds", by_rows),

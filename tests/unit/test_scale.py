@@ -112,12 +112,13 @@ def test_copies_shorten_what_stragglers_draw_out(cluster: ModuleType) -> None:
 def test_the_limits_of_the_plan_are_the_code_s(scale: ModuleType) -> None:
     from safegen.engines import local, parts
     from safegen.ledger import base
+    from safegen.lineage import routing
     from safegen.manifest import canonical, check
 
     assert scale.DOCUMENT == canonical.MAX_DOCUMENT_BYTES
     assert (scale.RECORD, scale.ATTACHED) == (base.MAX_BYTES, base.MAX_ATTACHED)
     assert scale.FILES == check._MAX_FILES
-    assert scale.BLOCKS == parts.MOST
+    assert (scale.KEPT, scale.BLOCKS) == (routing.KEPT, parts.MOST)
     plain = scale.Work(parts=1, part=1.0)
     assert (plain.tries, plain.ahead) == (local.TRIES, local._AHEAD)
 
