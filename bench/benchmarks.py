@@ -176,7 +176,8 @@ def main() -> None:
     page = given.page or (
         place / "benchmarks.md" if given.quick else TOP / "docs" / "benchmarks.md"
     )
-    code = [*(TOP / "src").rglob("*.py"), Path(__file__).with_name("steps.py")]
+    steps = [Path(__file__).with_name(n) for n in ("steps.py", "material.py")]
+    code = [*(TOP / "src").rglob("*.py"), *steps]
     facts = versions(), platform.machine(), str(os.cpu_count()), str(size)
     results = Results(place / "figures.jsonl", None if given.tell else state(code, *facts))
     if not given.tell:

@@ -27,7 +27,7 @@ from unittest import mock
 
 import numpy as np
 from fidelity import machine, versions
-from steps import SMALL, policy_of, real
+from material import policy_of, real
 
 UNITS = Path(__file__).with_name("units.json")
 BLOCKS = 16
@@ -233,18 +233,18 @@ def ledgers(place: Path, url: str | None, times: int = 200) -> dict[str, Any]:
 
 def searching(fingerprints: int = 10_000_000, rows: int = 1_000_000) -> dict[str, Any]:
     """Looking sorted whole rows up among sorted fingerprints, hashing, and what they take."""
-    from safegen.lineage.fingerprints import Prints, Tally, places
+    from safegen.lineage.fingerprints import SEEN, Prints, Tally, places
 
     rng = np.random.default_rng(1)
     kept = np.sort(rng.integers(0, 2**48, fingerprints, dtype=np.uint64))
     asked = np.sort(rng.integers(0, 2**48, rows, dtype=np.uint64))
     few = kept[::10]
     counts = np.ones(len(few), dtype=np.uint16)
-    view = np.unique(rng.integers(0, 2**32, SMALL, dtype=np.uint32))
+    view = np.unique(rng.integers(0, 2**32, SEEN, dtype=np.uint32))
     one = np.ones(len(view), dtype=np.uint16)
 
     def prints(cells: np.ndarray, often: np.ndarray) -> Prints:
-        facts = (len(cells), len(cells), SMALL, len(cells) // 20, 0, len(cells), len(cells) // 20)
+        facts = (len(cells), len(cells), SEEN, len(cells) // 20, 0, len(cells), len(cells) // 20)
         none = np.zeros_like(often)
         return Prints(*facts, Tally(cells, often, none), (Tally(view, one, one),))
 

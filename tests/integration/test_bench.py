@@ -13,7 +13,9 @@ from types import ModuleType
 import pytest
 
 TOP = Path(__file__).parents[2]
-MODULES = ("benchmarks", "charts", "fidelity", "measuring", "telling", "steps")
+MODULES = (
+    "benchmarks", "charts", "fidelity", "material", "measuring", "steps", "targets", "telling",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +82,7 @@ def test_an_interrupted_run_goes_on_and_another_code_does_not(
 
 
 def test_ratios_are_of_the_same_turn(measuring: ModuleType, place: Path) -> None:
-    import telling
+    import targets
 
     results = measuring.Results(place / "figures.jsonl", "here")
     for turn, (ours, theirs) in enumerate([(1.0, 2.0), (9.0, 9.0), (4.0, 2.0)]):
@@ -88,13 +90,13 @@ def test_ratios_are_of_the_same_turn(measuring: ModuleType, place: Path) -> None
         results.add(measuring.Figure("a/raw", turn, theirs))
     results.add(measuring.Figure("a/ours", 3, 100.0))  # its other side failed
     results.add(measuring.Figure("a/raw", 3, error="Killed"))
-    assert telling.ratios(results, "a/ours", "a/raw") == [0.5, 1.0, 2.0]
-    assert telling.ratio(results, "a/ours", "a/raw") == "1.00 (0.50–2.00)"
+    assert targets.ratios(results, "a/ours", "a/raw") == [0.5, 1.0, 2.0]
+    assert targets.ratio(results, "a/ours", "a/raw") == "1.00 (0.50–2.00)"
 
 
 def test_targets_are_judged_by_what_was_measured(measuring: ModuleType, place: Path) -> None:
     import benchmarks
-    import telling
+    import targets
 
     size = benchmarks.Size(rows=1_000)
 
@@ -104,7 +106,7 @@ def test_targets_are_judged_by_what_was_measured(measuring: ModuleType, place: P
         results.add(measuring.Figure("generate 1000/raw", 0, 10.0, mib=900.0))
         results.add(measuring.Figure("generate 1000/tags", 0, tags, mib=mib))
         results.add(measuring.Figure("generate 10000/tags", 0, 10 * tags, mib=mib))
-        return {what: met for what, _, met in telling.targets(results, size)}
+        return {what: met for what, _, met in targets.targets(results, size)}
 
     good, bad = judged(6.9, 900.0), judged(7.1, 2_000.0)
     for what in ("generate 1,000 rows, tags: ≤ 0.7 × raw SDV", "memory of all processes (PSS)"):
@@ -116,6 +118,7 @@ def test_targets_are_judged_by_what_was_measured(measuring: ModuleType, place: P
 
 def test_every_step_of_the_plan_is_there() -> None:
     import benchmarks
+    import material
     import steps
 
     for size in (benchmarks.Size(), benchmarks.QUICK):
@@ -123,8 +126,8 @@ def test_every_step_of_the_plan_is_there() -> None:
         assert {s.name for s in named} <= set(steps.STEPS)
         assert len({s.key for s in named}) == len(named)
         for policy in benchmarks.POLICIES:
-            assert steps.policy_of(policy).id == policy
-    rows = steps.policy_of("tags")
+            assert material.policy_of(policy).id == policy
+    rows = material.policy_of("tags")
     assert all(rows.rule(n).severity == "off" for n in ("fidelity", "selection", "watermark"))
 
 
