@@ -45,9 +45,9 @@ class _Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Powers of ten, and where there are fewer than three of them 2 and 5 times those."""
+        """Powers of ten, and as many between as make three."""
         found: list[float] = []
-        for steps in ((1,), (1, 3), (1, 2, 5)):
+        for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
             found = [
                 step * 10.0**power
                 for power in range(math.floor(self.low), math.ceil(self.high) + 1)

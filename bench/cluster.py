@@ -64,7 +64,7 @@ class Work:
 class Outcome:
     """What came of it. merged: parts whose summary was merged, each once. useful, spent: core
     seconds of those attempts that count, and of all. lost: nodes. again: attempts that were lost
-    with a node. waiting: most summaries that waited at the driver for an earlier part.
+    with a node. waiting: most summaries that the driver held at once, unmerged or in runs apart.
     driver: seconds that the driver was busy. last: seconds at the end in which fewer than nine in
     ten workers had a part. failed: parts that were lost too often: the run ends, to be resumed."""
 
@@ -107,10 +107,12 @@ class _Run:
         self.copied: set[int] = set()
         self.oldest: deque[tuple[float, int]] = deque()  # since when, which part, in order
         self.alarm = 0.0
-        self.useful = self.spent = self.driver = self.free = self.link = self.took = 0.0
+        self.useful = self.spent = self.driver = self.end = self.link = self.took = 0.0
         self.lost = self.again = self.waiting = self.failed = 0
-        self.arrived: set[int] = set()
-        self.next = self.merged = self.runs = 0  # runs of parts side by side that wait
+        self.arrived: dict[int, None] = {}  # and wait, in the order in which they came
+        self.held: set[int] = set()  # merged
+        self.merging = False
+        self.next = self.merged = self.runs = 0  # runs of merged parts side by side
         self.busy, self.full = 0, 0.0
 
     def at(self, time: float, kind: str, *what: int) -> None:
@@ -123,7 +125,7 @@ class _Run:
         while self.merged < self.work.parts and not self.failed:
             time, _, kind, what = heapq.heappop(self.events)
             getattr(self, f"on_{kind}")(time, *what)
-        end = self.free
+        end = self.end
         return Outcome(
             end, self.merged, self.useful, self.spent, self.lost, self.again, self.waiting,
             self.driver, max(end - self.full, 0.0), self.failed,
@@ -208,22 +210,33 @@ class _Run:
         return part
 
     def on_summary(self, time: float, part: int) -> None:
-        """The driver takes summaries in one after the other, and merges them."""
-        self.arrived.add(part)
-        self.runs += 1 - (part - 1 in self.arrived) - (part + 1 in self.arrived)
-        self.free = max(self.free, time)
+        """A summary has come to the driver, which merges one at a time."""
+        self.arrived[part] = None
+        if not self.merging:
+            self.merge(time)
+        self.waiting = max(self.waiting, len(self.arrived) + self.runs)
+
+    def merge(self, time: float) -> None:
+        """Begin with the next summary: in order, or whichever came first."""
+        part = self.next if self.work.in_order else next(iter(self.arrived), None)
+        self.merging = part in self.arrived
+        if self.merging:
+            del self.arrived[part]
+            self.driver += self.work.merge
+            self.at(time + self.work.merge, "merged", part)
+
+    def on_merged(self, time: float, part: int) -> None:
+        self.merged += 1
+        self.end = time
+        if not self.work.in_order:  # what lies side by side is one summary
+            self.runs += 1 - (part - 1 in self.held) - (part + 1 in self.held)
+        self.held.add(part)
         before = self.next
-        while self.next in self.arrived:
-            self.arrived.remove(self.next)
+        while self.next in self.held:
             self.next += 1
-        self.runs -= self.next > before
-        many = self.next - before if self.work.in_order else 1
-        self.free += many * self.work.merge
-        self.driver += many * self.work.merge
-        self.merged += many
-        self.waiting = max(self.waiting, len(self.arrived) if self.work.in_order else self.runs)
         if self.next > before:  # more may be begun
             self.wake(time, self.next - before)
+        self.merge(time)
 
     def on_failure(self, time: float, node: int, epoch: int) -> None:
         if epoch != self.epoch[node]:
