@@ -163,9 +163,8 @@ def run(step: Step, turn: int, place: Path, limit: float) -> Figure:
         if pipe is not None:
             pipe.close()
     if process.returncode or not answers:
-        last = re.findall(
-            r"^(\w[\w.]*(?:Error|Refused|Exception|Expired|Exit)\b.*)", "".join(stderr), re.M
-        )
+        # The last line of a traceback, `package.Error: text`.
+        last = re.findall(r"^(\w[\w.]*: .+)", "".join(stderr), re.MULTILINE)
         why = last[-1][:200] if last else f"exit {process.returncode}"
         return Figure(step.key, turn, error=why)
     found = json.loads(answers[-1])

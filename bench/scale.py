@@ -106,30 +106,24 @@ def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
     return middle if low == high else f"{middle} ({low}–{high})"
 
 
-def short(value: float) -> str:
-    return f"{value:,.3g}" if abs(value) < 1_000 else f"{value:,.0f}"
-
-
 def costs(units: Units) -> str:
-    names = [n for n, told in units.items() if isinstance(told, dict)]
-    return table(
-        ["what", "median", "least", "most", "n", "unit"],
-        (
-            [f"`{n}`", *(short(units[n][k]) for k in ("median", "low", "high")),
-             str(units[n]["n"]), str(units[n]["unit"])]
-            for n in names
-        ),
-    )  # fmt: skip
+    def short(value: float) -> str:
+        return f"{value:,.3g}" if abs(value) < 1_000 else f"{value:,.0f}"
+
+    lines = (
+        [f"`{name}`", *(short(told[k]) for k in ("median", "low", "high", "n")), str(told["unit"])]
+        for name, told in units.items()
+        if isinstance(told, dict)
+    )
+    return table(["what", "median", "least", "most", "n", "unit"], lines)
 
 
 def assumptions(units: Units) -> str:
-    return table(
-        ["assumed", "value", "range", "what"],
-        (
-            [f"`{n}`", f"{value:g}", f"{low:g} to {high:g}", what]
-            for n, (value, low, high, what) in ASSUMED.items()
-        ),
+    lines = (
+        [f"`{n}`", f"{value:g}", f"{low:g} to {high:g}", what]
+        for n, (value, low, high, what) in ASSUMED.items()
     )
+    return table(["assumed", "value", "range", "what"], lines)
 
 
 def runs(units: Units) -> str:
@@ -195,19 +189,17 @@ def sensitive(units: Units) -> str:
         cluster, made = work(units, "anchored", ROWS, True, assumed)
         return spread([o.seconds for o in several(cluster, change(made))])
 
-    def sized(by: float) -> Callable[[Work], Work]:
-        def change(made: Work) -> Work:
-            return replace(
-                made, parts=round(made.parts / by), part=made.part * by, put=made.put * by
-            )
-
-        return change
+    def sized(w: Work, by: float) -> Work:
+        return replace(w, parts=round(w.parts / by), part=w.part * by, put=w.put * by)
 
     def lines() -> Iterator[list[str]]:
         yield ["nothing", "", seconds({}), ""]
         for name, (_, low, high, _) in ASSUMED.items():
             yield [f"`{name}`", f"{low:g} … {high:g}", seconds({name: low}), seconds({name: high})]
-        yield ["rows of a part", "÷ 4 … × 4", seconds({}, sized(0.25)), seconds({}, sized(4))]
+        yield [
+            "rows of a part", "÷ 4 … × 4",
+            *(seconds({}, lambda w, by=by: sized(w, by)) for by in (0.25, 4)),
+        ]  # fmt: skip
         yield [
             "a summary's merge", "÷ 4 … × 4",
             *(seconds({}, lambda w, by=by: replace(w, merge=w.merge * by)) for by in (0.25, 4)),

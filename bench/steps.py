@@ -136,7 +136,6 @@ def generate(
         more: dict[str, Any] = {"workers": workers}
         if engine != "local":
             more["engine"] = engine
-            _cluster(engine)
 
         def ours() -> dict[str, Any]:
             try:
@@ -145,19 +144,19 @@ def generate(
                 return {"refused": sorted({r.split(":")[0] for r in refusal.decision.reasons})}
             return {"digest": made.manifest.logical_digest}
 
-        taken, told = timed(ours)
+        with _there(engine):
+            taken, told = timed(ours)
         size = sum(p.stat().st_size for p in (folder / "out").glob("data/**/*.parquet"))
         return {**taken, **told, "bytes": size}
 
 
-def _cluster(engine: str) -> None:
-    """Ray's own start is not sampling: it is there before the clock."""
-    if engine == "ray":
-        import ray
+def _there(engine: str) -> contextlib.AbstractContextManager[Any]:
+    """What an engine needs before the clock: Ray's own start is not sampling."""
+    if engine != "ray":
+        return contextlib.nullcontext()
+    from safegen.engines.ray.cluster import cluster
 
-        ray.init(
-            num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False
-        )
+    return cluster(len(os.sched_getaffinity(0)))
 
 
 # ---- check ---------------------------------------------------------------------------------------
