@@ -32,10 +32,12 @@ test: $(STAMP)  ## Run the tests, on all cores (a quarter of an hour on two)
 test-slow: $(STAMP)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
 
-test-system: $(STAMP)  ## Run the tests that need Debian's Chromium, which it installs as root
-	@command -v chromium > /dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
-	$(BIN)/python -m pytest -m system tests/system
+test-system: $(STAMP)  ## Run the tests that need Debian's Chromium and PostgreSQL, which it installs as root
+	@{ command -v chromium && ls /usr/lib/postgresql/*/bin/initdb; } > /dev/null 2>&1 || { apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		chromium fonts-dejavu-core postgresql > /dev/null; }
+	$(BIN)/python -m pytest -m system tests/system $(wildcard tests/unit/test_ledger*.py) \
+		tests/attacks/test_forged_exports.py
 
 test-pipelines: $(STAMP)  ## Run the tests on Ray, Spark (needs Java) and Airflow, installed for them
 	$(BIN)/python -m venv --clear .venv-pipelines

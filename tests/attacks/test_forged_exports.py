@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,18 @@ def theirs(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> Ledger:
-    return open_ledger(tmp_path / "ours.db")
+def ours(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield open_ledger(tmp_path / "ours.db")
+        return
+    server = request.getfixturevalue("postgres")
+    with server.database() as name:
+        yield open_ledger(server.url(name))
+
+
+in_each = pytest.mark.parametrize(
+    "ours", ["sqlite", pytest.param("postgres", marks=pytest.mark.system)], indirect=True
+)
 
 
 @pytest.fixture
@@ -128,6 +138,7 @@ def nothing_came(ours: Ledger, *words: object, code: int = 4) -> str:
     return ran.err
 
 
+@in_each
 def test_an_honest_export_comes_whole_and_once(theirs: Ledger, ours: Ledger, file: Path) -> None:
     sender, taken = import_(ours, file)
     assert (taken.new, taken.known, sender.ledger_id) == (3, 0, theirs.ledger_id)
@@ -345,6 +356,7 @@ def test_a_signature_binds_the_file_and_is_not_lost(
     nothing_came(ours, written(signed, contents), "--trust", other)
 
 
+@in_each
 def test_a_signature_that_comes_later_counts_once_its_key_is_trusted(
     theirs: Ledger, ours: Ledger, file: Path, signed: Path, key: Path
 ) -> None:
@@ -374,6 +386,7 @@ def test_a_signature_that_comes_later_counts_once_its_key_is_trusted(
     assert ours.verify() == []
 
 
+@in_each
 def test_one_id_with_two_manifests_is_refused_whole(
     theirs: Ledger, ours: Ledger, file: Path
 ) -> None:
@@ -400,6 +413,7 @@ main(sys.argv[1:])
 """
 
 
+@in_each
 def test_a_killed_import_leaves_nothing(ours: Ledger, file: Path) -> None:
     before = ours.state()
     command = [sys.executable, "-c", KILL, "ledger", "import", file, "--ledger", ours.url]
@@ -410,6 +424,7 @@ def test_a_killed_import_leaves_nothing(ours: Ledger, file: Path) -> None:
     assert import_(ours, file)[1].new == 3
 
 
+@in_each
 def test_two_imports_at_once_are_one(ours: Ledger, file: Path) -> None:
     both = [start("ledger", "import", file, "--ledger", ours.url, "--json") for _ in range(2)]
     ran = [finish(p) for p in both]
@@ -448,6 +463,7 @@ def test_a_claim_does_not_become_a_statement_by_going_on(
     assert (stated.claimed, stated.imported_from) == (False, ours.ledger_id)
 
 
+@in_each
 def test_some_bring_what_they_were_made_from_and_are_known_by(
     theirs: Ledger, ours: Ledger, tmp_path: Path
 ) -> None:

@@ -5,8 +5,10 @@ What a ledger means is tested in tests/unit/test_ledger*.py, in both kinds of da
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
@@ -328,6 +330,15 @@ def test_texts_that_the_database_cannot_hold_are_refused(url: str) -> None:
     assert ledger.get("\u2028\U0001f600%s?") is None
 
 
+def test_a_large_attachment_comes_back_as_it_was(url: str) -> None:
+    ledger = open_ledger(url)
+    [(key, _)] = ledger.key_epochs()
+    body = random.Random(1).randbytes(20_000_000)
+    ledger.register(a_record(), {}, [Attachment("a", "f", key, body)])
+    assert ledger.attachment(ledger.attached("a")[0]) == body
+    assert ledger.verify() == []
+
+
 # ---- migrations ----------------------------------------------------------------------------------
 
 
@@ -574,6 +585,28 @@ def test_a_variable_moves_no_host_that_is_named(
         assert open_ledger(address).ledger_id == ledger.ledger_id
 
 
+def test_a_server_without_tls_is_refused_where_tls_is_asked_for(
+    postgres: Postgres, database: str
+) -> None:
+    address = with_password(postgres, database, PASSWORD)
+    with pytest.raises(LedgerError, match=r"not reached as safely as asked: check sslmode"):
+        open_ledger(f"{address}?sslmode=require")
+    assert open_ledger(f"{address}?sslmode=prefer").verify() == []
+
+
+def test_no_connection_is_left_behind(postgres: Postgres, database: str, url: str) -> None:
+    ledgers = [open_ledger(url) for _ in range(3)]
+    assert len(postgres.backends(database)) == 3
+    ledgers[0].close()
+    del ledgers[1]
+    gc.collect()
+    end = time.monotonic() + 10
+    while len(postgres.backends(database)) != 1:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert ledgers[1].verify() == []
+
+
 # ---- from one database into another --------------------------------------------------------------
 
 
@@ -600,6 +633,24 @@ def test_a_copy_is_the_same_ledger_and_exports_the_same_bytes(url: str, tmp_path
         copy_ledger(first, url)
 
 
+def test_a_dump_that_was_restored_is_the_same_ledger(
+    postgres: Postgres, database: str, url: str
+) -> None:
+    ledger = filled(url)
+    dump = postgres.folder / "dump"
+    at = ("-h", postgres.folder, "-p", postgres.port, "-U", "superuser")
+    postgres.run("pg_dump", *at, "-Fc", "-f", dump, database)
+    with postgres.database() as other:
+        postgres.run("pg_restore", *at, "-d", other, dump)
+        restored = open_ledger(postgres.url(other))
+        assert restored.verify() == []
+        assert {**restored.state(), "url": url} == ledger.state()
+        assert restored.record("decision", {}).seq == 6
+        with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+            postgres.sql(other, "DELETE FROM safegen.log")
+    dump.unlink()
+
+
 def test_a_ledger_that_does_not_verify_is_not_copied(
     postgres: Postgres, database: str, url: str, tmp_path: Path
 ) -> None:
@@ -618,15 +669,15 @@ def test_a_copy_that_breaks_off_leaves_nothing(
     postgres: Postgres, database: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = filled(tmp_path / "first.db")
-    insert = driver._Transaction.execute
+    insert = driver._Transaction.insert
 
-    def breaking(self: driver._Transaction, query: str, values: object = (), /) -> object:
-        if "INTO attachments" in query:
+    def breaking(self: driver._Transaction, table: str, *arguments: object) -> None:
+        if table == "attachments":
             cut(postgres, database)
-        return insert(self, query, values)  # type: ignore[arg-type]
+        insert(self, table, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver._Transaction, "execute", breaking)
+        patch.setattr(driver._Transaction, "insert", breaking)
         with pytest.raises(LedgerError, match="nothing was written"):
             copy_ledger(first, url)
     with pytest.raises(LedgerError, match="no ledger at"):

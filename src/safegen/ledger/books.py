@@ -157,18 +157,19 @@ class StoredLedger:
                 "another record or other lookups: draw a new dataset id"
             )
         entry = at.append("register", payload)
-        at.db.execute(
-            "INSERT INTO records (seq, body, dataset_id, logical_digest) VALUES (?, ?, ?, ?)",
-            (entry.seq, body.decode(), record.dataset_id, record.logical_digest),
+        seq = entry.seq
+        at.db.insert(
+            "records",
+            "seq, body, dataset_id, logical_digest",
+            [(seq, body.decode(), record.dataset_id, record.logical_digest)],
         )
-        at.db.executemany(
-            "INSERT INTO lookups (key_id, digest, seq) VALUES (?, ?, ?)",
-            [(key, digest, entry.seq) for key, digest in pairs],
+        at.db.insert(
+            "lookups", "seq, key_id, digest", [(seq, key, digest) for key, digest in pairs]
         )
-        at.db.executemany(
-            "INSERT INTO attachments (seq, kind, name, key_id, digest, body)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [(entry.seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
+        at.db.insert(
+            "attachments",
+            "seq, kind, name, key_id, digest, body",
+            [(seq, *p, a.body) for p, a in zip(parts, attachments, strict=True)],
         )
         return entry
 
@@ -200,24 +201,27 @@ class StoredLedger:
     def attachment(self, where: Attached) -> bytes:
         named = (where.kind, where.name, where.key_id)
         query = (
-            "SELECT a.seq, a.body FROM attachments AS a JOIN records AS r USING (seq)"
-            " WHERE r.dataset_id = ? AND a.kind = ? AND a.name = ? AND a.key_id = ?"
+            "SELECT a.kind, a.name, a.key_id, a.digest,"
+            " CASE WHEN a.kind = ? AND a.name = ? AND a.key_id = ? THEN a.body END,"
+            " seq, l.time, l.kind, l.payload, l.prev, l.hash"
+            " FROM records AS r JOIN attachments AS a USING (seq) LEFT JOIN log AS l USING (seq)"
+            " WHERE r.dataset_id = ?"
         )
-        parts = "SELECT kind, name, key_id, digest FROM attachments WHERE seq = ?"
         with self._transaction() as at:
-            row = at.db.execute(query, (where.dataset_id, *named)).fetchone()
-            if row is None:
-                raise LedgerError(
-                    f"the {where.kind} of dataset {where.dataset_id} are gone from the ledger "
-                    f"{self._name}: run `safegen ledger verify` and restore a backup"
-                )
-            seq, body = row
-            entry = at.db.execute(f"SELECT {ENTRY} FROM log WHERE seq = ?", (seq,)).fetchone()
-            said = at.believed(entry or (seq, "", "", "", "", ""), "register")
-            every = [tuple(p) for p in at.db.execute(parts, (seq,))]
-        mine = (*named, sha256(body))
-        if mine not in every or said.get("attachments") != attachments_digest(every):
-            raise at.changed(seq)
+            rows = at.db.execute(query, (*named, where.dataset_id)).fetchall()
+        found = next((r for r in rows if r[:3] == named), None)
+        if found is None:
+            raise LedgerError(
+                f"the {where.kind} of dataset {where.dataset_id} are gone from the ledger "
+                f"{self._name}: run `safegen ledger verify` and restore a backup"
+            )
+        body, entry = found[4], found[5:]
+        said = at.believed(entry, "register")
+        every = [r[:4] for r in rows]
+        if (*named, sha256(body)) not in every or said.get("attachments") != attachments_digest(
+            every
+        ):
+            raise at.changed(entry[0])
         return bytes(body)
 
     def record(self, kind: str, payload: Mapping[str, Any]) -> LogEntry:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from safegen.errors import LedgerError, hidden
 from safegen.ledger.failures import failure
@@ -29,8 +30,16 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+class Connection(sqlite3.Connection):
+    """A `Transaction` in a file."""
+
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], /) -> None:
+        marks = ", ".join("?" for _ in columns.split(","))
+        self.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
+
 @contextmanager
-def connection(path: Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+def connection(path: Path, *, write: bool = False) -> Iterator[Connection]:
     """A transaction on the file: committed at the end, rolled back on any error.
 
     Raises: LedgerError for whatever SQLite says, with what to do.
@@ -41,7 +50,9 @@ def connection(path: Path, *, write: bool = False) -> Iterator[sqlite3.Connectio
         with (
             _CONNECTED,
             closing(
-                sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+                sqlite3.connect(
+                    uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, factory=Connection
+                )
             ) as db,
         ):
             db.text_factory = _text

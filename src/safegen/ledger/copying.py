@@ -62,9 +62,8 @@ def copy_ledger(source: Ledger, to: str) -> Ledger:
 def _fill(at: Opened, db: Transaction) -> None:
     for table, columns, order in _TABLES:
         query = f"SELECT {columns} FROM {table} ORDER BY {order} LIMIT {_AT_ONCE} OFFSET ?"
-        values = ", ".join("?" for _ in columns.split(","))
         for rows in _pages(at, query):
-            db.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
+            db.insert(table, columns, rows)
     if at.version < 2:  # of a file that could not be brought up to date
         return
     query = f"SELECT {_PART} FROM attachments ORDER BY {_PART} LIMIT {_AT_ONCE} OFFSET ?"
@@ -72,10 +71,7 @@ def _fill(at: Opened, db: Transaction) -> None:
     for rows in _pages(at, query):
         for part in rows:  # each may have half a gigabyte
             body = at.db.execute(f"SELECT digest, body FROM attachments {one}", part).fetchone()
-            db.execute(
-                f"INSERT INTO attachments ({_PART}, digest, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (*part, *body),
-            )
+            db.insert("attachments", f"{_PART}, digest, body", [(*part, *body)])
 
 
 def _pages(at: Opened, query: str) -> Iterator[list[tuple[object, ...]]]:

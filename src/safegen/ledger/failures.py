@@ -74,10 +74,13 @@ _SERVER = {
         "something else than safegen writes there: run `safegen ledger verify`",
     ),
     "XX": ("is damaged", "restore a backup"),
+    "TLS": ("is not reached as safely as asked", "check sslmode, sslrootcert and its certificate"),
 }
 # What libpq says before there is a connection has no SQLSTATE. Its words are in English, unless a
 # server's are not; then it just could not be reached.
 _CONNECTING = (
+    ("ssl", "TLS"),
+    ("certificate", "TLS"),
     ("authentication", "28"),
     ("no password", "28"),
     ("pg_hba.conf", "28"),

@@ -105,7 +105,7 @@ POSTGRES: list[tuple[int, list[str]]] = [
         [
             *_FUNCTIONS,
             *_kept("migrations", "version bigint PRIMARY KEY"),
-            *_kept("ledger", f"one integer PRIMARY KEY CHECK (one = 1), ledger_id {_TEXT}"),
+            *_kept("ledger", f"one bigint PRIMARY KEY CHECK (one = 1), ledger_id {_TEXT}"),
             *_kept("epochs", f"seq bigint PRIMARY KEY, key_id {_TEXT} UNIQUE"),
             *_kept(
                 "log",

@@ -7,7 +7,7 @@ query is ever made of values. Texts are compared and ordered by their code point
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -31,7 +31,9 @@ class Transaction(Protocol):
 
     def execute(self, query: str, values: Sequence[Any] = ..., /) -> Rows: ...
 
-    def executemany(self, query: str, values: Iterable[Sequence[Any]], /) -> object: ...
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]], /) -> None:
+        """Put rows into a table; columns: their names, with commas between."""
+        ...
 
 
 Founding = Callable[[Transaction], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from safegen.ledger.base import (
     LogEntry,
@@ -16,6 +17,7 @@ from safegen.ledger.stores import Transaction
 
 __all__ = ["ENTRY", "epochs", "problems"]
 
+_AT_ONCE = 64  # entries
 ENTRY = "seq, time, kind, payload, prev, hash"
 _ANSWERS = (
     ("records", "register"),
@@ -36,20 +38,23 @@ def problems(db: Transaction, ledger_id: str, version: int) -> Iterator[str]:
     if first is None:
         yield "the first key epoch is gone"
     seq, prev = 0, genesis(ledger_id, first[0] if first else "")
-    for row in db.execute(f"SELECT {ENTRY} FROM log ORDER BY seq"):
-        if row[0] != seq + 1:
-            yield f"log entries {seq + 1} to {row[0] - 1} are gone"
-        elif row[4] != prev:
-            yield f"log entry {row[0]} does not follow from the one before it"
-        seq, prev = row[0], row[5]
-        try:
-            entry = entry_from(*row)
-        except ValueError:
-            entry = None
-        if entry is None or not entry.sound():
-            yield f"log entry {seq} was changed"
-        else:
-            yield from _unanswered(db, entry, version)
+    query = f"SELECT {ENTRY} FROM log WHERE seq > ? ORDER BY seq LIMIT {_AT_ONCE}"
+    while page := db.execute(query, (seq,)).fetchall():
+        tables = _Tables(db, page[0][0], page[-1][0], version)
+        for row in page:
+            if row[0] != seq + 1:
+                yield f"log entries {seq + 1} to {row[0] - 1} are gone"
+            elif row[4] != prev:
+                yield f"log entry {row[0]} does not follow from the one before it"
+            seq, prev = row[0], row[5]
+            try:
+                entry = entry_from(*row)
+            except ValueError:
+                entry = None
+            if entry is None or not entry.sound():
+                yield f"log entry {seq} was changed"
+            else:
+                yield from _unanswered(tables, entry)
     for table, kind in _ANSWERS:
         if table == "attachments" and version < 2:
             continue
@@ -63,37 +68,53 @@ def problems(db: Transaction, ledger_id: str, version: int) -> Iterator[str]:
         yield f"a key epoch names log entry {number}, which does not speak of it"
 
 
-def _attached(db: Transaction, seq: int) -> Iterator[tuple[str, str, str, str]]:
-    query = "SELECT kind, name, key_id, body FROM attachments WHERE seq = ?"
-    for kind, name, key_id, body in db.execute(query, (seq,)):
-        yield kind, name, key_id, sha256(body)
+class _Tables:
+    """What the tables have for some of the log's entries, by their numbers; asked for at once, as
+    the database may be far away."""
+
+    def __init__(self, db: Transaction, first: int, last: int, version: int):
+        def rows(columns: str, table: str) -> dict[int, list[tuple[Any, ...]]]:
+            found: dict[int, list[tuple[Any, ...]]] = {}
+            query = f"SELECT seq, {columns} FROM {table} WHERE seq BETWEEN ? AND ?"
+            for seq, *row in db.execute(query, (first, last)):
+                found.setdefault(seq, []).append(tuple(row))
+            return found
+
+        self._db = db
+        self.records = rows("body, dataset_id, logical_digest", "records")
+        self.lookups = rows("key_id, digest", "lookups")
+        self.models = rows("digest", "models")
+        self.epochs = rows("key_id", "epochs")
+        self._attached = rows("kind", "attachments") if version >= 2 else {}
+
+    def attached(self, seq: int) -> list[tuple[str, str, str, str]]:
+        """What is attached to a record; the bytes are read of one after the other."""
+        if seq not in self._attached:
+            return []
+        query = "SELECT kind, name, key_id, body FROM attachments WHERE seq = ?"
+        return [(*part, sha256(body)) for *part, body in self._db.execute(query, (seq,))]
 
 
-def _unanswered(db: Transaction, entry: LogEntry, version: int) -> Iterator[str]:
+def _unanswered(tables: _Tables, entry: LogEntry) -> Iterator[str]:
     """What a sound log entry says and the tables do not."""
     seq, said = entry.seq, entry.payload
     if entry.kind == "register":
         name = f"the record of dataset {said['dataset_id']} (log entry {seq})"
-        query = "SELECT body, dataset_id, logical_digest FROM records WHERE seq = ?"
-        row = db.execute(query, (seq,)).fetchone()
-        if row is None:
+        record = tables.records.get(seq)
+        if record is None:
             yield f"{name} is gone"
-        elif sha256(str(row[0]).encode()) != said["record_digest"] or row[1:] != (
+        elif sha256(str(record[0][0]).encode()) != said["record_digest"] or record[0][1:] != (
             said["dataset_id"],
             said["logical_digest"],
         ):
             yield f"{name} was changed"
-        pairs = db.execute("SELECT key_id, digest FROM lookups WHERE seq = ?", (seq,))
-        if lookups_digests(pairs) != said["lookups"]:
+        if lookups_digests(tables.lookups.get(seq, ())) != said["lookups"]:
             yield f"lookup digests of dataset {said['dataset_id']} were changed or are gone"
-        parts = list(_attached(db, seq)) if version >= 2 else []
+        parts = tables.attached(seq)
         if (attachments_digest(parts) if parts else None) != said.get("attachments"):
             yield f"what is attached to dataset {said['dataset_id']} was changed or is gone"
     elif entry.kind == "model":
-        row = db.execute("SELECT digest FROM models WHERE seq = ?", (seq,)).fetchone()
-        if row is None or row[0] != said["digest"]:
+        if tables.models.get(seq) != [(said["digest"],)]:
             yield f"the model of log entry {seq} was changed or is gone"
-    elif entry.kind == "epoch":
-        row = db.execute("SELECT key_id FROM epochs WHERE seq = ?", (seq,)).fetchone()
-        if row is None or row[0] != said["key_id"]:
-            yield f"the key epoch of log entry {seq} was changed or is gone"
+    elif entry.kind == "epoch" and tables.epochs.get(seq) != [(said["key_id"],)]:
+        yield f"the key epoch of log entry {seq} was changed or is gone"
