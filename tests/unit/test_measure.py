@@ -19,6 +19,7 @@ from safegen.errors import MissingExtra, UsageError
 from safegen.measure.classifiers import CLASSES, c2st, classes_of, tstr
 from safegen.measure.compared import compared
 from safegen.measure.distances import pair_error, shape_error
+from safegen.measure.drawn import Reservoir
 from safegen.measure.measured import Measured, auc
 from safegen.measure.rare import rare_coverage, rare_mass
 from safegen.tables.schema import TableSchema, infer_schema
@@ -371,8 +372,6 @@ def test_the_bench_prints_what_is_measured_here(capsys: pytest.CaptureFixture[st
 
 
 def test_a_reservoir_keeps_every_row_as_likely_however_rows_are_cut() -> None:
-    from safegen.measure.drawn import Reservoir
-
     counts = np.zeros(1_000)
     for seed in range(300):
         kept = Reservoir(100, seed)
