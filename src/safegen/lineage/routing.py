@@ -82,12 +82,13 @@ class Part:
         below = min(p.below for p in parts)
         while sum(_end(p, below) for p in parts) > most:
             below /= 2
-        columns = [
-            np.concatenate([getattr(p, name)[: _end(p, below)] for p in parts])
-            for name in ("cells", "owner", "released", "decoys")
-        ]
-        order = np.argsort(columns[0], kind="stable")
-        return cls(below, *(c[order] for c in columns))
+        ends = [_end(p, below) for p in parts]
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(p, name)[:e] for p, e in zip(parts, ends, strict=True)])
+
+        order = np.argsort(column("cells"), kind="stable")
+        return cls(below, *(column(n)[order] for n in ("cells", "owner", "released", "decoys")))
 
     def bound(self, below: float) -> np.integer[Any]:
         """The first fingerprint that is not below a share of all that there may be."""
