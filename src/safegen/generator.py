@@ -8,11 +8,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +32,18 @@ from safegen.dataset import Dataset, inspect_folder
 from safegen.decision import Decision
 from safegen.drafting import draft
 from safegen.engines.named import EngineName, check_engine, fitting, making
-from safegen.engines.parts import ImageForm, Recipe
+from safegen.engines.parts import ImageForm
 from safegen.errors import (
     LedgerError,
     TargetError,
     UsageError,
 )
-from safegen.fingerprinting import fingerprinted, printings
+from safegen.fingerprinting import fingerprinted
 from safegen.gates import Books, LedgerLike, load_policy
 from safegen.lineage.descent import Descent, Node
-from safegen.lineage.fingerprints import SEEN
 from safegen.manifest import Manifest, SigningKey
 from safegen.manifest.identity import new_ulid
 from safegen.manifest.model import GeneratorEntry, html_table
-from safegen.measure.drawn import Reservoir
 from safegen.measure.gains import Probe
 from safegen.measure.profile import TableProfile
 from safegen.models import read_model, write_model
@@ -57,6 +54,7 @@ from safegen.policy.organisation import pins
 from safegen.preparation import Prepared, prepare
 from safegen.probing import due, probed
 from safegen.progress import progress
+from safegen.recipes import begun, recipe_for, run_of
 from safegen.release import IfExists, Staging, scratch_folder
 from safegen.reporting import drawn_up
 from safegen.requests import Request, checked_count, checked_seed, image_form
@@ -66,7 +64,7 @@ from safegen.statements import register
 from safegen.tables.credentials import ContentSigner
 from safegen.tables.schema import TableSchema
 from safegen.tables.sources import SourceLike
-from safegen.targets import destination, interrupted, is_free, staging
+from safegen.targets import destination, is_free, staging
 
 if TYPE_CHECKING:
     from safegen.shaping.shape import Shape
@@ -82,11 +80,6 @@ _KINDS = {
     "role the rows are taken one by one",
     "images": "a column holds images; diffusion.image takes them",
 }
-
-
-_ROWS_SEEN = 50_000
-"""Rows of a release that are measured: enough for a share of 1 % to have an error of 4 %."""
-_IMAGES_SEEN = 2_000
 
 
 class Generator:
@@ -342,12 +335,14 @@ class Generator:
             self.options,
             self._shapes,
             self._books.ledger,
-            making(engine),
         )
-        run = self._run(request, keys)
-        dataset_id = (self._interrupted(target, run) if resume else None) or new_ulid()
-        recipe = self._recipe(dataset_id, request, sampling.shape(request), profiles, keys, images)
-        with staging(target, dataset_id=dataset_id, recipe=recipe, run=run) as stage:
+        run = run_of(request, sampling, keys, self._saved)
+        dataset_id = (begun(target, run, self._books.ledger) if resume else None) or new_ulid()
+        recipe = recipe_for(dataset_id, request, sampling, profiles, keys, images, self._signer)
+        with (
+            staging(target, dataset_id=dataset_id, recipe=recipe, run=run) as stage,
+            making(engine) as sampling.engine,
+        ):
             with progress("sampling", request.rows, "rows") as advance:  # 6, 7, 8
                 for part in sampling.made(
                     recipe, request.rows, stage.folder, workers=workers, advance=advance
@@ -381,81 +376,6 @@ class Generator:
         Takes the other arguments of `generate`, and raises what it raises.
         """
         return self.generate(rows, scratch_folder() / new_ulid(), seed=seed, **more)
-
-    def _recipe(
-        self,
-        dataset_id: str,
-        request: Request,
-        shape: Shape | None,
-        profiles: Mapping[str, TableProfile] | None,
-        keys: list[tuple[str, bytes]],
-        images: ImageForm,
-    ) -> Recipe:
-        """What the parts of a release are made by."""
-        prepared = self._ready()
-        depth = prepared.effective_depth
-        return Recipe(
-            backend=self.backend_name,
-            schemas=prepared.schemas,
-            seed=request.seed,
-            conditions=request.conditions,
-            shape=shape,
-            stamp={"dataset_id": dataset_id, "origin": "synthetic", "depth": depth},
-            depth=depth,
-            images=images,
-            signer=self._signer,
-            keys=keys,
-            profiles=profiles or {},
-            reservoirs=self._reservoirs(request, keys),
-            printings=printings(prepared, keys),
-            looked_at=dict.fromkeys(prepared.schemas, SEEN)
-            if prepared.kind == "images" and keys
-            else {},
-        )
-
-    def _run(self, request: Request, keys: Sequence[tuple[str, bytes]]) -> dict[str, Any] | None:
-        """What tells a run from others that would make other rows. None where nothing does: for a
-        model that was fitted here, and whose rows hang on more than its data, options and seeds."""
-        assert self._model is not None
-        known = repeats(self._backend, self._model) and not self._ready().doubts
-        model = self._saved or ("fitted" if known else None)
-        if model is None:
-            return None
-        return {"request": request.digest, "model": model, "keys": [key_id for key_id, _ in keys]}
-
-    def _interrupted(self, target: Place, run: Mapping[str, Any] | None) -> str | None:
-        """The id of the dataset that a run like this one has begun. Raises: UsageError."""
-        if run is None:
-            raise UsageError(
-                "resume: a fit of this backend does not give the same model again, so that nobody "
-                "could go on with its rows: save the model, and generate from it (Generator.load, "
-                "--model)"
-            )
-        found = interrupted(target, run)
-        ledger = self._books.ledger
-        if found is not None and ledger is not None and ledger.get(found) is not None:
-            return None  # it was killed between its entry in the ledger and its rename
-        return found
-
-    def _reservoirs(
-        self, request: Request, keys: Sequence[tuple[str, bytes]]
-    ) -> dict[str, Callable[..., Reservoir]]:
-        """What the report and the rules that look at single rows will see.
-
-        Which rows that are hangs on the ledger's key: a model knows the seed of a request, and
-        could put its copies where nobody would look.
-        """
-        prepared = self._ready()
-        most = _IMAGES_SEEN if prepared.kind == "images" else _ROWS_SEEN
-        key = keys[-1][1][:64] if keys else b""
-        drawn = hashlib.blake2b(
-            f"{request.digest} {request.seed}".encode(),
-            digest_size=7,
-            key=key,
-            person=b"safegen-drawn",
-        )
-        seed = int.from_bytes(drawn.digest(), "little")
-        return {name: partial(Reservoir, most, seed) for name in prepared.schemas}
 
     def _judge(
         self, stage: Staging, profiles: Mapping[str, TableProfile] | None, request: Request

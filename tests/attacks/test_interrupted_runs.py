@@ -14,6 +14,7 @@ import pytest
 
 import safegen
 from safegen.engines import local
+from safegen.engines.parts import Recipe
 from safegen.engines.writing import PARTS
 from safegen.release import MARK, staging
 from safegen.tables.entries import data_entry
@@ -116,11 +117,10 @@ def test_two_that_go_on_at_once(
     gen: safegen.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = interrupted(gen, tmp_path / "out", monkeypatch)
-    recipe = gen._recipe(left.name[-26:], gen._request(ROWS, 11, None), None, None, [], "parquet")
-    with (
-        staging(tmp_path / "out", dataset_id=left.name[-26:], recipe=recipe, run={}) as stage,
-        pytest.raises(safegen.TargetError, match="another run is at work"),
-    ):
-        gen.generate(ROWS, tmp_path / "out", workers=1, resume=True)
-        assert stage.folder.exists()
+    run = json.loads((left / PARTS / "run.json").read_bytes())
+    recipe = Recipe("testing.rows", {}, seed=1)
+    with staging(tmp_path / "out", dataset_id=left.name[-26:], recipe=recipe, run=run):
+        with pytest.raises(safegen.TargetError, match="another run is at work"):
+            gen.generate(ROWS, tmp_path / "out", workers=1, resume=True)
+        assert left.exists()
     assert not (tmp_path / "out").exists()

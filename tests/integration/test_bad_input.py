@@ -318,7 +318,7 @@ def test_wrong_names_are_told_with_the_nearest(run: Run, people: Path, place: Pa
         (("--seed", "-1"), ("seed",)),
         (("--fit-seed", "99999999999999999999"), ("seed",)),
         (("--workers", "0"), ("--workers",)),
-        (("--engine", "ray"), ("--engine", "local")),
+        (("--engine", "spark"), ("--engine", "local")),
         (("--if-exists", "perhaps"), ("--if-exists", "version")),
         (("--colour", "blue"), ("--colour", "--help")),
         (("--schema", "none.yaml"), ("none.yaml",)),

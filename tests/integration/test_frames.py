@@ -26,9 +26,11 @@ from safegen.errors import SafegenWarning, UsageError, VerificationError
 from safegen.loading import unweighted
 from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.identity import new_ulid
+from safegen.tables.batches import Batches
 from safegen.tables.entries import data_entry
-from safegen.tables.sources import read_source
+from safegen.tables.sources import TABLE, read_source
 from safegen.tables.stamps import stamped
+from safegen.testing import example_table
 
 ROWS = 500
 
@@ -313,6 +315,60 @@ def test_ray_reads_verified_rows_in_its_tasks(ray: Any, made: Dataset, tmp_path:
 
 
 @pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a ledger is, rows that it knows without any mark, and honest ones beside them."""
+    home = tmp_path_factory.mktemp("known")
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in ("DATA", "CONFIG", "CACHE"):
+            patch.setenv(f"XDG_{folder}_HOME", str(home / folder.lower()))
+        real = example_table(6_000, seed=3)
+        made = safegen.Generator("sdv.gaussian_copula").fit(real.slice(0, 2_000)).sample(4_000)
+    bare = made.to_arrow().replace_schema_metadata(None).cast(real.schema)
+    some = pa.concat_tables([real, bare.slice(0, 400)])
+    for name, table in (("made", bare), ("mixed", some), ("real", real)):
+        pq.write_table(table, home / f"{name}.parquet", row_group_size=1_000)
+    return home
+
+
+def _same_there(home: Path, opened: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check, where the data is, comes to what that of the file comes to."""
+    for folder in ("DATA", "CONFIG", "CACHE"):
+        monkeypatch.setenv(f"XDG_{folder}_HOME", str(home / folder.lower()))
+    for name, allowed in (("made", False), ("mixed", False), ("real", True)):
+        place = str(home / f"{name}.parquet")
+        here = safegen.check(place, policy="baseline")
+        with monkeypatch.context() as patch:  # no row comes here
+            patch.setattr(Batches, "__iter__", None)
+            there = safegen.check(opened(place), policy="baseline")
+        assert there.allowed is here.allowed is allowed, name
+        assert {n: f.status for n, f in there.findings.items()} == {
+            n: f.status for n, f in here.findings.items()
+        }
+        assert f"({pq.read_metadata(place).num_rows:,} rows" in there.subject[0]
+    assert read_source(opened(str(home / "real.parquet"))).tables[TABLE].rows == 6_000
+    with pytest.raises(safegen.errors.AdmissionRefused):
+        safegen.guard(opened(str(home / "mixed.parquet")), policy="baseline")
+    # Attested there, known here; and what a fit takes comes here in batches.
+    safegen.attest(opened(str(home / "real.parquet")), by="a tester")
+    [subject] = safegen.check(home / "real.parquet", policy="baseline").subject
+    assert "attested" in subject
+    gen = safegen.Generator("sdv.gaussian_copula")
+    gen.prepare(opened(str(home / "real.parquet")))
+    [facts] = gen._ready().facts
+    assert (facts.rows, facts.origin) == (6_000, "real")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_check_runs_where_ray_has_the_rows(
+    ray: Any, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _same_there(known, lambda place: ray.data.read_parquet(place), monkeypatch)
+    frames = ray.data.from_pandas(pq.read_table(known / "real.parquet").to_pandas())
+    assert read_source(frames).tables[TABLE].rows == 6_000
+
+
+@pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
     sql = pytest.importorskip("pyspark.sql")
     with pytest.MonkeyPatch.context() as patch:
@@ -349,3 +405,15 @@ def test_spark_reads_verified_rows_and_its_files_keep_the_stamp(
     assert "synthetic" in decision.subject[0]
     with pytest.raises(Exception, match="differs from the manifest"):
         spoil(made, tmp_path / "ds").to_spark(spark).collect()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_check_runs_where_spark_has_the_rows(
+    spark: Any, known: Path, made: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _same_there(known, spark.read.parquet, monkeypatch)
+    # Its columns carry the stamp, and filters keep it.
+    [stamp] = read_source(made.to_spark(spark).filter("id < 100")).stamps
+    assert stamp["dataset_id"] == made.manifest.dataset_id
+    assert "synthetic" in safegen.check(made.to_spark(spark), policy="lab").subject[0]

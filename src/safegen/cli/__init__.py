@@ -31,14 +31,13 @@ from safegen.cli import (
     serve,
     waivers,
 )
-from safegen.cli.output import fail, say
+from safegen.cli.output import fail, group, say
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app = group(
+    "Synthetic data that does not eat itself: generate, verify, check, trace.",
     name="safegen",
-    help="Synthetic data that does not eat itself: generate, verify, check, trace.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

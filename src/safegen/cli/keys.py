@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from safegen.cli.output import show
+from safegen.cli.output import group, show
 
-keys = typer.Typer(help="Signing keys.", no_args_is_help=True)
+keys = group("Signing keys.")
 
 
 def add_to(app: typer.Typer) -> None:

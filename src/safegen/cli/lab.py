@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from safegen.cli.given import options
-from safegen.cli.output import JsonOption, say, show, show_json, table
+from safegen.cli.output import JsonOption, group, say, show, show_json, table
 
-app = typer.Typer(help="The collapse laboratory: loops of generators, watched.")
+app = group("The collapse laboratory: loops of generators, watched.")
 
 
 @app.command("list")

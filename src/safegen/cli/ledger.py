@@ -12,6 +12,7 @@ from safegen.cli.output import (
     KeyOption,
     LedgerOption,
     TrustedKeysOption,
+    group,
     say,
     show,
     show_json,
@@ -22,7 +23,7 @@ from safegen.errors import UsageError, VerificationError
 if TYPE_CHECKING:
     from safegen.ledger import Record
 
-app = typer.Typer(help="What was attested, released and decided.", no_args_is_help=True)
+app = group("What was attested, released and decided.")
 
 
 @app.command("list")

@@ -12,13 +12,24 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from safegen.errors import Refused, SafegenError, UsageError, debugging, upstream
 
 if TYPE_CHECKING:
     from safegen.decision import Decision
 
-__all__ = ["columns", "fail", "say", "show", "show_decision", "show_json", "styled", "table"]
+__all__ = [
+    "columns",
+    "fail",
+    "group",
+    "say",
+    "show",
+    "show_decision",
+    "show_json",
+    "styled",
+    "table",
+]
 
 _WRAP: Any = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -45,6 +56,23 @@ TrustedKeysOption = Annotated[
 SourcesArgument = Annotated[
     list[str], typer.Argument(help="Data files or folders; NAME=PATH for related tables.")
 ]
+
+
+class Commands(TyperGroup):
+    """Commands that a help page lists with the whole line that says what each is for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        found = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(c.name, c.get_short_help_str(1_000)) for c in found if c])
+
+
+def group(said: str, **options: Any) -> typer.Typer:
+    """A group of commands, and what it is for. Its help is plain text: what draws boxes takes
+    longer to load than all else."""
+    return typer.Typer(
+        help=said, cls=Commands, no_args_is_help=True, rich_markup_mode=None, **options
+    )
 
 
 def say(text: str) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from safegen.cli.output import JsonOption, columns, say, show, show_json
+from safegen.cli.output import JsonOption, columns, group, say, show, show_json
 from safegen.errors import PolicyError
 
-app = typer.Typer(help="Policy files: check them, read them.", no_args_is_help=True)
+app = group("Policy files: check them, read them.")
 
 
 @app.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from safegen.engines import local
@@ -44,16 +45,16 @@ def check_engine(name: str) -> None:
 
         library()
     elif name != "local":
-        raise UsageError(f"the engine is local or ray, not {name!r}")
+        raise UsageError(f"engine (--engine) is local or ray, not {name!r}")
 
 
-def making(name: EngineName) -> Engine:
-    """What makes parts where the engine of a name does."""
+def making(name: EngineName) -> AbstractContextManager[Engine]:
+    """What makes parts where the engine of a name does, until the block ends."""
     if name == "local":
-        return local.made
-    from safegen.engines.ray.crew import made
+        return nullcontext(local.made)
+    from safegen.engines.ray.crew import Crew
 
-    return made
+    return Crew()
 
 
 def fitting(name: EngineName, backend: Backend) -> Callable[..., Model]:

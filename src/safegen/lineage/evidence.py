@@ -12,7 +12,7 @@ How they combine is said in `lineage.facts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +26,18 @@ from safegen.lineage.documents import (
     vouched,
 )
 from safegen.lineage.facts import Evidence, SourceFacts, combined
-from safegen.lineage.image_marks import Claims
 from safegen.lineage.image_search import images_searched, with_images
-from safegen.lineage.in_band import InBand
-from safegen.lineage.marks import Marks, carded
+from safegen.lineage.looking import digested, looked
+from safegen.lineage.marks import carded
 from safegen.lineage.roots import expired
 from safegen.lineage.search import Sample, Searched, copies, merged, searched
 from safegen.lineage.withdrawals import withdrawal_of, withdrawals
 from safegen.manifest import Manifest, PublicKey
-from safegen.tables.digesting import table_digests
 from safegen.tables.digests import SCHEME, SCHEMES, combine, scheme_of, without_index
 from safegen.tables.sources import Source
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 __all__ = ["as_of_now", "parts_of", "resolve", "resolve_released"]
 
@@ -76,23 +74,21 @@ def resolve(
     samples: dict[str, Sample] = {}
     hints: list[Evidence] = []
     for name, batches in source.tables.items():
-        claims = Claims()
-        tally, marks = InBand(batches.schema, claims), Marks(batches.schema, claims)
-        seen: list[Callable[[pa.RecordBatch], None]] = [tally, marks]
-        if held:  # without one nobody looks for rows
-            seen.append(samples.setdefault(name, Sample(batches, held[0][1])))
-        content, keyed = table_digests(batches, held, seen, older)
-        hints += marks.evidence()
+        look = looked(batches, held, older)
+        content = look.rows
+        if look.sample is not None:
+            samples[name] = look.sample
+        hints += look.marks.evidence()
         digests[name] = content.value()
         for scheme, values in others.items():
             values[name] = content.value(scheme)
         rows += content.rows
-        for key_id, lookup in keyed.items():
+        for key_id, lookup in look.lookups.items():
             lookups[key_id][name] = lookup.value()
-        if (piece := tally.evidence(name)) is not None:
+        if (piece := look.in_band.evidence(name)) is not None:
             pieces.append(piece)
         if ledger is not None and (bare := without_index(batches)) is not None:
-            plain, plain_keyed = table_digests(bare, held, also=older)
+            plain, plain_keyed = digested(bare, held, older)
             marked = {k: v.value() for k, v in plain_keyed.items()}
             found = _known(ledger, [plain.value(s) for s in (SCHEME, *older)], marked)
             pieces += [p for r in found.values() if (p := from_record(r, ledger)).synthetic]

@@ -21,7 +21,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "Cells",
     "Hasher",
     "Prints",
+    "SentHasher",
     "Tally",
     "WholeRows",
     "places",
@@ -65,7 +66,7 @@ class Hasher:
     key: bytes
     names: tuple[str, ...]
 
-    def __reduce__(self) -> tuple[type[Hasher], tuple[bytes, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Hasher, (self.key, self.names)  # what is made of them is made again
 
     @cached_property
@@ -93,8 +94,9 @@ class Hasher:
     def part(self, number: int, words: np.ndarray) -> np.ndarray:
         """(rows, 2) uint64: what a column of words puts into the sums."""
         start, one, two = self._numbers("column", number, count=3)
-        base = mixed(words + start)
-        return np.stack([base * (one | np.uint64(1)), base * (two | np.uint64(1))], axis=1)
+        odd = np.stack([one, two]) | np.uint64(1)
+        found: np.ndarray = mixed(words + start)[:, None] * odd
+        return found
 
     def rows(self, parts: Sequence[np.ndarray], view: str) -> np.ndarray:
         """(rows,) uint64 fingerprints of rows, by what their columns put into the sums."""
@@ -105,10 +107,32 @@ class Hasher:
         found: np.ndarray = np.frombuffer(data, dtype="<u8").reshape(-1, 2)[:, 0]
         return found
 
+    def _whole_part(self, number: int, column: Column) -> np.ndarray:
+        return self.part(number, column.words(_DIGITS))
+
     def whole(self, columns: Mapping[int, Column]) -> np.ndarray:
         """(rows,) uint64 fingerprints of whole rows, of 48 bits, of all columns by number."""
-        parts = [self.part(i, columns[i].words(_DIGITS)) for i in range(len(self.names))]
+        parts = [columns[i].each(partial(self._whole_part, i)) for i in range(len(self.names))]
         return self.rows(parts, "whole") >> np.uint64(64 - _WHOLE)
+
+
+@dataclass(frozen=True)
+class SentHasher(Hasher):
+    """A hasher that another machine is given: of the ledger's key it has no more than tables of
+    these columns are hashed with."""
+
+    master: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, hasher: Hasher) -> SentHasher:
+        return cls(b"", hasher.names, hasher._master)
+
+    @property
+    def _master(self) -> bytes:
+        return self.master
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SentHasher, (b"", self.names, self.master)  # a cipher does not pickle
 
 
 @dataclass

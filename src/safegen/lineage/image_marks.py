@@ -125,6 +125,10 @@ class ImageMarks:
                     found.add(str(said))
                 self._found.update(found)
 
+    def merge(self, other: ImageMarks) -> None:
+        """Add what was found in other rows of the same table."""
+        self._found.update(other._found)
+
     def evidence(self) -> list[Evidence]:
         """A piece for each kind of mark."""
         return [

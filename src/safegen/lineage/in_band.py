@@ -62,6 +62,15 @@ class InBand:
         self.depth_sum += float(depths.sum())
         self.max_depth = max(self.max_depth, int(np.ceil(depths.max(initial=0.0))))
 
+    def merge(self, other: InBand) -> None:
+        """Add the rows that another tally of the same table has seen."""
+        self.rows += other.rows
+        self.synthetic += other.synthetic
+        self.depth_sum += other.depth_sum
+        self.max_depth = max(self.max_depth, other.max_depth)
+        self.claimed += other.claimed
+        self.named |= other.named
+
     def _stamped(self, column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The depths that stamps in images state: at least 1 where there is a stamp, or a C2PA
         manifest that says as much."""

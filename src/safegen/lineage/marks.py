@@ -52,6 +52,12 @@ class Marks:
             for mark, tool in _VALUES.items():
                 self._count(tool, mark, pc.equal(values, mark))
 
+    def merge(self, other: Marks) -> None:
+        """Add what was found in other rows of the same table."""
+        for mark, count in other._found.items():
+            self._found[mark] = self._found.get(mark, 0) + count
+        self._images.merge(other._images)
+
     def _count(self, tool: str, mark: str, hits: pa.Array) -> None:
         count = pc.sum(hits).as_py() or 0
         if count:

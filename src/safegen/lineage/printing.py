@@ -66,6 +66,10 @@ class Printing:
         self._released.merge(later._released)
         self._unreleased.merge(later._unreleased)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the ledger's key: what was sent can be merged into another, and no more."""
+        return {**vars(self), "hasher": None}
+
     def update_decoys(self, table: pa.Table) -> None:
         """Let decoys pass by, as rows do."""
         self._pass(table, self._unreleased)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from safegen.errors import LedgerError
 from safegen.ledger import Attached, Ledger
 from safegen.lineage.detection import ALPHA, POWER, Met, met_on_views, met_watermark, met_whole
 from safegen.lineage.facts import Evidence
-from safegen.lineage.fingerprints import Cells, Hasher, Prints, WholeRows
+from safegen.lineage.fingerprints import Cells, Hasher, Prints, SentHasher, WholeRows
 from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import FORMS, PRINTS, Known, known_forms
 from safegen.lineage.routing import DIRECT, routes
@@ -99,6 +99,12 @@ class Sample:
         if sum(len(d) for d, _ in self._pieces) > 2 * self.size:
             self._thin()
 
+    def merge(self, other: Sample) -> None:
+        """Add the rows that another sample kept of other rows of the table."""
+        self._pieces += other._pieces
+        if sum(len(d) for d, _ in self._pieces) > 2 * self.size:
+            self._thin()
+
     def _thin(self) -> None:
         drawn = np.concatenate([d for d, _ in self._pieces])
         stay = np.argsort(drawn, kind="stable")[: self.size]
@@ -148,7 +154,7 @@ def searched(
     alike = _alike(
         forms, {n: Profile(c[np.arange(min(len(c), KNOWN_BY))]) for n, c in columns.items()}
     )
-    whole = _whole(alike, [columns] if batches is None else _columns_of(batches, alike))
+    whole = _whole(alike, columns if batches is None else batches)
     some = {n: c[np.arange(min(len(c), SAMPLE))] for n, c in columns.items()}
     seen = _Seen(ledger, every, power)
     for form_id, (known, match) in alike.items():
@@ -330,32 +336,56 @@ def _hasher(known: Known) -> Hasher:
     return Hasher(known.key, tuple(c.name for c in known.form.columns))
 
 
-def _columns_of(
-    batches: Batches, alike: Mapping[str, tuple[Known, Matched]]
-) -> Iterator[Mapping[str, Column]]:
-    """Those columns of each batch that forms know whole rows by."""
-    matched = [match for known, match in alike.values() if match.whole(known.form)]
-    names = {c.name for match in matched for c in match.columns}
-    for batch in batches if names else ():
-        yield {n: Column.of(batch.column(batch.schema.get_field_index(n))) for n in names}
-
-
 def _whole(
-    alike: Mapping[str, tuple[Known, Matched]], rows: Iterable[Mapping[str, Column]]
+    alike: Mapping[str, tuple[Known, Matched]], rows: Batches | Mapping[str, Column]
 ) -> dict[str, WholeRows]:
     """Fingerprints of rows, for the forms whose columns are all there."""
-    wanted = {
-        form_id: (_hasher(known), {c.number: c.name for c in match.columns})
-        for form_id, (known, match) in alike.items()
-        if match.whole(known.form)
-    }
-    found: dict[str, list[np.ndarray]] = {form_id: [] for form_id in wanted}
-    for columns in rows:
-        for form_id, (hasher, names) in wanted.items():
-            found[form_id].append(hasher.whole({i: columns[n] for i, n in names.items()}))
-    return {
-        form_id: WholeRows.of(np.concatenate(parts)) for form_id, parts in found.items() if parts
-    }
+    prints = RowPrints(
+        {
+            form_id: (_hasher(known), {c.number: c.name for c in match.columns})
+            for form_id, (known, match) in alike.items()
+            if match.whole(known.form)
+        }
+    )
+    if not prints.wanted:
+        return {}
+    found = [prints.of(rows)] if isinstance(rows, Mapping) else prints.passing(rows)
+    parts: dict[str, list[np.ndarray]] = {}
+    for some in found:
+        for form_id, words in some.items():
+            parts.setdefault(form_id, []).append(words)
+    return {form_id: WholeRows.of(np.concatenate(words)) for form_id, words in parts.items()}
+
+
+@dataclass(frozen=True)
+class RowPrints:
+    """What takes the fingerprints of whole rows, for forms by their id: under which hasher, and
+    which columns are which of the form's."""
+
+    wanted: Mapping[str, tuple[Hasher, Mapping[int, str]]]
+
+    def of(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
+        """Those of some rows, by form."""
+        return {
+            form_id: hasher.whole({i: columns[n] for i, n in names.items()})
+            for form_id, (hasher, names) in self.wanted.items()
+        }
+
+    def passing(self, batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+        """Those of a table's rows, batch by batch; where they are elsewhere, taken there."""
+        if batches.there is not None:
+            sent = {f: (SentHasher.of(h), names) for f, (h, names) in self.wanted.items()}
+            return batches.there(RowPrints(sent))
+        return map(self._batch, batches)
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> dict[str, np.ndarray]:
+        """Those of a part of a table."""
+        found = [*map(self._batch, batches)]
+        return {f: np.concatenate([one[f] for one in found]) for f in (found[0] if found else ())}
+
+    def _batch(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        names = {n for _, of in self.wanted.values() for n in of.values()}
+        return self.of({n: Column.of(batch.column(batch.schema.get_field_index(n))) for n in names})
 
 
 def _parsed(data: bytes, where: Attached) -> Prints:

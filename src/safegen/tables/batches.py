@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["BATCH_ROWS", "PROVENANCE_COLUMNS", "Batches", "is_provenance", "sound_weights"]
+__all__ = [
+    "BATCH_ROWS",
+    "PROVENANCE_COLUMNS",
+    "Batches",
+    "PartFunction",
+    "is_provenance",
+    "sound_weights",
+]
+
+PartFunction: TypeAlias = Callable[[Iterator[pa.RecordBatch]], Any]
+"""What a part of a table comes to: small, for it is sent back."""
 
 BATCH_ROWS = 65_536
 """Rows per batch when reading: a few megabytes at usual widths."""
@@ -40,13 +51,15 @@ class Batches:
     """A table as a schema and a way to iterate over its record batches, again and again.
 
     `rows` is the number of rows where it is known without reading; `held` whether they are in
-    memory already.
+    memory already. `there` is set where they are in other processes, on other machines perhaps: it
+    calls a function there with the batches of each part of the table, and gives what comes out.
     """
 
     schema: pa.Schema
     open: Callable[[], Iterable[pa.RecordBatch]]
     rows: int | None = None
     held: bool = False
+    there: Callable[[PartFunction], Iterator[Any]] | None = None
 
     @classmethod
     def of(cls, table: pa.Table) -> Batches:
@@ -72,4 +85,21 @@ class Batches:
     def select(self, names: list[str]) -> Batches:
         """The same rows with these columns only."""
         schema = pa.schema([self.schema.field(n) for n in names], metadata=self.schema.metadata)
-        return replace(self, schema=schema, open=lambda: (b.select(names) for b in self))
+        there = self.there
+        return replace(
+            self,
+            schema=schema,
+            open=lambda: (b.select(names) for b in self),
+            there=None if there is None else lambda of: there(_Selected(names, of)),
+        )
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """A function of batches, of some of their columns. It pickles if the function does."""
+
+    names: list[str]
+    of: PartFunction
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Any:
+        return self.of(b.select(self.names) for b in batches)

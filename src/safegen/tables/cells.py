@@ -13,7 +13,7 @@ import decimal
 import hashlib
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -24,9 +24,19 @@ import pyarrow.compute as pc
 
 from safegen.tables.images import MAGIC, image_bytes, is_image, pixels_of, without_stamp
 
-__all__ = ["DIGITS", "LONG", "WIDTH", "Cells", "exact_cells", "tolerant_cells"]
+__all__ = [
+    "DIGITS",
+    "LONG",
+    "WIDTH",
+    "Cells",
+    "coded",
+    "exact_cells",
+    "row_cells",
+    "tolerant_cells",
+]
 
 WIDTH = 17  # one tag byte, sixteen bytes of payload
+_NULL_CELL = bytes(WIDTH)
 DIGITS = 12
 """Significant decimal digits of a number that tolerant cells keep."""
 
@@ -36,7 +46,31 @@ LONG = 1_000
 _TINY = 1e-290  # what is smaller counts as zero there
 _EXACT = decimal.Context(prec=100)  # Python's default would round to 28 digits; decimal256 has 76
 
+_POWERS = 10.0 ** np.arange(-300.0, 309.0)  # of ten, by number + 300: powers are slow to take
+_PIECE = 64 * 1024 * 1024  # bytes of cells made at once: 4,096 rows of a thousand columns
+
 Cells = npt.NDArray[np.uint8]
+
+
+def row_cells(
+    batch: pa.RecordBatch, names: Sequence[str], cells: Callable[[pa.Array], Cells]
+) -> Iterator[npt.NDArray[np.void]]:
+    """The cells of every row side by side, in the order of `names`: some rows at a time."""
+    form = np.dtype([(str(i), f"V{WIDTH}") for i in range(len(names))])
+    step = max(_PIECE // max(form.itemsize, 1), 1)
+    for first in range(0, batch.num_rows, step):
+        piece = batch.slice(first, step)
+        rows = np.empty(piece.num_rows, dtype=form)
+        for i, name in enumerate(names):
+            column = piece.column(piece.schema.get_field_index(name))
+            rows[str(i)] = cells(column).view(f"V{WIDTH}").ravel()
+        yield rows.view(f"V{form.itemsize}")
+
+
+def coded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows with texts as dictionaries: for who makes cells of them more than once."""
+    columns = [c.dictionary_encode() if _is_text(c.type) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _cells(tag: bytes, low: npt.NDArray[Any], high: npt.NDArray[Any] | None = None) -> Cells:
@@ -69,14 +103,13 @@ def _by_value(array: pa.Array, cell: Callable[[Any], bytes]) -> Cells:
     """Cells computed once per distinct value; `cell` gives 17 bytes."""
     if pa.types.is_dictionary(array.type) and len(array.dictionary) > len(array):
         array = array.dictionary_decode()  # a slice needs few words of a long dictionary
-    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    codes = np.asarray(coded.indices.cast(pa.int64()).fill_null(-1))
-    table = np.zeros((len(coded.dictionary) + 1, WIDTH), dtype=np.uint8)
-    for i, value in enumerate(coded.dictionary.to_pylist()):
-        if value is not None:
-            table[i] = np.frombuffer(cell(value), dtype=np.uint8)
-    cells: Cells = table[codes]
-    return cells  # code -1 takes the last row, which stays zero: null
+    words = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    told = [_NULL_CELL if v is None else cell(v) for v in words.dictionary.to_pylist()]
+    table = np.frombuffer(b"".join([*told, _NULL_CELL]), dtype=f"V{WIDTH}")
+    codes = words.indices.cast(pa.int64())
+    if codes.null_count:
+        codes = codes.fill_null(len(told))
+    return np.take(table, np.asarray(codes)).view(np.uint8).reshape(-1, WIDTH)
 
 
 def _hashed(tag: bytes, data: bytes) -> bytes:
@@ -192,7 +225,6 @@ _NULLS = frozenset(
     | {"n/a", "na", "nan", "none", "null", "nat"}
 )
 _INFINITE = frozenset({"inf", "infinity"})  # signed ones begin as numbers do
-_NULL_CELL = bytes(WIDTH)
 
 
 def _tolerant_text(value: str) -> bytes:
@@ -246,29 +278,41 @@ def _number_cells(values: npt.NDArray[np.float64]) -> Cells:
     Whole numbers are exact up to 2^53. A fraction that a 32-bit float holds is taken for one and
     read by its shortest text (0.1, not 0.10000000149), which is what a CSV of it holds.
     """
-    values = values.copy()
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         size = np.abs(values)
         whole = (values == np.trunc(values)) & (size < 2**53)
-        narrow = values.astype(np.float32)
-        was_narrow = ~whole & (np.abs(narrow - values) <= 4 * np.spacing(size))
-        if was_narrow.any():
-            texts = pa.array(narrow[was_narrow]).cast(pa.string())
-            values[was_narrow] = np.asarray(texts.cast(pa.float64()))
+        if not whole.all():
+            values = _as_narrow(values, size, whole)
             size = np.abs(values)
         usual = (size >= _TINY) & np.isfinite(values)
-        exponent = np.where(usual, np.floor(np.log10(np.where(usual, size, 1.0))), 0.0)
-        digits = np.where(usual, np.rint(values * 10.0 ** (DIGITS - 1 - exponent)), 0.0)
-        carried = np.abs(digits) >= 10.0**DIGITS  # 9.9999999999999 is 10
-        digits, exponent = np.where(carried, digits / 10, digits), exponent + carried
-        long = whole & (size >= 10.0**DIGITS)
-        digits, exponent = np.where(long, values, digits), np.where(long, LONG, exponent)
-        infinite = np.isinf(values)
-        digits = np.where(infinite, np.sign(values), digits)
-        exponent = np.where(infinite, 2_000, exponent)
+        exponent = np.floor(np.log10(np.where(usual, size, 1.0)))
+        powers = _POWERS[(300 + DIGITS - 1 - exponent).astype(np.intp)]
+        digits = np.where(usual, np.rint(values * powers), 0.0)
+        if (carried := np.abs(digits) >= 10.0**DIGITS).any():  # 9.9999999999999 is 10
+            digits, exponent = np.where(carried, digits / 10, digits), exponent + carried
+        if (long := whole & (size >= 10.0**DIGITS)).any():
+            digits, exponent = np.where(long, values, digits), np.where(long, LONG, exponent)
+        if (infinite := np.isinf(values)).any():
+            digits = np.where(infinite, np.sign(values), digits)
+            exponent = np.where(infinite, 2_000, exponent)
     cells = _cells(b"f", digits.astype(np.int64), exponent.astype(np.int64))
-    cells[np.isnan(values)] = 0
+    if (missing := np.isnan(values)).any():
+        cells[missing] = 0
     return cells
+
+
+def _as_narrow(
+    values: npt.NDArray[np.float64], size: npt.NDArray[np.float64], whole: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Fractions that a 32-bit float holds as the shortest text of one, the others as they are."""
+    narrow = values.astype(np.float32)
+    was_narrow = ~whole & (np.abs(narrow - values) <= 4 * np.spacing(size))
+    if not was_narrow.any():
+        return values
+    texts = pa.array(narrow[was_narrow]).cast(pa.string())
+    values = values.copy()
+    values[was_narrow] = np.asarray(texts.cast(pa.float64()))
+    return values
 
 
 def tolerant_cells(array: pa.Array) -> Cells:

@@ -18,15 +18,16 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from safegen.tables.batches import Batches, is_provenance
-from safegen.tables.cells import WIDTH, Cells, exact_cells, tolerant_cells
-from safegen.tables.lanes import EXPANSIONS, LANES, summed
+from safegen.tables.cells import coded, exact_cells, row_cells, tolerant_cells
+from safegen.tables.lanes import EXPANSIONS, LANES, in_pieces, summed
 
 __all__ = [
     "SCHEME",
@@ -53,13 +54,6 @@ def scheme_of(digest: str) -> str | None:
     """The scheme of a logical digest, of one table or of several; None for none of `SCHEMES`."""
     named = digest.partition(":")[0]
     return next((s for s in SCHEMES if named in (s, _OF_TABLES[s])), None)
-
-
-def _row_bytes(batch: pa.RecordBatch, names: list[str], cells: Callable[..., Cells]) -> bytes:
-    columns = [cells(batch.column(batch.schema.get_field_index(n))) for n in names]
-    if not columns:
-        return b""
-    return np.ascontiguousarray(np.hstack(columns)).tobytes()
 
 
 def _content_names(schema: pa.Schema) -> list[str]:
@@ -103,9 +97,9 @@ class RowsDigest:
         self._lanes = {s: np.zeros(LANES, dtype=np.uint16) for s in SCHEMES if s in (SCHEME, *also)}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        rows = _row_bytes(batch, self.names, exact_cells)
-        for scheme, lanes in self._lanes.items():
-            lanes += summed(scheme, self._prefix(scheme), rows, batch.num_rows)
+        for rows in row_cells(batch, self.names, exact_cells):
+            for scheme, lanes in self._lanes.items():
+                lanes += summed(scheme, self._prefix(scheme), rows)
         self.rows += batch.num_rows
 
     def merge(self, other: RowsDigest) -> None:
@@ -145,30 +139,29 @@ class LookupDigest:
         self._sum = np.zeros(4, dtype=np.uint64)
 
     def update(self, batch: pa.RecordBatch) -> None:
-        self._add(batch, _row_bytes(batch, self.names, tolerant_cells))
+        self.update_all([self], batch)
 
     @staticmethod
     def update_all(lookups: Collection[LookupDigest], batch: pa.RecordBatch) -> None:
         """Update the digests of one table under several keys: its cells are made, and its images
         decoded, once."""
-        rows = None
-        for one in lookups:
-            if rows is None:
-                rows = _row_bytes(batch, one.names, tolerant_cells)
-            one._add(batch, rows)
+        names = next((one.names for one in lookups), None)
+        if names is not None:
+            for rows in row_cells(batch, names, tolerant_cells):
+                for one in lookups:
+                    one._add(rows)
 
-    def _add(self, batch: pa.RecordBatch, cells: bytes) -> None:
-        data = memoryview(cells)
-        width = WIDTH * len(self.names)
-        base = hashlib.blake2b(key=self._key, digest_size=32)
-        hashes = []
-        for row in range(batch.num_rows):
-            h = base.copy()
-            h.update(data[row * width : (row + 1) * width])
-            hashes.append(h.digest())
-        rows = np.frombuffer(b"".join(hashes), dtype="<u8").reshape(-1, 4)
-        self._sum += rows.sum(axis=0, dtype=np.uint64)
-        self.rows += batch.num_rows
+    def _add(self, rows: npt.NDArray[np.void]) -> None:
+        copy = hashlib.blake2b(key=self._key, digest_size=32).copy
+        for some in in_pieces(rows):
+            hashes = []
+            for row in some:
+                h = copy()
+                h.update(row)
+                hashes.append(h.digest())
+            words = np.frombuffer(b"".join(hashes), dtype="<u8").reshape(-1, 4)
+            self._sum += words.sum(axis=0, dtype=np.uint64)
+        self.rows += len(rows)
 
     def merge(self, other: LookupDigest) -> None:
         """Add the rows that another digest has seen. Raises: ValueError on other columns, or
@@ -180,6 +173,18 @@ class LookupDigest:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_key"}
+
+    def handed_over(self) -> dict[str, Any]:
+        """All that another process needs to go on with it, its key as well: who has that can tell
+        of any table whether the ledger knows it, and of the ledger's own key nothing."""
+        return dict(vars(self))
+
+    @classmethod
+    def taken_over(cls, handed: Mapping[str, Any]) -> LookupDigest:
+        """What was handed over, with no rows yet."""
+        taken = cls.__new__(cls)
+        vars(taken).update({**handed, "rows": 0, "_sum": np.zeros(4, dtype=np.uint64)})
+        return taken
 
     def keyed(self, key: bytes) -> LookupDigest:
         """What came out of a pickle, with its key. Raises: ValueError for another one."""
@@ -208,6 +213,8 @@ class TableDigests:
         self.lookups = {key_id: LookupDigest(schema, key) for key_id, key in keys}
 
     def update(self, batch: pa.RecordBatch) -> None:
+        if self.lookups:
+            batch = coded(batch)
         self.rows.update(batch)
         LookupDigest.update_all(self.lookups.values(), batch)
 

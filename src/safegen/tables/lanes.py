@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-__all__ = ["EXPANSIONS", "LANES", "Lanes", "summed"]
+__all__ = ["EXPANSIONS", "LANES", "Lanes", "in_pieces", "summed"]
 
 LANES = 1024
 _CHUNK = 256  # rows expanded at once: 512 KiB, which a core's cache holds
@@ -24,17 +24,21 @@ EXPANSIONS: dict[str, Callable[[bytes], Any]] = {
 Lanes = npt.NDArray[np.uint16]
 
 
-def summed(scheme: str, prefix: bytes, rows: bytes, count: int) -> Lanes:
-    """The sum of the lanes of `count` rows, as long as each other."""
+def in_pieces(rows: npt.NDArray[np.void]) -> Iterator[list[bytes]]:
+    """Rows as bytes, as many at a time as are hashed at once."""
+    for first in range(0, len(rows), _CHUNK):
+        yield rows[first : first + _CHUNK].tolist()
+
+
+def summed(scheme: str, prefix: bytes, rows: npt.NDArray[np.void]) -> Lanes:
+    """The sum of the rows' lanes."""
     total = np.zeros(LANES, dtype=np.uint16)
-    data = memoryview(rows)
-    width = len(data) // max(count, 1)
-    base = EXPANSIONS[scheme](prefix)
-    for first in range(0, count, _CHUNK):
+    copy = EXPANSIONS[scheme](prefix).copy
+    for some in in_pieces(rows):
         expanded = []
-        for row in range(first, min(first + _CHUNK, count)):
-            h = base.copy()
-            h.update(data[row * width : (row + 1) * width])
+        for row in some:
+            h = copy()
+            h.update(row)
             expanded.append(h.digest(2 * LANES))
         lanes = np.frombuffer(b"".join(expanded), dtype="<u2").reshape(-1, LANES)
         total += lanes.sum(axis=0, dtype=np.uint16)

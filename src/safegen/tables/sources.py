@@ -21,6 +21,7 @@ from safegen.manifest import MANIFEST_NAME, Manifest
 from safegen.manifest.check import FolderCheck
 from safegen.places import Place, StorePath, absent, place_of
 from safegen.tables.batches import Batches
+from safegen.tables.elsewhere import is_elsewhere, opened_there
 from safegen.tables.files import (
     KNOWN,
     arrow_batches,
@@ -40,9 +41,9 @@ TABLE = "table"
 """The name of a table that its caller did not name."""
 
 SourceLike: TypeAlias = Any
-"""A path or URI, a pandas or polars frame, a pyarrow Table, an HF dataset, a `Dataset`, anything
-with `__arrow_c_stream__`, an image folder, an array of images or `{"image": array, "label": …}`,
-or `{name: any of these}` for related tables."""
+"""A path or URI, a pandas or polars frame, a pyarrow Table, an HF dataset, a `Dataset`, a Ray
+Dataset or a Spark DataFrame, anything with `__arrow_c_stream__`, an image folder, an array of
+images or `{"image": array, "label": …}`, or `{name: any of these}` for related tables."""
 
 MAX_FILES = 100_000
 
@@ -144,6 +145,8 @@ def _from_memory(source: Any) -> Source:
         elif module == "datasets" and hasattr(source, "with_format"):
             table = source.with_format("arrow")[:]
             stamps = described(getattr(getattr(source, "info", None), "description", None))
+        elif is_elsewhere(source):
+            return _elsewhere(source)
         elif module == "numpy" or isinstance(source, Mapping):
             table = from_arrays(source)
         elif hasattr(source, "__arrow_c_stream__"):
@@ -151,12 +154,19 @@ def _from_memory(source: Any) -> Source:
         else:
             raise SourceError(
                 f"a {type(source).__module__}.{type(source).__qualname__} is not a source; give a "
-                "path, a pandas or polars frame, a pyarrow Table, an HF dataset, anything with "
-                "__arrow_c_stream__, or a dict of those"
+                "path, a pandas or polars frame, a pyarrow Table, an HF dataset, a Ray Dataset, a "
+                "Spark DataFrame, anything with __arrow_c_stream__, or a dict of those"
             )
     distinct(table.schema, "the table in memory")
     stamps += read_stamps(table.schema, attrs)
     return Source("memory:", {TABLE: Batches.of(table)}, tuple(stamps))
+
+
+def _elsewhere(source: Any) -> Source:
+    """Rows that stay where they are."""
+    batches = opened_there(source)
+    distinct(batches.schema, "the table")
+    return Source("memory:", {TABLE: batches}, tuple(read_stamps(batches.schema)))
 
 
 def _from_pandas(frame: Any) -> pa.Table:

@@ -65,19 +65,19 @@ class Answer:
 
 
 class Bench:
-    """A worker's model, its recipe, and the folder that its files go to.
+    """A worker's model, and the folder that its files go to.
 
     `folder`: the release's, where this machine sees it; None: the files go back as bytes.
     """
 
-    def __init__(self, folder: str | None, backend: str, recipe: bytes, model: Sequence[Packed]):
+    def __init__(self, folder: str | None, backend: str, model: Sequence[Packed]):
         import pyarrow as pa
         import ray
 
         pa.set_cpu_count(1)  # a worker is for one core
         self._own, self._lock = _own_folder()
         self._folder = None if folder is None else Path(folder)
-        self._recipe: Recipe = pickle.loads(recipe)
+        self._recipe: tuple[int, Recipe] | None = None
         unpacked(model, self._own / "model", ray.get)
         self._backend: Backend = plugins.load(plugins.BACKENDS, backend)()
         try:
@@ -85,9 +85,11 @@ class Bench:
         except OSError as error:
             raise BackendError(upstream(error)) from None
 
-    def make(self, part: Part) -> Answer:
-        """Make a part."""
+    def make(self, number: int, recipe: bytes, part: Part) -> Answer:
+        """Make a part, by the recipe of this number."""
         try:
+            if self._recipe is None or self._recipe[0] != number:
+                self._recipe = number, pickle.loads(recipe)
             if self._folder is not None:
                 return Answer(self._written(part, self._folder))
             with tempfile.TemporaryDirectory(dir=self._own) as name:
@@ -97,7 +99,8 @@ class Bench:
             return Answer(failed=failure(error))
 
     def _written(self, part: Part, folder: Path) -> bytes:
-        return pickle.dumps(make_part(self._recipe, self._model, self._backend, part, folder))
+        assert self._recipe is not None
+        return pickle.dumps(make_part(self._recipe[1], self._model, self._backend, part, folder))
 
     def close(self) -> None:
         """Leave nothing on this machine's disk."""

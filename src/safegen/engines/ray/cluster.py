@@ -13,8 +13,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ _SOCKETS = 107 - 90
 
 _OWN = "local"
 """Ray's address of a cluster that it is to start."""
+
+_TRIES = 3
+"""Ray gives up when a start takes half a minute, as it may on a machine that has much to do."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # which it would send home
@@ -66,29 +69,62 @@ def cluster(workers: int | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = _address()
-    with ExitStack() as stack:
-        stack.enter_context(_quiet())
-        arguments: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if address == _OWN:
-            home = stack.enter_context(_home())
-            arguments |= {
-                "num_cpus": workers or cores(),
-                "include_dashboard": False,
-                "object_store_memory": _STORE,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": str(home / "r"),  # Ray lets everybody in: what is around it does not
-            }
-        stack.callback(ray.shutdown)
-        try:
-            with _as_it_was(_SETTINGS if address == _OWN else {}):
-                ray.init(address, **arguments)
-        except Exception as error:
-            what = "started" if address == _OWN else "joined at $RAY_ADDRESS"
-            raise BackendError(f"no Ray cluster could be {what} ({upstream(error)})") from hidden(
-                error
-            )
+    with _quiet(), _joined(ray) if _address() != _OWN else _started(ray, workers or cores()):
         yield ray
+
+
+@contextmanager
+def _joined(ray: Any) -> Iterator[None]:
+    """Inside, this process belongs to the cluster of `$RAY_ADDRESS`. Raises: BackendError."""
+    with _connected(ray, "joined at $RAY_ADDRESS", _address()):
+        yield
+
+
+@contextmanager
+def _started(ray: Any, cpus: int) -> Iterator[None]:
+    """Inside, there is a cluster of our own. Raises: BackendError."""
+    with ExitStack() as stack:
+        for tried in range(_TRIES):
+            home = stack.enter_context(_home())
+            try:
+                started = _connected(
+                    ray,
+                    f"started here: Ray gave up {_TRIES} times, after half a minute each",
+                    _OWN,
+                    _SETTINGS,
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=_STORE,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(home / "r"),  # Ray lets everybody in: what is around it does not
+                )
+                stack.enter_context(started)
+                break
+            except BackendError:
+                if tried + 1 == _TRIES:
+                    raise
+                stack.close()
+        yield
+
+
+@contextmanager
+def _connected(
+    ray: Any, what: str, address: str, settings: Mapping[str, str] | None = None, **more: Any
+) -> Iterator[None]:
+    try:
+        with _as_it_was(settings or {}):
+            ray.init(address, log_to_driver=False, configure_logging=False, **more)
+    except Exception as error:
+        ray.shutdown()
+        text = f"no Ray cluster could be {what} ({upstream(error)})"
+        raise BackendError(text) from hidden(error)
+    except BaseException:
+        ray.shutdown()
+        raise
+    try:
+        yield
+    finally:
+        ray.shutdown(wait_for_processes=True)
 
 
 @contextmanager
@@ -112,11 +148,22 @@ def _home() -> Iterator[Path]:
     try:
         yield home
     finally:
+        _end_what_uses(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _end_what_uses(home: Path) -> None:
+    """End what was started there and is still running: Ray forgets it when its start fails, or is
+    interrupted."""
+    for process in Path("/proc").glob("[0-9]*"):  # Linux
+        with suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and os.fsencode(home) in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 @contextmanager
-def _as_it_was(settings: dict[str, str]) -> Iterator[None]:
+def _as_it_was(settings: Mapping[str, str]) -> Iterator[None]:
     """Inside, with these settings; after, the process is as it was: `ray.init` changes its
     environment, what SIGTERM does, and whether a crash is traced."""
     main = threading.current_thread() is threading.main_thread()

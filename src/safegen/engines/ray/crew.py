@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from safegen.engines.parts import Part, Recipe
     from safegen.engines.writing import Written
 
-__all__ = ["made"]
+__all__ = ["Crew"]
 
 _LOG = logging.getLogger("safegen")
 
@@ -43,49 +43,58 @@ _AHEAD = 4  # parts per worker that are on their way, or wait for an earlier one
 _PATIENCE = 30.0  # seconds after which it is said that Ray has placed no worker yet
 
 
-def made(
-    recipe: Recipe,
-    model: Model,
-    backend: Backend,
-    plan: Iterable[Part],
-    folder: Path,
-    *,
-    workers: int | None = None,
-    advance: Callable[[int], object] = lambda units: None,
-) -> Iterator[Written]:
-    """As `engines.local.made`, by workers of a Ray cluster: the parts of a plan, in its order.
+class Crew:
+    """An engine, as `engines.local.made` is one: the parts of a plan by workers of a Ray cluster,
+    which come when they are first needed and stay with the model until the block ends.
 
-    `workers`: None takes one for each CPU of the cluster; where this process has the model on a GPU
-    one for each GPU, while all others see none. What is to be signed is made in this process, which
-    has the key, and so is a single part. `advance` is called with the units of each part that was
-    made.
+    Called, it gives what was written of each part, in the plan's order. `workers`: None takes one
+    for each CPU of the cluster; where this process has the model on a GPU one for each GPU, while
+    all others see none. What is to be signed is made in this process, which has the key, and so is
+    a single part. `advance` is called with the units of each part that was made.
 
     Raises: MissingExtra; WorkersLost when a part's worker is lost three times; BackendError when a
     part cannot be made, and where a worker has another safegen, or another library on which rows
     hang.
     """
-    plan = iter(plan)
-    first = list(islice(plan, 2))
-    if recipe.signer is not None or len(first) < 2:
-        for part in chain(first, plan):
-            yield make_part(recipe, model, backend, part, folder, advance)
-        return
-    with ExitStack() as stack:
-        ray = stack.enter_context(cluster(workers))
-        resources, room = _needs(ray, model)
-        size = workers or room
-        first += islice(plan, max(size - len(first), 0))
-        visible = resources["num_gpus"] > 0
-        known = ray.put(terms(backend, stack.enter_context(seen(folder)), gpus=visible))
-        needed = recipe.backend, ray.put(pickle.dumps(recipe)), _sent(ray, model)
 
-        def seat() -> _Seat:
-            worker = engaged(ray, resources)
-            return _Seat(worker, worker.begin.remote(known))
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._hands: _Hands | None = None
 
-        size = min(size, len(first))
-        crew = stack.enter_context(_Crew(ray, size, seat, needed, recipe, folder))
-        for part, written in crew.made(chain(first, plan)):
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        model: Model,
+        backend: Backend,
+        plan: Iterable[Part],
+        folder: Path,
+        *,
+        workers: int | None = None,
+        advance: Callable[[int], object] = lambda units: None,
+    ) -> Iterator[Written]:
+        plan = iter(plan)
+        first = list(islice(plan, 2))
+        if recipe.signer is not None or len(first) < 2:
+            for part in chain(first, plan):
+                yield make_part(recipe, model, backend, part, folder, advance)
+            return
+        if self._hands is None:
+            ray = self._stack.enter_context(cluster(workers))
+            resources, room = _needs(ray, model)
+            first += islice(plan, max((workers or room) - len(first), 0))
+            known = terms(
+                backend, self._stack.enter_context(seen(folder)), gpus=resources["num_gpus"] > 0
+            )
+            size = min(workers or room, len(first))
+            hands = _Hands(ray, resources, ray.put(known), (backend.name, _sent(ray, model)), size)
+            self._hands = self._stack.enter_context(hands)
+        for part, written in self._hands.made(recipe, chain(first, plan), folder):
             advance(part.units)
             yield written
 
@@ -119,48 +128,64 @@ class _Seat:
     parts: dict[Any, Part] = field(default_factory=dict)
 
 
-class _Crew:
+class _Hands:
     """Workers that come, make parts, and are replaced when they are lost."""
 
     def __init__(
         self,
         ray: Any,
-        size: int,
-        seat: Callable[[], _Seat],
+        resources: Mapping[str, float],
+        known: Any,
         needed: tuple[Any, ...],
-        recipe: Recipe,
-        folder: Path,
+        size: int,
     ):
-        self._ray, self._size, self._seat, self._needed = ray, size, seat, needed
-        self._recipe, self._folder = recipe, folder
+        self._ray, self._resources, self._known, self._needed = ray, resources, known, needed
         self._seats: list[_Seat] = []
+        self._size = size
+        self._recipes = 0
         self._again: list[Part] = []  # of workers that were lost
         self._losses: Counter[int | None] = Counter()  # by part; None: before there was any
 
-    def __enter__(self) -> _Crew:
-        self._seats = [self._seat() for _ in range(self._size)]
+    def __enter__(self) -> _Hands:
+        self._seats += [self._seat() for _ in range(self._size)]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        let_go(self._ray, [seat.worker for seat in self._seats])
+        begun = [seat.worker for seat in self._seats if seat.begun is None]
+        let_go(self._ray, begun, [s.worker for s in self._seats if s.begun is not None])
 
-    def made(self, plan: Iterator[Part]) -> Iterator[tuple[Part, Written]]:
-        """Each part of a plan, made, in the plan's order."""
+    def _seat(self) -> _Seat:
+        worker = engaged(self._ray, self._resources)
+        return _Seat(worker, worker.begin.remote(self._known))
+
+    def made(
+        self, recipe: Recipe, plan: Iterator[Part], folder: Path
+    ) -> Iterator[tuple[Part, Written]]:
+        """Each part of a plan, made by a recipe, in the plan's order."""
+        self._recipes += 1
+        self._losses.clear()
+        sent = self._recipes, self._ray.put(pickle.dumps(recipe))
         order: deque[Part] = deque()  # begun, and not yet given back
         done: dict[int, Written] = {}
         coming = next(plan, None)
         while coming is not None or order:
             while (seat := self._free()) is not None:
                 if self._again:
-                    self._give(seat, self._again.pop(0), done)
+                    part = self._again.pop(0)
                 elif coming is not None and len(order) < _AHEAD * self._size:
-                    order.append(coming)
-                    self._give(seat, coming, done)
-                    coming = next(plan, None)
+                    part, coming = coming, next(plan, None)
+                    order.append(part)
                 else:
                     break
+                # What an interrupted run has done a worker finds out, if it sees the folder.
+                hidden = not (seat.sees or recipe.decoys)
+                known = finished(recipe, part, folder) if hidden else None
+                if known is None:
+                    seat.parts[seat.worker.make.remote(*sent, part)] = part
+                else:
+                    done[part.number] = known
             if not (order and order[0].number in done):
-                done |= self._next()
+                done |= self._next(folder)
             while order and order[0].number in done:
                 part = order.popleft()
                 yield part, done.pop(part.number)
@@ -170,14 +195,7 @@ class _Crew:
         free = (s for s in self._seats if s.begun is None and len(s.parts) < _IN_FLIGHT)
         return min(free, key=lambda s: len(s.parts), default=None)
 
-    def _give(self, seat: _Seat, part: Part, done: dict[int, Written]) -> None:
-        known = None if seat.sees else finished(self._recipe, part, self._folder)
-        if known is not None:  # by an interrupted run, whose files this worker cannot see
-            done[part.number] = known
-        else:
-            seat.parts[seat.worker.make.remote(part)] = part
-
-    def _next(self) -> dict[int, Written]:
+    def _next(self, folder: Path) -> dict[int, Written]:
         """Wait for what comes first: a part, a worker that has begun, or the loss of one."""
         by = {r: s for s in self._seats for r in ([s.begun] if s.begun is not None else s.parts)}
         found, _ = self._ray.wait(list(by), timeout=_PATIENCE)
@@ -190,7 +208,7 @@ class _Crew:
                 self._replace(seat, lost(self._ray, error))
             else:
                 if seat.begun is None:
-                    done[seat.parts.pop(reference).number] = self._taken(answer)
+                    done[seat.parts.pop(reference).number] = _taken(answer, folder)
                 else:
                     self._welcome(seat, answer)
         if not found and all(s.begun is not None for s in self._seats):
@@ -209,19 +227,6 @@ class _Crew:
             seat.begun, seat.sees = None, answer
             del self._losses[None]
 
-    def _taken(self, answer: Answer) -> Written:
-        """What was written, with the files in the folder. Raises: BackendError."""
-        if answer.failed is not None:
-            raise answer.failed.error()
-        for name, data in answer.files.items():
-            path = self._folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partly = path.with_name(f".{path.name}.partly")
-            partly.write_bytes(data)
-            os.replace(partly, path)
-        written: Written = pickle.loads(answer.written)
-        return written
-
     def _replace(self, seat: _Seat, why: str) -> None:
         """Have another worker make the parts of one that was lost.
 
@@ -239,5 +244,19 @@ class _Crew:
         _LOG.info("sampling: a Ray worker was lost (%s); what it was at is made again", why)
         self._again = sorted([*self._again, *parts], key=lambda part: part.number)
         self._seats.remove(seat)
-        let_go(self._ray, [seat.worker])
+        let_go(self._ray, [], [seat.worker])
         self._seats.append(self._seat())
+
+
+def _taken(answer: Answer, folder: Path) -> Written:
+    """What was written, with the files in the folder. Raises: BackendError."""
+    if answer.failed is not None:
+        raise answer.failed.error()
+    for name, data in answer.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partly = path.with_name(f".{path.name}.partly")
+        partly.write_bytes(data)
+        os.replace(partly, path)
+    written: Written = pickle.loads(answer.written)
+    return written

@@ -104,8 +104,8 @@ def engaged(ray: Any, resources: Mapping[str, float]) -> Any:
                 return bench.failure(error)
             return self.folder is not None
 
-        def make(self, part: Any) -> Any:
-            return self.bench.make(part)
+        def make(self, *task: Any) -> Any:
+            return self.bench.make(*task)
 
         def train(self, *task: Any) -> Any:
             from safegen.engines.ray import bench
@@ -132,11 +132,12 @@ def lost(ray: Any, error: Exception) -> str:
     return upstream(error) if debugging() else type(error).__name__
 
 
-def let_go(ray: Any, workers: Sequence[Any]) -> None:
-    """Let workers tidy up, if they have the time, and end."""
+def let_go(ray: Any, begun: Sequence[Any], others: Sequence[Any] = ()) -> None:
+    """End workers, those that have begun once they have tidied up, if they have the time."""
     with suppress(ray.exceptions.RayError):
-        closing = [worker.close.remote() for worker in workers]
-        ray.wait(closing, num_returns=len(closing), timeout=_LEAVING)
-    for worker in workers:
+        closing = [worker.close.remote() for worker in begun]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_LEAVING)
+    for worker in (*begun, *others):
         with suppress(ray.exceptions.RayError):
             ray.kill(worker)
