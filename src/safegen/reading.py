@@ -9,7 +9,7 @@ at the release gate, counts in all real rows what the gates hold a release again
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,10 +152,12 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """The real rows of sources that do not fit into memory, as often as they are asked for."""
+    """The real rows of sources that do not fit into memory, as often as they are asked for. `found`
+    keeps what they came to, by the question: of the rows that were admitted it stays true."""
 
     sources: Sequence[tuple[Source, SourceFacts]]
     schema: pa.Schema
+    found: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def show(self, tally: Callable[[pa.RecordBatch], None]) -> None:
         """Let all rows pass, batch by batch, one source after another.

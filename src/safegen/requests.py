@@ -94,10 +94,13 @@ class Request:
         anchor = {name: prepared.parts.real(name) for name in prepared.parts.anchor}
         found = profiles(anchor, prepared.schemas, self.conditions, tail)
         if (whole := prepared.parts.whole) is not None:
-            ((name, schema),) = prepared.schemas.items()
-            tally = WholeTally(found[name], schema, self.conditions)
-            whole.show(tally)
-            found = {name: tally.profile()}
+            asked = repr(sorted(self.conditions.items())), tail
+            if asked not in whole.found:
+                ((name, schema),) = prepared.schemas.items()
+                tally = WholeTally(found[name], schema, self.conditions)
+                whole.show(tally)
+                whole.found[asked] = {name: tally.profile()}
+            found = whole.found[asked]
         for name, table in anchor.items():
             here = [k for k in self.conditions if k in table.schema.names]
             if here and not found[name].rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,7 +21,7 @@ from safegen.lineage.evidence import resolve
 from safegen.lineage.looking import looked
 from safegen.lineage.search import SAMPLE
 from safegen.tables.batches import Batches, PartFunction
-from safegen.tables.elsewhere import is_elsewhere
+from safegen.tables.elsewhere import _Packing, _Part, is_elsewhere
 from safegen.tables.sources import TABLE, Source, read_source
 from safegen.testing import example_table
 
@@ -152,6 +153,14 @@ def test_a_sample_of_all_parts_is_one_of_the_whole(world: World) -> None:
     again = looked(Elsewhere(table, 7).source.tables[TABLE], keys).sample
     assert again is not None
     assert np.array_equal(again.columns()["x"].numbers, values)
+    # Of two parts of a size not the same places.
+    halves = Elsewhere(table, 2)
+    halves.parts = [table.slice(0, 50_000), table.slice(50_000)]
+    sample = looked(halves.source.tables[TABLE], keys).sample
+    assert sample is not None
+    drawn = sample.columns()["x"].numbers
+    twice = np.intersect1d(drawn[drawn < 50_000], drawn[drawn >= 50_000] - 50_000)
+    assert len(twice) < 6_000  # 5,400 by chance
 
 
 def test_the_ledgers_key_stays_here(world: World) -> None:
@@ -199,6 +208,20 @@ def test_a_fit_takes_its_rows_here(world: World) -> None:
     assert parts is not None
     assert parts.training[TABLE].num_rows == 500
     assert there.iterated > 0
+
+
+def test_a_part_that_cannot_be_read_says_nothing_of_its_values() -> None:
+    schema = pa.schema([pa.field("x", pa.int64())])
+    batch = pa.record_batch({"x": ["a secret"]})
+    for function in (_Part(schema, len), _Packing(schema)):
+        with pytest.raises(SourceError) as raised:
+            list(function(iter([batch])))
+        assert "secret" not in "".join(traceback.format_exception(raised.value))
+    numbers = pa.record_batch({"x": ["7"], "other": [0]})
+    [answer] = _Part(schema, list)(iter([numbers]))
+    [found] = pickle.loads(answer.column(0)[0].as_py())
+    assert found.to_pydict() == {"x": [7]}
+    assert not list(_Part(schema, list)(iter([numbers.slice(0, 0)])))
 
 
 def test_what_only_looks_like_another_engines_table_is_none() -> None:

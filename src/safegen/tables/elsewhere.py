@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from safegen.errors import SourceError
+from safegen.errors import SourceError, hidden, upstream
 from safegen.tables.batches import BATCH_ROWS, Batches, PartFunction
 from safegen.tables.files import reading
 
@@ -51,9 +52,11 @@ class _Part:
     of: PartFunction
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        some = (b for b in map(self._cast, batches) if b.num_rows)
-        if (first := next(some, None)) is not None:
-            found = pickle.dumps(self.of(_with(first, some)))
+        with reading("a part of the table"):  # its engine would log what the error quotes
+            some = (b for b in map(self._cast, batches) if b.num_rows)
+            first = next(some, None)
+            found = None if first is None else pickle.dumps(self.of(_with(first, some)))
+        if found is not None:
             yield pa.record_batch([pa.array([found], pa.binary())], schema=_SENT)
 
     def table(self, block: pa.Table) -> pa.Table:
@@ -70,9 +73,24 @@ def _with(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.
     yield from rest
 
 
+@contextmanager
+def _asked(engine: str) -> Iterator[None]:
+    """Turn what an engine raises, with the errors of its workers in its text, into a SourceError
+    without it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is SourceError:
+            raise
+        raise SourceError(
+            f"{engine}: it cannot be read where its rows are ({upstream(error)}); safegen has to "
+            "be installed there too"
+        ) from hidden(error)
+
+
 def _of_ray(data: Any) -> Batches:
     what = "the Ray Dataset"
-    with reading(what):
+    with _asked(what):
         schema = getattr(data.schema(), "base_schema", None)
         if not isinstance(schema, pa.Schema):  # of blocks of pandas, and where nobody knows
             first = next(iter(data.limit(1).iter_batches(batch_format="pyarrow")), None)
@@ -82,12 +100,12 @@ def _of_ray(data: Any) -> Batches:
         rows = data.count()
 
     def blocks() -> Iterator[pa.RecordBatch]:
-        with reading(what):
+        with _asked(what):
             for block in data.iter_batches(batch_size=BATCH_ROWS, batch_format="pyarrow"):
                 yield from block.select(schema.names).cast(schema).to_batches()
 
     def there(of: PartFunction) -> Iterator[Any]:
-        with reading(what):
+        with _asked(what):
             parts = data.map_batches(
                 _Part(schema, of).table, batch_size=None, batch_format="pyarrow"
             )
@@ -100,19 +118,19 @@ def _of_ray(data: Any) -> Batches:
 
 def _of_spark(frame: Any) -> Batches:
     what = "the Spark DataFrame"
-    with reading(what):
+    with _asked(what):
         schema = _stamped(frame.limit(0).toArrow().schema, frame.schema)
         rows = frame.count()
 
     def there(of: PartFunction) -> Iterator[Any]:
-        with reading(what):
+        with _asked(what):
             # No rows are collected, but what each partition comes to.
             parts = frame.mapInArrow(_Part(schema, of), "part binary").collect()
             for (sent,) in parts:
                 yield pickle.loads(sent)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with reading(what):
+        with _asked(what):
             packed = frame.mapInArrow(_Packing(schema), "part binary").toLocalIterator()
             for (sent,) in packed:
                 yield from pa.ipc.open_stream(bytes(sent))
@@ -129,9 +147,11 @@ class _Packing:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             sink = pa.BufferOutputStream()
-            cast = batch.select(self.schema.names).cast(self.schema)
-            with pa.ipc.new_stream(sink, self.schema) as writer:
-                writer.write_batch(cast)
+            with (
+                reading("a part of the table"),
+                pa.ipc.new_stream(sink, self.schema) as writer,
+            ):
+                writer.write_batch(batch.select(self.schema.names).cast(self.schema))
             data = sink.getvalue().to_pybytes()
             yield pa.record_batch([pa.array([data], pa.binary())], schema=_SENT)
 
