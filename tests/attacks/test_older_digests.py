@@ -196,7 +196,7 @@ def test_a_released_folder_is_known_by_all_records_of_its_rows(
         return {e.dataset_id for e in facts.evidence if e.ring == "ledger"}
 
     with monkeypatch.context() as patch:  # its own record's lookup digests find the old one
-        patch.setattr(evidence, "table_digests", None)
+        patch.setattr(evidence, "looked", None)
         assert recorded(again) == ids
     assert recorded(old) == ids
     restore, copy = lose_keys(), pd.DataFrame(again.to_pandas().to_dict("list"))

@@ -19,13 +19,13 @@ from safegen.manifest import new_key
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tables whose rows are read."""
     seen: list[str] = []
-    digests = evidence.table_digests
+    look = evidence.looked
 
     def noted(batches: Any, *more: Any) -> Any:
         seen.append("rows")
-        return digests(batches, *more)
+        return look(batches, *more)
 
-    monkeypatch.setattr(evidence, "table_digests", noted)
+    monkeypatch.setattr(evidence, "looked", noted)
     return seen
 
 

@@ -466,7 +466,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
         raise KeyboardInterrupt
 
     words = ("generate", "--model", "models/m", "-n", 50, "-o", tmp_path / "x" / "y")
-    monkeypatch.setattr("safegen.release.Staging.close", interrupted)
+    monkeypatch.setattr("safegen.engines.local.make_part", interrupted)
     stopped = run(*words)
     assert stopped.code == 130
     assert stopped.err.strip().splitlines()[-1] == "safegen: stopped; nothing was published"

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safegen.processes import started as started_here
-from safegen.tables import digesting
+from safegen.tables import cells, digesting
 from safegen.tables.batches import Batches
+from safegen.tables.cells import coded, exact_cells, row_cells, tolerant_cells
 from safegen.tables.digesting import table_digests
 from safegen.tables.digests import LookupDigest, RowsDigest, TableDigests
 
@@ -103,6 +104,35 @@ def test_a_pickled_lookup_digest_holds_no_key() -> None:
     assert digest._key not in written
     with pytest.raises(AttributeError):
         pickle.loads(written).value()
+
+
+def test_what_comes_out_of_a_pickle_goes_on_with_its_key() -> None:
+    digest = of(rows()).lookups["first"]
+    read = pickle.loads(pickle.dumps(digest))
+    with pytest.raises(ValueError, match="another key"):
+        read.keyed(b"other" * 8)
+    assert read.keyed(KEY).value() == digest.value()
+
+
+def test_rows_of_cells_are_cut_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = rows().to_batches()[0]
+    [whole] = row_cells(batch, batch.schema.names, exact_cells)
+    names = batch.schema.names
+    assert whole.tobytes() == np.hstack([exact_cells(batch.column(n)) for n in names]).tobytes()
+    before = values(of(rows()))
+    monkeypatch.setattr(cells, "_PIECE", 17 * 4 * 100)
+    pieces = [*row_cells(batch, names, exact_cells)]
+    assert [len(p) for p in pieces] == [100] * 30
+    assert b"".join(p.tobytes() for p in pieces) == whole.tobytes()
+    assert values(of(rows())) == before
+
+
+def test_texts_as_dictionaries_have_the_same_cells() -> None:
+    batch = rows().to_batches()[0]
+    for name, column in zip(batch.schema.names, coded(batch).columns, strict=True):
+        for kind in (exact_cells, tolerant_cells):
+            assert np.array_equal(kind(column), kind(batch.column(name)))
+    assert pa.types.is_dictionary(coded(batch).column("name").type)
 
 
 def test_a_pickle_is_small_whatever_it_has_seen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +19,11 @@ from safegen.errors import MissingExtra, UsageError
 from safegen.measure.classifiers import CLASSES, c2st, classes_of, tstr
 from safegen.measure.compared import compared
 from safegen.measure.distances import pair_error, shape_error
+from safegen.measure.drawn import Reservoir
 from safegen.measure.measured import Measured, auc
 from safegen.measure.rare import rare_coverage, rare_mass
 from safegen.tables.schema import TableSchema, infer_schema
+from safegen.tables.streams import stream
 
 N = 400
 
@@ -369,8 +372,6 @@ def test_the_bench_prints_what_is_measured_here(capsys: pytest.CaptureFixture[st
 
 
 def test_a_reservoir_keeps_every_row_as_likely_however_rows_are_cut() -> None:
-    from safegen.measure.drawn import Reservoir
-
     counts = np.zeros(1_000)
     for seed in range(300):
         kept = Reservoir(100, seed)
@@ -387,3 +388,26 @@ def test_a_reservoir_keeps_every_row_as_likely_however_rows_are_cut() -> None:
     assert abs(np.corrcoef(np.arange(1_000), counts)[0, 1]) < 0.13
     assert counts.min() > 5
     assert Reservoir(100, 1).value() is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_parts_draw_the_rows_that_one_pass_draws(known: bool) -> None:
+    """And where it is known how many rows there will be, no part keeps many more than its share."""
+    rows, parts = 20_000, 20
+    table = pa.table({"x": np.arange(rows)})
+    merged, size = Reservoir(100, 5, rows=rows if known else None), rows // parts
+    kept = []
+    for part in range(parts):
+        one = Reservoir(100, 5, part, rows if known else None)
+        one.update(table.slice(part * size, size), np.ones(size))
+        kept.append(sum(t.num_rows for t, _, _ in one._batches))
+        merged.merge(pickle.loads(pickle.dumps(one)))
+    assert merged.seen == rows
+    drawn = merged.value()
+    assert drawn is not None
+    assert drawn.table.num_rows == 100
+    keys = np.concatenate(
+        [np.random.default_rng(stream(5, part, 0)).random(size) for part in range(parts)]
+    )
+    assert sorted(drawn.table.column("x").to_pylist()) == sorted(np.argsort(keys)[:100].tolist())
+    assert (max(kept) < 40) == known

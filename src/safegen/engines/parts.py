@@ -69,7 +69,8 @@ class Recipe:
 
     `shape`: how candidates become rows. `stamp`, `depth`, `images`, `signer`: how they are written.
     `keys`: of the ledger, newest first. `profiles`: of the real rows, to tally against.
-    `reservoirs`, `printings`: what makes one for a part, by table. `looked_at`: the tables whose
+    `reservoirs`: what makes one for a part's number, by table; `printings`: for the number and the
+    units before it. `looked_at`: the tables whose
     images are hashed, and how many of them. `decoys`: nothing is written; rows that are never
     released are printed.
     """
@@ -85,8 +86,8 @@ class Recipe:
     signer: ContentSigner | None = None
     keys: list[tuple[str, bytes]] = field(default_factory=list)
     profiles: Mapping[str, TableProfile] = field(default_factory=dict)
-    reservoirs: Mapping[str, Callable[..., Reservoir]] = field(default_factory=dict)
-    printings: Mapping[str, Callable[..., Printing]] = field(default_factory=dict)
+    reservoirs: Mapping[str, Callable[[int], Reservoir]] = field(default_factory=dict)
+    printings: Mapping[str, Callable[[int, int], Printing]] = field(default_factory=dict)
     looked_at: Mapping[str, int] = field(default_factory=dict)
     decoys: bool = False
 
@@ -99,8 +100,8 @@ class Recipe:
         number, first = (0, 0) if part is None else (part.number, part.first)
         return Written(
             tallies={n: TableTally(p) for n, p in self.profiles.items()},
-            reservoirs={n: make(part=number) for n, make in self.reservoirs.items()},
-            printings={n: make(part=number) for n, make in self.printings.items()},
+            reservoirs={n: make(number) for n, make in self.reservoirs.items()},
+            printings={n: make(number, first) for n, make in self.printings.items()},
             image_printings={
                 n: ImagePrinting(max(seen - first, 0)) for n, seen in self.looked_at.items()
             },

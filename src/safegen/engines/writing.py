@@ -33,6 +33,7 @@ from safegen.tables.batches import (
     WEIGHT_COLUMN,
     sound_weights,
 )
+from safegen.tables.cells import coded
 from safegen.tables.credentials import SIDECAR
 from safegen.tables.digests import LookupDigest, RowsDigest, combine
 from safegen.tables.entries import data_entry
@@ -97,6 +98,7 @@ class Written:
         if name in self.image_printings:
             self.image_printings[name].update(table)
         for batch in table.combine_chunks().to_batches():
+            batch = coded(batch)
             digest.update(batch)
             LookupDigest.update_all(lookups.values(), batch)
 

@@ -13,6 +13,9 @@ from safegen.tables.streams import stream
 __all__ = ["Drawn", "Reservoir"]
 
 
+_SPARE = 10  # standard deviations
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Rows drawn at random without replacement, in no order. weights: (rows,), above 0."""
@@ -38,9 +41,16 @@ class Reservoir:
     most: int
     seed: int
     part: int = 0
+    rows: int | None = None  # that will pass in all parts, where that is known
     seen: int = 0
     _batches: list[tuple[pa.Table, np.ndarray, np.ndarray]] = field(default_factory=list)
     _cut: float = np.inf
+
+    def __post_init__(self) -> None:
+        # Of so many keys the smallest ones are below, but for once in 10^20 times: no part keeps,
+        # and sends, what others will have smaller ones than.
+        if self.rows is not None:
+            self._cut = (self.most + _SPARE * self.most**0.5) / self.rows
 
     def update(self, table: pa.Table, weights: np.ndarray) -> None:
         """Let rows pass."""
@@ -70,7 +80,7 @@ class Reservoir:
         table = taken(pa.concat_tables([t for t, _, _ in self._batches]), stay)
         weights = np.concatenate([w for _, w, _ in self._batches])[stay]
         if len(stay) == self.most:
-            self._cut = float(keys[stay[-1]])
+            self._cut = min(self._cut, float(keys[stay[-1]]))
         self._batches = [(table, weights, keys[stay])]
 
     def value(self) -> Drawn | None:
