@@ -57,7 +57,10 @@ def least(results: Results, key: str, value: Value = seconds) -> float | None:
 
 def busy(results: Results) -> float | None:
     """Cores that other programs kept busy meanwhile, the median over steps."""
-    return median(f.told["others"] for f in results.figures if not f.error and "others" in f.told)
+    ours = (
+        f for f in results.figures if "/ray" not in f.key
+    )  # Ray's workers are nobody's children
+    return median(f.told["others"] for f in ours if "others" in f.told)
 
 
 # ---- targets -------------------------------------------------------------------------------------
