@@ -25,6 +25,7 @@ from safegen.errors import (
     UnknownBackend,
     UsageError,
     VerificationError,
+    WorkersLost,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ __all__ = [
     "UnknownBackend",
     "UsageError",
     "VerificationError",
+    "WorkersLost",
     "Waiver",
     "attest",
     "backends",

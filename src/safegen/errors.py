@@ -48,6 +48,7 @@ __all__ = [
     "UnknownBackend",
     "UsageError",
     "VerificationError",
+    "WorkersLost",
     "reading",
     "upstream",
 ]

@@ -502,6 +502,18 @@ def test_the_lookup_digest_survives_changes_of_type() -> None:
         assert looked_up(other) == wanted, name
 
 
+def test_numbers_at_the_edges_of_what_is_kept() -> None:
+    def told(*values: float | None) -> list[bytes]:
+        return [bytes(c) for c in tolerant_cells(pa.array(values, pa.float64()))]
+
+    assert len(set(told(1e15 + 1, 1e15 + 2, 1e15, 2.0**53 - 1))) == 4  # whole: every digit
+    assert len(set(told(0.1234567890123, 0.1234567890124))) == 1  # a fraction: twelve
+    assert len(set(told(9.9999999999999, 10.0))) == 1
+    assert len(set(told(math.inf, -math.inf, 1e308, -1e308, 0.0, 1e-289))) == 6
+    assert told(math.nan, None, 5.0)[:2] == [bytes(17)] * 2
+    assert len(set(told(1e-300, 0.0, -0.0))) == 1
+
+
 def test_the_lookup_digest_is_the_one_that_ledgers_hold() -> None:
     day, at = dt.date(2020, 2, 29), dt.datetime(2020, 2, 29, 1, 2, 3, 4)
     table = pa.table(

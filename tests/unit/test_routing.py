@@ -121,6 +121,27 @@ def test_what_least_says_is_looked_at(releases: Releases) -> None:
     assert releases.routed(real).least < least
 
 
+def test_of_many_releases_a_part_is_kept_and_the_power_says_so(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in memory has an end, whatever the number of releases: what is held against all of
+    them is less then, and more of a release's rows are needed."""
+    real, all_ = law(78, 4_000), releases.routes()
+    least = [releases.routed(real, whole=whole).least for whole in (False, True)]
+    monkeypatch.setattr(routing, "MOST", 6_000)
+    monkeypatch.setattr(routing, "MOST_ROWS", 20_000)
+    monkeypatch.setattr(routing, "_TOGETHER", 7)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ["XDG_CACHE_HOME"] + "-few")
+    few = releases.routes()
+    assert all(len(view.cells) <= 6_000 for view in few.views)
+    assert 8_000 < len(few.whole.cells) <= 20_000 < len(all_.whole.cells)
+    less = [releases.routed(real, whole=whole).least for whole in (False, True)]
+    assert all(a < b < 0.9 for a, b in zip(least, less, strict=True))
+    for number in (5, 40):
+        table = mixture(number, int(np.ceil(less[1] * 4_000)), 4_000)
+        assert releases.there[number] in releases.routed(table).chosen
+
+
 def test_no_release_is_read_again_for_a_second_table(releases: Releases) -> None:
     releases.routes()
     releases.read_.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import (  # stats takes a second
@@ -294,7 +295,7 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
     p = min(tests * 3.18 * float(ndtr(-z)), 1.0)
     # What a table has that is made of rows of the release alone; a part of it adds as much of that,
     # and of what it varies by.
-    copies = np.random.default_rng(n).poisson(tally.released * (n / max(asked.prints.seen, 1)))
+    copies = _drawn(tally.released, n / max(asked.prints.seen, 1))
     full, varies = apart(copies)
     if full <= 0:
         return Met(what, n, 0, 0, p, 0.0, (0.0, 1.0), 1.0)
@@ -315,6 +316,22 @@ def _met_often(tally: Tally, mine: np.ndarray, n: int, what: str, asked: _Asked)
         (low, high),
         min(least, 1.0),
     )
+
+
+def _drawn(released: np.ndarray, each: float) -> np.ndarray:
+    """How often cells are there in a table of rows of the release alone, `each` of them so many
+    times on average. Most cells are one row's: for these draws are made once."""
+    once = released == 1
+    found = np.zeros(len(released))
+    found[once] = _draws(each, 1 << int(once.sum()).bit_length())[: int(once.sum())]
+    more = released > 1
+    found[more] = np.random.default_rng(1).poisson(released[more] * each)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _draws(each: float, count: int) -> np.ndarray:
+    return np.random.default_rng(0).poisson(each, count)
 
 
 def met_watermark(

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,14 +45,21 @@ DIRECT, BY_ROWS = 12, 4
 KEPT = 1_024
 """Fingerprints of a view that are kept of each release, at most: of its rows and of its decoys."""
 
+MOST, MOST_ROWS = 2**18, 2**24
+"""Fingerprints of a view, and of whole rows, that are kept of all releases, at most: 10 bytes each,
+and 12. Where there are more the bound is lowered for all, and `Routed.least` says so."""
+
 _NONCE, _TAG = 16, 16  # bytes in front of the file's contents
 _STALE = 3_600  # seconds after which nobody is still writing a draft
-_SCHEMA = pa.schema(
+_OFTEN = 2**8 - 1  # what is there more often counts as this
+_TOGETHER = 64  # releases that are read before they are joined
+_ROWS = pa.schema([("cell", pa.uint64()), ("owner", pa.uint32())])
+_VIEWS = pa.schema(
     [
-        ("cell", pa.uint64()),
+        ("cell", pa.uint32()),
         ("owner", pa.uint32()),
-        ("released", pa.uint16()),
-        ("decoys", pa.uint16()),
+        ("released", pa.uint8()),
+        ("decoys", pa.uint8()),
     ]
 )
 _FACTS = ("rows", "distinct", "trials", "chance", "kept")
@@ -69,15 +77,23 @@ class Part:
     decoys: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence[Part]) -> Part:
-        """All of these, below the smallest bound."""
+    def joined(cls, parts: Sequence[Part], most: int) -> Part:
+        """All of these, below the smallest bound, or one that leaves no more than `most`."""
         below = min(p.below for p in parts)
+        while sum(_end(p, below) for p in parts) > most:
+            below /= 2
         columns = [
             np.concatenate([getattr(p, name)[: _end(p, below)] for p in parts])
             for name in ("cells", "owner", "released", "decoys")
         ]
         order = np.argsort(columns[0], kind="stable")
         return cls(below, *(c[order] for c in columns))
+
+    def bound(self, below: float) -> np.integer[Any]:
+        """The first fingerprint that is not below a share of all that there may be."""
+        bits = 32 if self.cells.dtype == np.uint32 else 48
+        found: np.integer[Any] = self.cells.dtype.type(min(int(below * 2.0**bits), 2**bits - 1))
+        return found
 
     def sums(self, releases: int) -> np.ndarray:
         """(3, releases) of each release the cells that no decoy has, the rows of both kinds, and by
@@ -89,6 +105,7 @@ class Part:
     def met(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(hits,) where some of the sorted fingerprints `wanted` are, and (wanted,) how many times
         each is."""
+        wanted = wanted.astype(self.cells.dtype, copy=False)
         first = np.searchsorted(self.cells, wanted, "left")
         many = np.searchsorted(self.cells, wanted, "right") - first
         start = np.repeat(first - np.concatenate([[0], np.cumsum(many)[:-1]]), many)
@@ -164,8 +181,8 @@ class Routes:
         and the share from which on it would be chosen, and be found then."""
         count, part = len(self.names), self.views[view]
         kept, total, lean = self.sums[view]
-        upto = np.searchsorted(cells, np.uint64(part.below * 2.0**32))
-        at, many = part.met(cells[:upto].astype(np.uint64))
+        upto = len(cells) if part.below >= 1 else np.searchsorted(cells, part.bound(part.below))
+        at, many = part.met(cells[:upto])
         owner = part.owner[at].astype(np.intp)
         released, decoys = (x[at].astype(float) for x in (part.released, part.decoys))
         alone = [
@@ -203,7 +220,8 @@ class Routes:
         about its standard deviations."""
         at, _ = self.whole.met(whole.distinct)
         hits = np.bincount(self.whole.owner[at], minlength=len(self.names))
-        by_chance = len(whole) * self.facts["chance"] / np.maximum(self.facts["trials"], 1)
+        chance = self.facts["chance"] * self.whole.below
+        by_chance = len(whole) * chance / np.maximum(self.facts["trials"], 1)
         found: np.ndarray = np.maximum(hits - by_chance, 0) / np.sqrt(1 + by_chance)
         return found
 
@@ -222,11 +240,10 @@ class Routes:
             datasets=datasets,
         )
         surplus = np.inf if needed is None else surplus_for(needed, 0.0, power)
+        kept = facts["kept"] * self.whole.below  # more than enough to be chosen by
         with np.errstate(divide="ignore", invalid="ignore"):
-            rows = -np.log1p(-surplus / facts["kept"]) * facts["rows"] + 1
-        found: np.ndarray = np.where(
-            asked & (surplus < facts["kept"]), rows / max(len(whole), 1), np.inf
-        )
+            rows = -np.log1p(-surplus / kept) * facts["rows"] + 1
+        found: np.ndarray = np.where(asked & (surplus < kept), rows / max(len(whole), 1), np.inf)
         return found
 
 
@@ -257,50 +274,63 @@ def routes(
 def _made(
     kept: Routes | None, fresh: Sequence[Attached], read: Callable[[Attached], Prints], views: int
 ) -> Routes:
+    """The routes of all releases; of a few at a time all that goes into them is in memory."""
     names = list(kept.names) if kept is not None else []
     facts = {n: [kept.facts[n]] if kept is not None else [] for n in _FACTS}
-    parts = [[kept.whole, *kept.views]] if kept is not None else []
+    parts = [[kept.whole, *kept.views] if kept is not None else [_NO_ROWS, *[_NO_VIEW] * views]]
     for where in fresh:
         prints = read(where)
-        number = len(names)
+        parts.append(_of(prints, len(names), views))
         names.append((where.dataset_id, where.name))
-        found = {
-            **{n: getattr(prints, n) for n in _FACTS if n != "kept"},
-            "kept": len(prints.own),
-        }
-        for name, value in found.items():
+        for name in _FACTS:
+            value = len(prints.own) if name == "kept" else getattr(prints, name)
             facts[name].append(np.array([value]))
-        none = np.zeros(len(prints.own), dtype=np.uint16)
-        mine = [Part(1.0, prints.own, np.full(len(none), number, np.uint32), none, none)]
-        for tally in prints.views:
-            below = 1.0
-            while len(tally.cells) * below > KEPT:
-                below /= 2
-            end = np.searchsorted(tally.cells, np.uint64(below * 2.0**32))
-            mine.append(
-                Part(
-                    below,
-                    tally.cells[:end].astype(np.uint64),
-                    np.full(end, number, np.uint32),
-                    tally.released[:end].astype(np.uint16),
-                    tally.decoys[:end].astype(np.uint16),
-                )
-            )
-        empty = [_EMPTY] * (views + 1 - len(mine))  # a release without decoys has no views
-        parts.append([*mine, *empty])
-    whole_, *joined = [Part.joined(each) for each in zip(*parts, strict=True)]
+        if len(parts) > _TOGETHER:
+            parts = [_joined(parts)]
+    whole, *joined = _joined(parts)
     sums = np.array([part.sums(len(names)) for part in joined]).reshape(-1, 3, len(names))
     told = {n: np.concatenate(values) for n, values in facts.items()}
-    return Routes(tuple(names), told, whole_, tuple(joined), sums)
+    return Routes(tuple(names), told, whole, tuple(joined), sums)
 
 
-_EMPTY = Part(1.0, *(np.zeros(0, f.type.to_pandas_dtype()) for f in _SCHEMA))
+def _of(prints: Prints, number: int, views: int) -> list[Part]:
+    """What is kept of one release: of its whole rows, and of each view."""
+
+    def part(below: float, cells: np.ndarray, *often: np.ndarray) -> Part:
+        counts = [np.minimum(c, _OFTEN).astype(np.uint8) for c in often]
+        return Part(below, cells, np.full(len(cells), number, np.uint32), *counts)
+
+    none = np.zeros(len(prints.own), dtype=np.uint8)
+    found = [part(1.0, prints.own, none, none)]
+    for tally in prints.views:
+        below = 1.0
+        while len(tally.cells) * below > KEPT:
+            below /= 2
+        whole = Part(1.0, tally.cells, none, none, none)
+        end = _end(whole, below)
+        found.append(part(below, *(c[:end] for c in (tally.cells, tally.released, tally.decoys))))
+    return found + [_NO_VIEW] * (views + 1 - len(found))  # one without decoys has no views
+
+
+def _joined(parts: Sequence[Sequence[Part]]) -> list[Part]:
+    return [
+        Part.joined(each, MOST if i else MOST_ROWS)
+        for i, each in enumerate(zip(*parts, strict=True))
+    ]
+
+
+def _empty(cells: type[np.integer[Any]]) -> Part:
+    types: tuple[Any, ...] = (cells, np.uint32, np.uint8, np.uint8)
+    return Part(1.0, *(np.zeros(0, t) for t in types))
+
+
+_NO_ROWS, _NO_VIEW = _empty(np.uint64), _empty(np.uint32)
 
 
 def _end(part: Part, below: float) -> int:
     if below >= part.below:
         return len(part.cells)
-    return int(np.searchsorted(part.cells, np.uint64(below * 2.0**32)))
+    return int(np.searchsorted(part.cells, part.bound(below)))
 
 
 # ---- the file ------------------------------------------------------------------------------------
@@ -319,13 +349,13 @@ def _place(ledger_id: str, known: Known) -> Path | None:
 def _tag(known: Known, nonce: bytes, data: pa.Buffer) -> bytes:
     """Poly1305 with a key for this file alone."""
     key = hashlib.blake2b(
-        known.form_id.encode(), key=known.key, digest_size=32, salt=nonce, person=b"routes"
+        known.form_id.encode(), key=known.key, digest_size=32, salt=nonce, person=b"routes-2"
     )
     return Poly1305.generate_tag(key.digest(), memoryview(data).cast("B"))
 
 
 def _write(place: Path, known: Known, routes: Routes) -> None:
-    """Arrow's IPC file, a batch for whole rows and one for each view, behind nonce and tag."""
+    """Two of Arrow's IPC streams, whole rows, and a batch for each view, behind nonce and tag."""
     parts = (routes.whole, *routes.views)
     told = {
         "names": json.dumps(routes.names).encode(),
@@ -333,21 +363,27 @@ def _write(place: Path, known: Known, routes: Routes) -> None:
         "below": np.array([part.below for part in parts], dtype="<f8").tobytes(),
         "sums": routes.sums.astype("<f8").tobytes(),
     }
-    sink, schema = pa.BufferOutputStream(), _SCHEMA.with_metadata(told)
-    with pa.ipc.new_file(sink, schema) as writer:
-        for part in parts:
-            columns = (part.cells, part.owner, part.released, part.decoys)
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    data, nonce = sink.getvalue(), secrets.token_bytes(_NONCE)
+    nonce = secrets.token_bytes(_NONCE)
     for old in place.parent.glob(".routes-*"):  # of processes that were killed
         if time.time() - old.stat().st_mtime > _STALE:
             old.unlink()
     descriptor, draft = tempfile.mkstemp(dir=place.parent, prefix=".routes-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(nonce + _tag(known, nonce, data))
-            file.write(data)
+            file.write(nonce + bytes(_TAG))
+            for schema, some in ((_ROWS.with_metadata(told), parts[:1]), (_VIEWS, parts[1:])):
+                with pa.ipc.new_stream(file, schema) as writer:
+                    for part in some:
+                        columns = (part.cells, part.owner, part.released, part.decoys)
+                        arrays = [
+                            pa.array(c, f.type) for c, f in zip(columns, schema, strict=False)
+                        ]
+                        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            file.flush()
+            with pa.memory_map(draft) as written:
+                tag = _tag(known, nonce, written.read_buffer()[_NONCE + _TAG :])
+            file.seek(_NONCE)
+            file.write(tag)
         os.replace(draft, place)
     except BaseException:
         os.unlink(draft)
@@ -365,14 +401,17 @@ def _read(place: Path, known: Known) -> Routes | None:
     data = every[_NONCE + _TAG :]
     if not hmac.compare_digest(tag, _tag(known, nonce.ljust(_NONCE, b"\0"), data)):
         return None
-    reader = pa.ipc.open_file(data)
-    told = reader.schema.metadata
+    source = pa.BufferReader(data)
+    with pa.ipc.open_stream(source) as stream:
+        told, rows = stream.schema.metadata, [*stream]
+    with pa.ipc.open_stream(source) as stream:
+        batches = [*rows, *stream]
     names = tuple((str(a), str(b)) for a, b in json.loads(told[b"names"]))
     below = np.frombuffer(told[b"below"], dtype="<f8").tolist()
     facts = np.frombuffer(told[b"facts"], dtype="<i8").reshape(len(_FACTS), -1)
     sums = np.frombuffer(told[b"sums"], dtype="<f8").reshape(len(below) - 1, 3, len(names))
-    whole, *views = (
-        Part(one, *(np.asarray(c) for c in reader.get_batch(i).columns))
-        for i, one in enumerate(below)
-    )
+    none = np.zeros(rows[0].num_rows, dtype=np.uint8)
+    found = [[np.asarray(c) for c in batch.columns] for batch in batches]
+    found[0] += [none, none]  # of whole rows those that no decoy has are kept
+    whole, *views = (Part(one, *columns) for one, columns in zip(below, found, strict=True))
     return Routes(names, dict(zip(_FACTS, facts, strict=True)), whole, tuple(views), sums)

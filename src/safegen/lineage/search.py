@@ -7,9 +7,7 @@ looked up all, for one in a thousand counts.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +23,7 @@ from safegen.lineage.forms import Matched, Profile
 from safegen.lineage.registering import FORMS, PRINTS, Known, known_forms
 from safegen.lineage.routing import DIRECT, routes
 from safegen.lineage.watermark import Watermark
-from safegen.processes import cores
+from safegen.processes import abreast
 from safegen.tables.batches import Batches, is_provenance
 from safegen.tables.numbers import single, taken
 from safegen.tables.words import Column, is_plain, joined
@@ -215,21 +213,16 @@ class _Seen:
             if match.has(view):
                 cells.counted(view)
 
-        def one(where: Attached, data: bytes) -> tuple[Attached, Met | None, Met | None]:
+        def one(read: tuple[Attached, bytes]) -> tuple[Attached, Met | None, Met | None]:
+            where, data = read
             prints = _parsed(data, where)
             parts = met_on_views(prints, known.form, match, cells, self._datasets, self._power)
             found = None if rows is None else met_whole(prints, rows, self._datasets, self._power)
             return where, parts, found
 
-        # Those of a few releases are in memory at a time: of ten million rows each is 65 MiB.
-        with ThreadPoolExecutor(cores()) as pool:
-            waiting: deque[Future[tuple[Attached, Met | None, Met | None]]] = deque()
-            for where in there:
-                waiting.append(pool.submit(one, where, self._ledger.attachment(where)))
-                if len(waiting) > cores():
-                    self._told(*waiting.popleft().result())
-            while waiting:
-                self._told(*waiting.popleft().result())
+        # Those of a few releases are in memory at a time: of eight million rows each is 100 MB.
+        for told in abreast(one, ((where, self._ledger.attachment(where)) for where in there)):
+            self._told(*told)
 
     def outcome(self, alike: int) -> Searched:
         return Searched(
@@ -376,7 +369,7 @@ class RowPrints:
         if batches.there is not None:
             sent = {f: (SentHasher.of(h), names) for f, (h, names) in self.wanted.items()}
             return batches.there(RowPrints(sent))
-        return map(self._batch, batches)
+        return abreast(self._batch, batches)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> dict[str, np.ndarray]:
         """Those of a part of a table."""

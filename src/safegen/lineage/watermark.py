@@ -103,7 +103,8 @@ class Watermark:
         total, count = 0.0, 0
         there = [v for v in self.views if match is None or match.has(v)]
         for view in there:
-            distinct = np.unique(cells.words(view))
+            words = np.sort(cells.words(view))  # numpy's `unique` of numbers would hash them first
+            distinct = words[np.flatnonzero(np.diff(words, prepend=~words[:1]))]
             total += float((_scores(distinct) - 0.5).sum())
             count += len(distinct)
         return total, count, len(there)
