@@ -36,7 +36,9 @@ def made(_home: None, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     pq.write_table(example_table(2_000), place / "real.parquet")
     safegen.attest(place / "real.parquet", by="a test")
     gen = safegen.Generator(policy="lab").fit(place / "real.parquet")
-    return gen.generate(70_000, place / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safegen.engines.parts.FEW", 1)  # both in one file
+        return gen.generate(70_000, place / "out")
 
 
 @pytest.fixture

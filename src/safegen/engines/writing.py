@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -374,7 +375,9 @@ def finished(recipe: Recipe, part: Part, folder: Path) -> Written | None:
     """What an interrupted run has written of a part, counted again from its files; None where it
     did not finish it, or where the files are not what it finished."""
     try:
-        said = json.loads(_journal(folder, part).read_bytes())
+        if not _plain(journal := _journal(folder, part)):
+            return None
+        said = json.loads(journal.read_bytes())
         entries = [FileEntry.model_validate(e) for e in said["files"]]
         credentials = {str(k): (int(a), int(b)) for k, (a, b) in said["credentials"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -386,6 +389,8 @@ def finished(recipe: Recipe, part: Part, folder: Path) -> Written | None:
             name = entry.table or ""
             if entry.path != part_name(name, part) or name not in recipe.schemas:
                 return None
+            if not _plain(folder / entry.path):  # a pipe would be waited for
+                return None
             if data_entry(folder / entry.path, entry.path, name) != entry:
                 return None
             found += _see_again(written, name, folder / entry.path, recipe)
@@ -393,6 +398,10 @@ def finished(recipe: Recipe, part: Part, folder: Path) -> Written | None:
         return None
     written.credentials, written.files = credentials, entries
     return written if found == part.units else None
+
+
+def _plain(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _see_again(written: Written, name: str, path: Path, recipe: Recipe) -> int:
