@@ -113,7 +113,7 @@ def test_a_file_that_cannot_grow(
     """The limit is met while rows are staged; a ledger of its own stays under it."""
     ledger = tmp_path_factory.mktemp("ledger") / "ledger.db"
     arguments = ("generate", "--model", world.model, "--rows", 600_000, "--out", tmp_path / "out")
-    ran = finish(start(*arguments, "--ledger", ledger, preexec_fn=_limited(400_000)))
+    ran = finish(start(*arguments, "--ledger", ledger, preexec_fn=_limited(200_000)))
     assert ran.code == 1, ran.err
     assert str(tmp_path / "out") in ran.err
     assert "Traceback" not in ran.err
