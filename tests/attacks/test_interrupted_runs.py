@@ -74,7 +74,7 @@ def test_rows_that_were_replaced_and_noted_anew_are_judged(
     assert digest(gen, tmp_path / "honest")
 
 
-@pytest.mark.parametrize("what", ["twice", "fewer", "elsewhere", "nothing", "not a file"])
+@pytest.mark.parametrize("what", ["twice", "fewer", "others", "elsewhere", "nothing", "not a file"])
 def test_a_journal_that_says_something_else_is_not_believed(
     what: str, gen: safegen.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,9 +89,13 @@ def test_a_journal_that_says_something_else_is_not_believed(
         said["files"] = [
             data_entry(part, "data/part-00001.parquet", "table").model_dump(mode="json")
         ]
+    elif what == "others":
+        with pq.ParquetFile(part) as file:
+            rows = file.read()
+        pq.write_table(rows.take([0, *range(rows.num_rows - 1)]), part)
     elif what == "elsewhere":
         shutil.copy(part, tmp_path / "other.parquet")
-        said["files"][0]["path"] = "../../other.parquet"
+        said["files"][0]["path"] = "../other.parquet"
     elif what == "nothing":
         said["files"] = []
     else:

@@ -17,16 +17,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
 
+from ledger_records import a_record
 from postgres_server import OWNER, PASSWORD, Postgres
 from safegen.errors import LedgerError, UsageError, VerificationError
-from safegen.ledger import Attachment, Ledger, Record, open_ledger
+from safegen.ledger import Attachment, Ledger, open_ledger
 from safegen.ledger import postgres as driver
 from safegen.ledger.copying import copy_ledger
 from safegen.ledger.exporting import export
@@ -46,26 +46,6 @@ def database(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 def url(postgres: Postgres, database: str) -> str:
     return postgres.url(database)
-
-
-def a_record(number: int = 1, **changes: object) -> Record:
-    record = Record(
-        dataset_id=f"01JD{number:022d}",
-        statement="release",
-        origin="synthetic",
-        ancestry="attested",
-        depth=1,
-        effective_depth=1.0,
-        depth_is_lower_bound=False,
-        rows=1000,
-        logical_digest=f"{number:064x}",
-        manifest_digest=f"{number + 1:064x}",
-        created="2026-01-01T00:00:00Z",
-        expires=None,
-        manifest={"rows": 1000, "share": 0.25, "huge": 1e20, "name": "größe", "none": None},
-        public_key=None,
-    )
-    return replace(record, **changes)  # type: ignore[arg-type]
 
 
 def filled(url: str | Path) -> Ledger:

@@ -7,13 +7,13 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ledger_records import a_record, digest
 from safegen.errors import LedgerError
-from safegen.ledger import Ledger, Record, books, connections, open_ledger, sqlite
+from safegen.ledger import Ledger, books, connections, open_ledger, sqlite
 from safegen.ledger.base import MAX_BYTES
 from safegen.ledger.schema import APPLICATION_ID, MIGRATIONS
 
@@ -32,30 +32,6 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
-
-
-def a_record(number: int = 1, **changes: object) -> Record:
-    record = Record(
-        dataset_id=f"01JD{number:022d}",
-        statement="release",
-        origin="synthetic",
-        ancestry="attested",
-        depth=1,
-        effective_depth=1.0,
-        depth_is_lower_bound=False,
-        rows=1000,
-        logical_digest=f"{number:064x}",
-        manifest_digest=f"{number + 1:064x}",
-        created="2026-01-01T00:00:00Z",
-        expires=None,
-        manifest={"rows": 1000, "share": 0.25, "huge": 1e20, "name": "größe", "none": None},
-        public_key=None,
-    )
-    return replace(record, **changes)  # type: ignore[arg-type]
-
-
-def digest(number: int) -> str:
-    return f"{number:032x}"
 
 
 def python(code: str, *arguments: object, plain_user: bool = False) -> subprocess.Popen[str]:

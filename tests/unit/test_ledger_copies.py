@@ -6,8 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from test_ledger import _own_home, a_record, digest, path
+from test_ledger import _own_home, path
 
+from ledger_records import a_record, digest
 from safegen.cli import main
 from safegen.errors import UsageError, VerificationError
 from safegen.ledger import Attachment, Ledger, open_ledger

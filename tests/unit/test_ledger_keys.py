@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from test_ledger import _own_home, a_record, digest, finished, path, python
+from test_ledger import _own_home, finished, path, python
 from test_ledger_writers import WRITE_FIFTY
 
+from ledger_records import a_record, digest
 from safegen.errors import LedgerError
 from safegen.ledger import open_ledger
 from safegen.ledger.places import ledger_place, ledger_url

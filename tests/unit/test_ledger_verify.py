@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ledger import _own_home, a_record, digest, path
+from test_ledger import _own_home, path
 
+from ledger_records import a_record, digest
 from safegen.errors import LedgerError
 from safegen.ledger import Ledger, open_ledger
 from safegen.ledger.base import (

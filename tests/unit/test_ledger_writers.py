@@ -86,7 +86,7 @@ REGISTER_FOR_EVER = """
 import sys, itertools
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_ledger import a_record, digest
+from ledger_records import a_record, digest
 from safegen.ledger import open_ledger
 ledger = open_ledger(sys.argv[1])
 [(key, _)] = ledger.key_epochs()
@@ -100,7 +100,7 @@ def test_killed_writer_leaves_a_sound_ledger(path: Path) -> None:
     for delay in (0.0, 0.003, 0.007):
         path.unlink()
         ledger = open_ledger(path)
-        writer = python(REGISTER_FOR_EVER, path, Path(__file__).parent)
+        writer = python(REGISTER_FOR_EVER, path, Path(__file__).parents[1])
         while ledger.state()["log_entries"] < 5:
             assert writer.poll() is None
             time.sleep(0.005)
